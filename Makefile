@@ -1,0 +1,30 @@
+# forkd: `make run` and `make test` are all that a newcomer needs.
+
+.PHONY: run setup test test-all lint bench clean
+
+run: setup  ## set up and run the daemon on 127.0.0.1:2525, on defaults
+	@exec .venv/bin/forkd run
+
+setup:  ## Debian packages (as root), .venv, Python packages; leaves .venv/bin/forkd
+	@tools/setup.sh run
+
+test:  ## set up and run the tests, in one mode, in under ten minutes
+	@tools/setup.sh test
+	.venv/bin/python -m pytest -m "not slow"
+
+test-all:  ## every mode, long loads, mutation checks
+	@tools/setup.sh test
+	.venv/bin/python -m pytest
+
+lint:  ## format, lint, types
+	@tools/setup.sh test
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+bench:  ## forkd beside its peers, one table (tests/bench/README.md)
+	@tools/setup.sh test
+	.venv/bin/python -m tests.bench
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,158 @@
+"""Who may import whom: the table of the design, held over the parsed imports."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "forkd"
+
+# package or module -> what of forkd it may import (prefixes)
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "forkd.smtp": ("forkd.smtp",),
+    "forkd.rpc": ("forkd.rpc",),
+    "forkd.fs": (),
+    "forkd.exits": (),
+    "forkd.log": (),
+    "forkd.sdk": ("forkd.sdk",),
+    "forkd.message": ("forkd.message", "forkd.smtp.address", "forkd.smtp.reply", "forkd.sdk.headers"),
+    "forkd.hooks": (
+        "forkd.hooks",
+        "forkd.sdk",
+        "forkd.smtp.reply",
+        "forkd.smtp.address",
+        "forkd.rpc.calls",
+        "forkd.log",
+    ),
+    "forkd.queue": ("forkd.queue", "forkd.fs", "forkd.smtp.address", "forkd.log"),
+    "forkd.deliver": (
+        "forkd.deliver",
+        "forkd.queue",
+        "forkd.smtp",
+        "forkd.message",
+        "forkd.fs",
+        "forkd.log",
+        "forkd.config",
+    ),
+    "forkd.config": ("forkd.config", "forkd.smtp.address", "forkd.exits"),
+    "forkd.worker": (
+        "forkd.worker",
+        "forkd.smtp",
+        "forkd.message",
+        "forkd.hooks",
+        "forkd.sandbox.host",
+        "forkd.rpc",
+        "forkd.queue",
+        "forkd.config",
+        "forkd.sdk.headers",
+        "forkd.log",
+        "forkd.exits",
+    ),
+    "forkd.qmgr": (
+        "forkd.qmgr",
+        "forkd.queue",
+        "forkd.deliver",
+        "forkd.message",
+        "forkd.smtp",
+        "forkd.rpc",
+        "forkd.config",
+        "forkd.fs",
+        "forkd.log",
+        "forkd.exits",
+        "forkd.sandbox.host",
+    ),
+    "forkd.admin": ("forkd.admin", "forkd.rpc", "forkd.config", "forkd.log", "forkd.exits"),
+    "forkd.anvil": ("forkd.anvil", "forkd.rpc", "forkd.config", "forkd.log", "forkd.exits"),
+    "forkd.master": (
+        "forkd.master",
+        "forkd.config",
+        "forkd.rpc",
+        "forkd.log",
+        "forkd.exits",
+        "forkd.sandbox.launch",
+        "forkd.sandbox.policy",
+        "forkd.sandbox.selftest",
+        "forkd.queue.spool",  # makes the folders before ids are dropped
+    ),
+    "forkd.cli": ("forkd.cli", "forkd.config", "forkd.exits", "forkd.log", "forkd.master", "forkd.rpc"),
+}
+
+ZYGOTE_SIDE = ("boot", "zygote", "child", "confine", "linux", "python", "wire")
+"""Modules of forkd.sandbox that run under a plugin's interpreter."""
+
+NEVER: dict[str, tuple[str, ...]] = {
+    "forkd.smtp": ("socket", "asyncio", "os", "time", "logging", "threading", "select"),
+    "forkd.sdk": ("asyncio", "ssl", "threading", "logging", "msgspec"),
+}
+ZYGOTE_NEVER = ("msgspec", "asyncio", "ssl", "threading", "logging", "structlog", "click", "uvloop")
+
+
+def imports(path: Path) -> list[tuple[str, int]]:
+    """Every module that a file imports, with its line; imports for type checking too."""
+    found: list[tuple[str, int]] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
+    return found
+
+
+def modules() -> list[tuple[str, Path]]:
+    return [
+        (".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"), path)
+        for path in sorted(ROOT.rglob("*.py"))
+        if "_share" not in path.parts
+    ]
+
+
+def within(name: str, prefixes: tuple[str, ...]) -> bool:
+    return any(name == p or name.startswith(p + ".") for p in prefixes)
+
+
+@pytest.mark.parametrize(("name", "path"), modules(), ids=[name for name, _ in modules()])
+def test_a_module_imports_only_what_its_package_may(name: str, path: Path):
+    """Table "Who may import whom"; `import forkd` alone (the version) is free."""
+    package = ".".join(name.split(".")[:2])
+    if package == "forkd.sandbox":
+        leaf = name.rpartition(".")[2]
+        if leaf in ZYGOTE_SIDE:
+            allowed = (*(f"forkd.sandbox.{m}" for m in ZYGOTE_SIDE), "forkd.sdk", "forkd.exits")
+        elif leaf.startswith("host"):
+            allowed = ("forkd.rpc", "forkd.log", "forkd.sandbox")
+        else:
+            allowed = ("forkd.sandbox", "forkd.rpc", "forkd.exits", "forkd.log")
+    elif package in ("forkd", "forkd.__main__"):
+        allowed = ("forkd.cli",)
+    else:
+        allowed = MAY_IMPORT[package]
+    wrong = [
+        f"{path.name}:{line} imports {module}"
+        for module, line in imports(path)
+        if module.startswith("forkd.") and not within(module, allowed)
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize(("name", "path"), modules(), ids=[name for name, _ in modules()])
+def test_a_module_keeps_away_from_what_its_package_must_not_touch(name: str, path: Path):
+    """Sans-I/O stays sans-I/O; what runs under any plugin's interpreter stays lean."""
+    package = ".".join(name.split(".")[:2])
+    never = NEVER.get(package, ())
+    if package == "forkd.sandbox" and name.rpartition(".")[2] in ZYGOTE_SIDE:
+        never = ZYGOTE_NEVER
+    wrong = [
+        f"{path.name}:{line} imports {module}" for module, line in imports(path) if within(module, never)
+    ]
+    assert not wrong
+
+
+def test_package_docstrings_import_nothing():
+    """A package's __init__ is its design page; the SDK's re-exports are the one exception."""
+    for name, path in modules():
+        if path.name == "__init__.py" and name not in ("forkd", "forkd.sdk", "forkd.cli"):
+            tree = ast.parse(path.read_text())
+            assert ast.get_docstring(tree), f"{name} has no docstring"
+            assert not [m for m, _ in imports(path) if m != "__future__"], f"{name} imports something"

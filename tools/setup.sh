@@ -1,0 +1,68 @@
+#!/bin/sh
+# Set up everything forkd needs in this checkout: Debian packages, .venv, Python packages.
+#   tools/setup.sh run     what `forkd run` needs
+#   tools/setup.sh test    that, and what the tests need
+# As root missing Debian packages are installed; otherwise they are named and nothing is guessed.
+set -eu
+cd "$(dirname "$0")/.."
+what=${1:-run}
+
+# libcap-dev, python3-dev, gcc: python-prctl has no wheel and is compiled. libseccomp2: the policy compiler.
+packages="libcap-dev libseccomp2 gcc libc6-dev"
+[ "$what" = test ] && packages="$packages swaks postfix curl make util-linux libcap2-bin"
+
+# The interpreter must be one that dropped uids can reach: root's own (pyenv under /root) is not.
+reachable() {
+    path=$(readlink -f "$(command -v "$1")") || return 1
+    [ "$(id -u)" != 0 ] && return 0
+    while [ "$path" != / ]; do
+        case $(stat -c %A "$path") in *[xt]) ;; *) return 1 ;; esac
+        path=$(dirname "$path")
+    done
+}
+new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+if [ -z "${PYTHON:-}" ]; then
+    for PYTHON in python3 /usr/bin/python3 python3.13 python3.12 python3.11 ""; do
+        [ -n "$PYTHON" ] && new_enough "$PYTHON" && reachable "$PYTHON" && break
+    done
+    if [ -z "$PYTHON" ]; then
+        PYTHON=python3
+        new_enough python3 || { echo "forkd needs Python 3.11 or newer as python3 (or PYTHON=/path/to/python make …)" >&2; exit 1; }
+    fi
+fi
+case $(readlink -f "$(command -v "$PYTHON")") in
+/usr/bin/*) packages="$packages python3-venv python3-dev" ;;
+esac
+
+missing=""
+for package in $packages; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
+done
+if [ -n "$missing" ]; then
+    if [ "$(id -u)" != 0 ]; then
+        echo "Debian packages are missing; install them with:" >&2
+        echo "    sudo apt-get install$missing" >&2
+        exit 1
+    fi
+    echo "installing Debian packages:$missing"
+    export DEBIAN_FRONTEND=noninteractive
+    # Only smtp-source and smtp-sink are wanted of postfix: no configuration, so its daemon does not start.
+    case "$missing" in *postfix*) echo "postfix postfix/main_mailer_type select No configuration" | debconf-set-selections ;; esac
+    apt-get update -qq
+    # shellcheck disable=SC2086 # a list of words
+    apt-get install -y -qq --no-install-recommends $missing >/dev/null
+fi
+
+stamp=.venv/.forkd-$what
+if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ] || [ constraints.txt -nt "$stamp" ]; then
+    if [ ! -x .venv/bin/python ]; then
+        echo "making .venv with $PYTHON ($("$PYTHON" -V))"
+        "$PYTHON" -m venv .venv
+    fi
+    extra=""
+    [ "$what" = test ] && extra="[dev]"
+    echo "installing Python packages"
+    .venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".$extra"
+    touch "$stamp"
+fi
