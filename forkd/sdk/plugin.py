@@ -1,0 +1,126 @@
+"""What is a plugin, and how is one loaded? The table of hooks that `plugin_init` returns."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    Hook = Callable[..., Any]
+
+ARGUMENTS = {
+    "connect": ("session",),
+    "helo": ("session", "name"),
+    "mail": ("session", "sender"),
+    "rcpt": ("session", "recipient"),
+    "data": ("session", "envelope"),
+    "message": ("session", "envelope", "message"),
+    "disconnect": ("session",),
+}
+"""Every hook, in a session's order, and what it is called with."""
+
+
+class PluginError(Exception):
+    """The plugin cannot be used as it is; the text is for its author."""
+
+
+class Plugin:
+    """The hooks of a plugin, by name; those left out are never called and cost nothing.
+
+    Raises PluginError when a hook is no function or takes other arguments than the hook gives.
+    """
+
+    __slots__ = ("hooks",)
+
+    def __init__(
+        self,
+        *,
+        connect: Hook | None = None,
+        helo: Hook | None = None,
+        mail: Hook | None = None,
+        rcpt: Hook | None = None,
+        data: Hook | None = None,
+        message: Hook | None = None,
+        disconnect: Hook | None = None,
+    ) -> None:
+        given = {
+            "connect": connect,
+            "helo": helo,
+            "mail": mail,
+            "rcpt": rcpt,
+            "data": data,
+            "message": message,
+            "disconnect": disconnect,
+        }
+        self.hooks: dict[str, Hook] = {name: hook for name, hook in given.items() if hook is not None}
+        for name, hook in self.hooks.items():
+            _check_arguments(name, hook)
+
+    def __repr__(self) -> str:
+        return f"Plugin({', '.join(self.hooks)})"
+
+
+def load(folder: str | os.PathLike[str], module: str, settings: Mapping[str, Any]) -> Plugin:
+    """Import the plugin's module and call its `plugin_init(settings)`.
+
+    folder    the plugin's own; modules beside the named one can be imported by it.
+    module    the file's name in it, e.g. "block_senders.py".
+    Raises    PluginError with a text for the author; whatever the plugin itself raises passes through.
+    """
+    folder = os.path.abspath(folder)  # noqa: PTH100 - pathlib would cost every sandbox its pages
+    path = f"{folder}/{module}"
+    name = module.removesuffix(".py")
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"{path} is no Python module")
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[name] = loaded
+    try:
+        spec.loader.exec_module(loaded)
+    except FileNotFoundError as error:
+        if error.filename == path:
+            raise PluginError(f"{path} does not exist") from None
+        raise
+    init = getattr(loaded, "plugin_init", None)
+    if not callable(init):
+        raise PluginError(f"{path} has no function plugin_init(settings)")
+    plugin = init(dict(settings))
+    if not isinstance(plugin, Plugin):
+        raise PluginError(f"{path}: plugin_init must return a Plugin, not {type(plugin).__name__}")
+    return plugin
+
+
+def check_hooks(plugin: Plugin, declared: frozenset[str]) -> None:
+    """Raise PluginError unless the code has exactly the hooks that the manifest declares."""
+    have = frozenset(plugin.hooks)
+    if missing := sorted(declared - have):
+        raise PluginError(f"plugin.toml declares {_listed(missing)}, which plugin_init does not give")
+    if unknown := sorted(have - declared):
+        raise PluginError(f"plugin_init gives {_listed(unknown)}, which plugin.toml does not declare")
+
+
+def _listed(hooks: list[str]) -> str:
+    return ("hook " if len(hooks) == 1 else "hooks ") + ", ".join(hooks)
+
+
+def _check_arguments(name: str, hook: Hook) -> None:
+    if not callable(hook):
+        raise PluginError(f"hook {name} must be a function, not {type(hook).__name__}")
+    # By hand where it is a plain function or method: `inspect` would be a quarter of the zygote's imports.
+    function = getattr(hook, "__func__", hook)
+    code = getattr(function, "__code__", None)
+    if code is None or code.co_flags & 0x04:  # CO_VARARGS: takes any number
+        return
+    takes = code.co_argcount - (function is not hook)
+    needs = takes - len(getattr(function, "__defaults__", None) or ())
+    names = ARGUMENTS[name]
+    if not needs <= len(names) <= takes:
+        called = f"{name}({', '.join(names)})"
+        raise PluginError(f"hook {name} is called as {called}, but this one takes {takes} arguments")

@@ -1,0 +1,189 @@
+"""block_senders - refuse mail by the address of its sender
+
+SYNOPSIS
+    plugins.d/10-block_senders.toml:
+
+        plugin = "block_senders"
+
+        [settings]
+        senders = ["spam.example", "unwanted@"]
+        list = "block_senders.list"
+
+        [grants]
+        files = ["block_senders.list"]
+
+DESCRIPTION
+    Asked at MAIL FROM. A sender that the list names gets 550 5.7.1; nothing else is looked at.
+    Entries come from the setting `senders`, from the file in `list`, or from both:
+
+        user@example.com                    this address
+        example.com, @example.com,
+        *@example.com                       every address at this domain; sub-domains not
+        .example.com, *.example.com,
+        *@.example.com, *@*.example.com     every address at its sub-domains, however deep; itself not
+        user@, user@*                       this local part at any domain
+        <>                                  the null sender. Bounces have it: to refuse it is to
+                                            refuse the news that your own mail did not arrive
+        !ENTRY                              never refuse what ENTRY names, whatever else is listed
+
+    Upper and lower case are the same, in local parts too. No wildcard names the null sender.
+    Domains outside ASCII may be written as they are read or in their xn-- form.
+
+FILE
+    UTF-8, one entry a line; empty lines are skipped; # at the start of a line or behind white
+    space begins a comment. The file is read once, when forkd starts the plugin. A line that is no
+    entry stops that with its file and line number: a typing error must not let mail through.
+
+SETTINGS
+    senders  entries, a list of strings                           default: none
+    list     path of a list file, from the entry's folder; it     default: none
+             must be granted too
+    text     what the client is told                              default: see plugin.toml
+
+FAILURE
+    Without the plugin, mail that you wanted refused would come in. The default on_failure,
+    "disconnect", turns the client away for now; "skip" lets it in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from forkd.sdk import Plugin, Sender, Session, Verdict, deny
+
+MAX_REPORTED = 20
+"""Bad lines shown at once: enough to repair a file, few enough to read."""
+
+_DOMAIN = re.compile(
+    r"(?=.{1,255}$)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*"
+)
+_LITERAL = re.compile(r"\[[0-9a-z:.]+\]")
+_COMMENT = re.compile(r"(?:^|\s)#.*")
+
+
+class EntryError(ValueError):
+    """A text that is no entry; says why."""
+
+
+class SenderList:
+    """Entries by kind, so that a sender is looked up in a few steps however long the list is."""
+
+    def __init__(self) -> None:
+        self.addresses: set[str] = set()
+        self.domains: set[str] = set()
+        self.parents: set[str] = set()
+        """Domains whose sub-domains are meant."""
+        self.users: set[str] = set()
+        self.null = False
+
+    def add(self, entry: str) -> None:
+        """Take one entry without its "!". Raises EntryError."""
+        if entry == "<>":
+            self.null = True
+            return
+        local, at, domain = entry.lower().rpartition("@")
+        if any(c.isspace() for c in entry):
+            raise EntryError("one entry a line, without spaces")
+        if at and not local and not domain:
+            raise EntryError("neither a user nor a domain")
+        if at and local not in ("", "*"):
+            if "*" in local:
+                raise EntryError("* stands for the whole local part or for nothing")
+            local = _unquoted(local)
+            if domain in ("", "*"):
+                self.users.add(local)
+            else:
+                self.addresses.add(f"{local}@{_domain(domain)}")
+            return
+        if domain.startswith("*."):
+            domain = domain[1:]
+        if domain.startswith("."):
+            self.parents.add(_domain(domain[1:]))
+        elif domain in ("", "*"):
+            raise EntryError("this would be everybody")
+        else:
+            self.domains.add(_domain(domain))
+
+    def names(self, sender: Sender) -> bool:
+        """Is this sender listed?"""
+        if not sender:
+            return self.null
+        local = sender.local.lower()
+        domain = sender.domain.lower().rstrip(".")
+        if domain in self.domains or local in self.users or f"{local}@{domain}" in self.addresses:
+            return True
+        while self.parents and (dot := domain.find(".")) >= 0:
+            domain = domain[dot + 1 :]
+            if domain in self.parents:
+                return True
+        return False
+
+
+def read_entries(path: str) -> Iterator[tuple[str, str]]:
+    """The file's entries as ("file:line", entry). Raises OSError; EntryError for what is no UTF-8."""
+    with open(path, "rb") as file:  # noqa: PTH123 - pathlib would cost every sandbox its pages
+        for number, octets in enumerate(file, start=1):
+            place = f"{path}:{number}"
+            try:
+                line = octets.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                raise EntryError(f"{place}: not UTF-8") from None
+            entry = _COMMENT.sub("", line).strip()
+            if entry:
+                yield place, entry
+
+
+def load_lists(entries: Iterable[tuple[str, str]]) -> tuple[SenderList, SenderList]:
+    """Blocked senders and exceptions. Raises EntryError with every bad line, MAX_REPORTED at most."""
+    blocked, allowed = SenderList(), SenderList()
+    problems: list[str] = []
+    for place, entry in entries:
+        try:
+            if entry.startswith("!"):
+                allowed.add(entry[1:].lstrip())
+            else:
+                blocked.add(entry)
+        except EntryError as why:
+            problems.append(f"{place}: {entry!r}: {why}")
+    if problems:
+        more = len(problems) - MAX_REPORTED
+        shown = problems[:MAX_REPORTED] + ([f"... and {more} more"] if more > 0 else [])
+        raise EntryError("\n".join(["these are no senders:", *shown]))
+    return blocked, allowed
+
+
+def plugin_init(settings: dict[str, Any]) -> Plugin:
+    """Read the list; refuse to start on a bad entry or an unreadable file."""
+    entries = [(f"setting senders, entry {n}", e.strip()) for n, e in enumerate(settings["senders"], start=1)]
+    if path := settings["list"]:
+        entries += read_entries(path)
+    blocked, allowed = load_lists(entries)
+    refusal = deny("5.7.1", settings["text"])
+
+    def mail(session: Session, sender: Sender) -> Verdict | None:  # noqa: ARG001 - the hook's form
+        if blocked.names(sender) and not allowed.names(sender):
+            return refusal
+        return None
+
+    return Plugin(mail=mail)
+
+
+def _domain(text: str) -> str:
+    text = text.rstrip(".")
+    if not text.isascii():
+        try:
+            text = text.encode("idna").decode("ascii")
+        except UnicodeError:
+            raise EntryError("no domain name") from None
+    if not _DOMAIN.fullmatch(text) and not _LITERAL.fullmatch(text):
+        raise EntryError("no domain name")
+    return text
+
+
+def _unquoted(local: str) -> str:
+    """The local part as hooks see it: a quoted one without quotes and backslashes (RFC 5321 4.1.2)."""
+    if len(local) > 2 and local[0] == local[-1] == '"':
+        return re.sub(r"\\(.)", r"\1", local[1:-1])
+    return local

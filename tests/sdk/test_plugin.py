@@ -1,0 +1,128 @@
+"""Plugin, load, and the verdicts an author makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forkd.sdk import Plugin, add_header, defer, deny, disconnect
+from forkd.sdk.plugin import PluginError, check_hooks, load
+
+
+def write(folder: Path, source: str) -> Path:
+    (folder / "sample.py").write_text(source)
+    return folder
+
+
+GOOD = """
+from forkd.sdk import Plugin, deny
+
+def plugin_init(s):
+    return Plugin(mail=lambda session, sender: deny('5.7.1', s['text']))
+"""
+
+
+def test_plugin_init_gets_the_settings(tmp_path: Path):
+    """plugin_init(settings) -> Plugin."""
+    plugin = load(write(tmp_path, GOOD), "sample.py", {"text": "no"})
+    assert plugin.hooks["mail"](None, None) == deny("5.7.1", "no")
+
+
+def test_modules_beside_the_plugin_can_be_imported(tmp_path: Path):
+    """A plugin is a folder."""
+    (tmp_path / "sample_tables.py").write_text("TEXT = 'from the table'\n")
+    source = GOOD.replace("import Plugin", "import Plugin", 1).replace(
+        "def ", "from sample_tables import TEXT\ndef ", 1
+    )
+    assert (
+        load(write(tmp_path, source.replace("s['text']", "TEXT")), "sample.py", {}).hooks["mail"](0, 0).text
+        == "from the table"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("x = 1\n", "no function plugin_init"),
+        ("def plugin_init(s): return {}\n", "must return a Plugin, not dict"),
+        (GOOD.replace("session, sender", "session"), r"mail\(session, sender\), but this one takes 1"),
+        (GOOD.replace("session, sender", "a, b, c"), "takes 3 arguments"),
+        (
+            GOOD.replace("mail=lambda session, sender: deny('5.7.1', s['text'])", "mail=3"),
+            "must be a function, not int",
+        ),
+    ],
+)
+def test_unusable_plugin_is_refused_with_a_text_for_its_author(tmp_path: Path, source: str, says: str):
+    """PluginError, before any mail."""
+    with pytest.raises(PluginError, match=says):
+        load(write(tmp_path, source), "sample.py", {"text": "no"})
+
+
+def test_missing_module(tmp_path: Path):
+    """Named with its whole path."""
+    with pytest.raises(PluginError, match=r"sample\.py does not exist"):
+        load(tmp_path, "sample.py", {})
+
+
+def test_own_errors_of_a_plugin_pass_through(tmp_path: Path):
+    """The traceback is what the author needs."""
+    with pytest.raises(ZeroDivisionError):
+        load(write(tmp_path, "1/0\n"), "sample.py", {})
+
+
+@pytest.mark.parametrize("hook", [lambda s, *more: None, lambda s, sender, more=1: None, print, [].append])
+def test_hooks_that_can_take_the_arguments_are_fine(hook: Callable[..., Any]):
+    """Variable arguments, defaults and builtins."""
+    assert Plugin(mail=hook).hooks == {"mail": hook}
+
+
+def test_methods_are_hooks():
+    """`self` is not counted."""
+
+    class Check:
+        def mail(self, session: Any, sender: Any) -> None: ...
+
+    assert list(Plugin(mail=Check().mail).hooks) == ["mail"]
+
+
+@pytest.mark.parametrize(
+    ("hooks", "says"),
+    [(["mail", "rcpt"], "declares hook rcpt"), ([], "gives hook mail, which plugin.toml does not")],
+)
+def test_hooks_of_code_and_manifest_must_agree(hooks: list[str], says: str):
+    """Else a check would silently never be asked."""
+    plugin = Plugin(mail=lambda session, sender: None)
+    check_hooks(plugin, frozenset({"mail"}))
+    with pytest.raises(PluginError, match=says):
+        check_hooks(plugin, frozenset(hooks))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: deny("4.7.1", "no"),
+        lambda: deny("5.7", "no"),
+        lambda: deny("5.7.1000", "no"),
+        lambda: deny("5.7.1", ""),
+        lambda: deny("5.7.1", "two\nlines"),
+        lambda: deny("5.7.1", "ü"),
+        lambda: deny("5.7.1", "no", code=451),
+        lambda: deny("5.7.1", "no", code=500),
+        lambda: defer("5.7.1", "no"),
+        lambda: defer("4.7.1", "no", code=421),
+        lambda: disconnect("5.7.1", "no"),
+        lambda: add_header("X A", "v"),
+        lambda: add_header("", "v"),
+        lambda: add_header("X-A", "a\r\nBcc: x"),
+        lambda: add_header("X-A", "ü"),
+        lambda: add_header("X-A", "v" * 1000),
+    ],
+)
+def test_wrong_values_raise_where_the_author_wrote_them(make: Callable[[], Any]):
+    """ValueError at the call, not a breach later."""
+    with pytest.raises(ValueError, match=r"deny|defer|disconnect|add_header"):
+        make()
