@@ -1,0 +1,115 @@
+"""Which commands are there, and how does a failure become a message and an exit status?"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+import click
+
+from forkd.cli.failure import CommandFailed
+from forkd.cli.options import Invocation, print_json, use_color
+from forkd.cli.problems import problem_data, show_problems
+from forkd.config.problems import ConfigError
+from forkd.exits import Exit
+
+COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
+    "run": ("forkd.cli.run", "run", "Serve mail until told to stop."),
+    "config": ("forkd.cli.config", "config", "Check a configuration; show what is in force."),
+    "status": ("forkd.cli.daemon", "status", "What runs, and how it is."),
+    "stop": ("forkd.cli.daemon", "stop", "Stop the daemon; nothing accepted is lost."),
+    "queue": ("forkd.cli.queue", "queue", "List, show, remove, retry queued mail."),
+    "sandbox": ("forkd.cli.sandbox", "sandbox", "Which walls around plugins hold on this machine."),
+    "version": ("forkd.cli.version", "version", "Versions of forkd and what it is built with."),
+}
+"""Name -> module, attribute, line of help. A module is imported when its command is called."""
+
+LATER: Final = frozenset({"sessions", "plugin", "user", "explain", "reload", "drain", "top"})
+"""Commands of later versions: said so, instead of "no such command"."""
+
+INTERRUPTED: Final = 130
+"""What a shell shows for a command ended by Ctrl-C: 128 + SIGINT."""
+
+
+class _Commands(click.Group):
+    """The table above as a click group."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] in LATER:
+            hint = " (use `forkd stop --drain`)" if args[0] == "drain" else ""
+            ctx.fail(f"not in this version of forkd: `{args[0]}` comes with a later one{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """From the table, so that `forkd --help` imports no command."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """A pre-forking SMTP daemon whose plugins run sandboxed.
+
+    `forkd run` in an empty folder serves 127.0.0.1:2525 and writes below ./var; mail to any name at
+    test.local lands in ./var/mail.
+
+    Shell completion: eval "$(_FORKD_COMPLETE=bash_source forkd)", or zsh_source, fish_source.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status (forkd/exits.py). The console script."""
+    invocation = Invocation()
+    try:
+        status = cli.main(arguments, prog_name="forkd", standalone_mode=False, obj=invocation)
+        sys.stdout.flush()
+    except ConfigError as error:
+        if invocation.json:
+            problems = [problem_data(problem) for problem in error.problems]
+            print_json({"ok": False, "error": "the configuration is wrong", "problems": problems})
+        else:
+            show_problems(error)
+        return Exit.CONFIG
+    except CommandFailed as failure:
+        return _failed(failure, as_json=invocation.json)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        click.echo(err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough. Python would complain once more while closing stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return Exit.OK
+    return int(status or 0)
+
+
+def _failed(failure: CommandFailed, *, as_json: bool) -> int:
+    if as_json:
+        said: dict[str, Any] = {"ok": False, "error": str(failure)}
+        if failure.hint:
+            said["hint"] = failure.hint
+        click.echo(json.dumps(said))
+    else:
+        click.secho(f"forkd: {failure}", err=True, color=use_color(), fg="red")
+        if failure.hint:
+            click.secho(f"  help: {failure.hint}", err=True, color=use_color(), fg="cyan")
+    return failure.status

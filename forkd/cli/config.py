@@ -1,0 +1,84 @@
+"""forkd config: is this configuration right, and what does it say?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from forkd.cli.options import config_option, json_option, print_json, say
+from forkd.config.load import LoadedConfig, load
+from forkd.config.problems import display_path
+from forkd.config.show import as_data, as_toml
+
+
+@click.group()
+def config() -> None:
+    """Check a configuration; show what is in force."""
+
+
+@config.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@config_option
+@json_option
+def check(file: Path | None, config: Path | None, as_json: bool) -> int:
+    """Read FILE and its plugins.d as `forkd run` would; say everything that is wrong with them.
+
+    Exit status 0: it would start with it; 78: it would not. Nothing is started, opened or written.
+    """
+    loaded = load(_one_file(file, config))
+    if as_json:
+        print_json(
+            {
+                "ok": True,
+                "file": str(loaded.file) if loaded.file else None,
+                "plugins": [plugin.name for plugin in loaded.plugins],
+                "notes": list(loaded.notes),
+                "problems": [],
+            }
+        )
+        return 0
+    for note in loaded.notes:
+        say(f"note: {note}")
+    click.echo(f"{display_path(loaded.file)}: fine; {_summary(loaded)}")
+    return 0
+
+
+@config.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@config_option
+@click.option("--effective", is_flag=True, help="Everything in force: defaults and plugins too.")
+@json_option
+def show(file: Path | None, config: Path | None, effective: bool, as_json: bool) -> int:
+    """Print, as TOML, what FILE sets, or with --effective everything that is in force.
+
+    Paths are absolute, and what depends on the machine (the host name) is filled in.
+    """
+    loaded = load(_one_file(file, config))
+    if as_json:
+        print_json(as_data(loaded, everything=effective))
+    else:
+        click.echo(as_toml(loaded, everything=effective), nl=False)
+    return 0
+
+
+def _one_file(file: Path | None, config: Path | None) -> Path | None:
+    """FILE and --config say the same; both are taken, so that every command knows --config."""
+    if file is not None and config is not None and file != config:
+        raise click.UsageError("name the configuration once: as FILE or by --config")
+    return file or config
+
+
+def _summary(loaded: LoadedConfig) -> str:
+    config = loaded.config
+    parts = [
+        _count(len(config.listener), "listener"),
+        _count(len(config.domain), "domain"),
+        _count(len(loaded.plugins), "plugin"),
+    ]
+    names = ", ".join(plugin.name for plugin in loaded.plugins)
+    return ", ".join(parts) + (f" ({names})" if names else "")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

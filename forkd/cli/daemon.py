@@ -1,0 +1,123 @@
+"""forkd status, forkd stop: how is the running daemon, and how does it end?"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from forkd.cli.control import request
+from forkd.cli.failure import CommandFailed
+from forkd.cli.options import daemon_options, json_option, print_json, say
+from forkd.cli.tables import ago, print_facts, print_table
+
+
+@click.command()
+@daemon_options
+@json_option
+def status(data_dir: Path, as_json: bool) -> int:
+    """One screen: what runs, since when, what it did, what an admin should know."""
+    answer = request(data_dir, "status")
+    if as_json:
+        print_json(answer)
+        return 0
+    print_facts(_facts(answer, data_dir))
+    click.echo()
+    rows = [_process(process) for process in answer.get("processes", ())]
+    print_table(
+        ("process", "pid", "state", "up", "sessions", "restarts", "done"),
+        rows,
+        right=("pid", "sessions", "restarts"),
+    )
+    return 0
+
+
+@click.command()
+@daemon_options
+@click.option("--drain", is_flag=True, help="Let transactions finish without a limit (else stop_timeout).")
+@click.option("--no-wait", is_flag=True, help="Do not wait until it has stopped.")
+@json_option
+def stop(data_dir: Path, drain: bool, no_wait: bool, as_json: bool) -> int:
+    """Stop: no new connections, 421 to idle sessions, transactions finish. Nothing accepted is lost."""
+    master = request(data_dir, "status").get("pid")
+    watched = _watch(master) if isinstance(master, int) and not no_wait else None
+    try:
+        request(data_dir, "stop", mode="drain" if drain else "stop")
+        stopped = watched is not None and _wait(watched, as_json=as_json)
+    finally:
+        if watched is not None:
+            os.close(watched)
+    if as_json:
+        print_json({"ok": True, "stopped": stopped})
+    else:
+        click.echo("stopped" if stopped else "stopping")
+    return 0
+
+
+def _facts(answer: dict[str, Any], data_dir: Path) -> list[tuple[str, object]]:
+    counters: dict[str, int] = {}
+    for process in answer.get("processes", ()):
+        for name, number in process.get("counters", {}).items():
+            counters[name] = counters.get(name, 0) + number
+    facts: list[tuple[str, object]] = [
+        ("forkd", answer.get("version", "")),
+        ("state", answer.get("state", "")),
+        ("host name", answer.get("hostname", "")),
+        ("master", f"pid {answer.get('pid')}, up {ago(answer['started_at'])}"),
+        ("data", data_dir),
+    ]
+    facts += [(f"listener {name}", where) for name, where in answer.get("listeners", {}).items()]
+    facts.append(("durability", answer.get("durability", "")))
+    done = ", ".join(
+        f"{name.replace('_', ' ')} {number}" for name, number in sorted(counters.items()) if number
+    )
+    facts.append(("since start", done or "nothing yet"))
+    walls: dict[str, list[str]] = {}
+    for layer, held in answer.get("sandbox", {}).items():
+        walls.setdefault(held, []).append(layer)
+    facts += [(f"sandbox {held}", ", ".join(layers)) for held, layers in walls.items()]
+    return facts + [("note", note) for note in answer.get("notes", ())]
+
+
+def _process(process: dict[str, Any]) -> tuple[object, ...]:
+    name = process.get("name") or process.get("slot", "")
+    done = ", ".join(
+        f"{key.replace('_', ' ')} {number}" for key, number in process.get("counters", {}).items() if number
+    )
+    info = ", ".join(f"{key} {value}" for key, value in process.get("info", {}).items())
+    return (
+        f"{process.get('role', '')} {name}".strip(),
+        process.get("pid", ""),
+        process.get("state", ""),
+        ago(process["started_at"]) if process.get("started_at") else "",
+        process.get("sessions", 0),
+        process.get("restarts", 0),
+        "; ".join(part for part in (done, info) if part),
+    )
+
+
+def _watch(pid: int) -> int | None:
+    """A descriptor of the master that tells when it is gone, whatever becomes of its number."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:  # gone already, or not to be seen from this container
+        return None
+
+
+def _wait(watched: int, *, as_json: bool) -> bool:
+    """Until the master is gone; Ctrl-C ends the waiting, not the stopping."""
+    poll = select.poll()
+    poll.register(watched, select.POLLIN)
+    said = time.monotonic() + 2
+    try:
+        while not poll.poll(500):
+            if not as_json and time.monotonic() > said:
+                say("waiting for transactions to finish (Ctrl-C: stop waiting, it goes on stopping)")
+                said = float("inf")
+    except KeyboardInterrupt:
+        raise CommandFailed("not waited for: forkd goes on stopping") from None
+    return True

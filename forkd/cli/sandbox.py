@@ -1,0 +1,47 @@
+"""forkd sandbox status: which walls around plugins hold?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+from forkd.cli.control import request
+from forkd.cli.options import daemon_options, json_option, print_json, say
+from forkd.cli.tables import print_table
+
+MEANINGS: Final = {
+    "enforced": "a real sandbox tried to pass it at start-up and could not",
+    "absent": "this machine does not have it",
+    "failed": "a sandbox passed it",
+    "unverified": "could not be tried from here",
+}
+
+
+@click.group()
+def sandbox() -> None:
+    """Which walls around plugins hold on this machine."""
+
+
+@sandbox.command()
+@daemon_options
+@json_option
+def status(data_dir: Path, as_json: bool) -> int:
+    """What the running daemon's self-test found, layer by layer, and its zygotes."""
+    answer = request(data_dir, "status")
+    layers: dict[str, str] = answer.get("sandbox", {})
+    zygotes = [process for process in answer.get("processes", ()) if process.get("role") == "zygote"]
+    if as_json:
+        print_json({"layers": layers, "zygotes": zygotes})
+        return 0
+    print_table(("layer", "state", "meaning"), [(k, v, MEANINGS.get(v, "")) for k, v in layers.items()])
+    if zygotes:
+        click.echo()
+        rows = [
+            (z.get("name", ""), z.get("pid", ""), z.get("state", ""), z.get("restarts", 0)) for z in zygotes
+        ]
+        print_table(("plugin", "zygote pid", "state", "restarts"), rows, right=("zygote pid", "restarts"))
+    if not layers:
+        say("the daemon has not reported a self-test")
+    return 0

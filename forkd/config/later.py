@@ -1,0 +1,176 @@
+"""What is designed and not built yet? Keys and values that are refused by name, not as unknown.
+
+An admin who follows the design page must hear "not in this version", not "did you mean ...": he would
+look for a typing error that is not there. A row leaves this table when its feature is built.
+Paths are matched part by part; `*` matches any one part.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+from forkd.config.lines import KeyPath
+
+_Row = TypeVar("_Row")
+
+
+class Document(enum.Enum):
+    """The three kinds of file we read."""
+
+    CONFIG = "forkd.toml"
+    ENTRY = "a plugins.d entry"
+    MANIFEST = "plugin.toml"
+
+
+_KEYS: Final[dict[Document, dict[KeyPath, str]]] = {
+    Document.CONFIG: {
+        ("tls",): "TLS",
+        ("listener", "*", "tls"): "TLS",
+        ("listener", "*", "certificate"): "TLS",
+        ("listener", "*", "key"): "TLS",
+        ("auth",): "AUTH",
+        ("listener", "*", "auth"): "AUTH",
+        ("listener", "*", "accept"): 'before-queue delivery (accept = "proxy")',
+        ("listener", "*", "proxy"): "the PROXY protocol",
+        ("listener", "*", "proxy_protocol"): "the PROXY protocol",
+        ("listener", "*", "xclient"): "XCLIENT",
+        ("networks", "proxy"): "the PROXY protocol",
+        ("networks", "xclient"): "XCLIENT",
+        ("limits", "messages_per_minute"): "rates of messages",
+        ("limits", "recipients_per_minute"): "rates of recipients",
+        ("limits", "auth_failures"): "AUTH",
+        ("limits", "message_budget"): "a budget of plugin time per message",
+        ("timeouts", "message_budget"): "a budget of plugin time per message",
+        ("sandbox", "message_budget"): "a budget of plugin time per message",
+        ("sandbox", "cgroup"): "cgroup limits per plugin",
+        ("server", "workers_min"): "pools that follow load",
+        ("server", "workers_max"): "pools that follow load",
+        ("server", "retire_sessions"): "retirement of workers",
+        ("server", "retire_memory"): "retirement of workers",
+        ("server", "broker_user"): "the broker",
+        ("broker",): "the broker",
+        ("breaker",): "the circuit breaker",
+        ("trace",): "`forkd explain`",
+        ("crash",): "crash records",
+        ("metrics",): "metrics",
+        ("admin",): "roles on the control socket",
+        ("bounce",): "bounces",
+        ("queue", "warn_after"): "delay warnings",
+        ("user",): "user accounts",
+        ("state",): "the state store",
+        ("dns",): "DNS for plugins",
+        ("route",): "routing of relayed domains",
+    },
+    Document.ENTRY: {
+        ("group",): "sharing one sandbox between plugins (group)",
+        ("kind",): "the plugin kinds indimail and program",
+        ("dir",): "the plugin kind indimail",
+        ("argv",): "the plugin kind program",
+        ("python",): "an interpreter of the plugin's own",
+        ("package",): "plugins installed as packages",
+        ("scope",): "limiting a plugin to listeners, networks or domains (scope)",
+        ("listeners",): "limiting a plugin to listeners (scope)",
+        ("networks",): "limiting a plugin to client networks (scope)",
+        ("domains",): "limiting a plugin to recipients' domains (scope)",
+        ("environment",): "the plugin kinds indimail and program",
+        ("refusal",): "the plugin kind indimail",
+        ("data_at",): "the plugin kind indimail",
+        ("limits", "fresh"): 'a sandbox for each call (fresh = "call")',
+        ("limits", "reuse"): "serving several sessions with one sandbox (reuse)",
+        ("fresh",): 'a sandbox for each call (fresh = "call")',
+        ("reuse",): "serving several sessions with one sandbox (reuse)",
+        ("limits", "session_time"): "a limit on all calls of a session together",
+        ("limits", "processes"): "processes of a plugin's own",
+        ("limits", "threads"): "threads of a plugin's own",
+        ("limits", "file_size"): "files a plugin may write",
+    },
+    Document.MANIFEST: {
+        ("python",): "an interpreter of the plugin's own",
+        ("requires",): "libraries of the plugin's own",
+        ("argv",): "the plugin kind program",
+        ("symbol",): "the plugin kind indimail",
+        ("limits", "fresh"): 'a sandbox for each call (fresh = "call")',
+        ("limits", "reuse"): "serving several sessions with one sandbox (reuse)",
+        ("limits", "session_time"): "a limit on all calls of a session together",
+        ("limits", "processes"): "processes of a plugin's own",
+        ("limits", "threads"): "threads of a plugin's own",
+        ("limits", "file_size"): "files a plugin may write",
+    },
+}
+
+_GRANTS: Final = {
+    "quarantine": "quarantine",
+    "edit_body": "replacing the body",
+    "add_recipient": "adding recipients",
+    "delete_recipient": "deleting recipients",
+    "rewrite_recipient": "rewriting recipients",
+    "change_sender": "changing the sender",
+    "export": "facts for later plugins (export)",
+    "auth": "AUTH",
+    "change_header": "changing headers",
+    "delete_header": "deleting headers",
+    "dns": "DNS for plugins",
+    "state": "the state store",
+    "connect": "granted connections",
+    "threads": "threads of a plugin's own",
+    "processes": "processes of a plugin's own",
+    "exec": "programs",
+}
+for _name, _feature in _GRANTS.items():
+    _KEYS[Document.ENTRY][("grants", _name)] = _feature
+    _KEYS[Document.MANIFEST][("wants", _name)] = _feature
+    _KEYS[Document.MANIFEST][("wants", "powers", _name)] = _feature
+    _KEYS[Document.MANIFEST][("wants", "capabilities", _name)] = _feature
+
+_VALUES: Final[dict[Document, dict[KeyPath, dict[Any, str]]]] = {
+    Document.CONFIG: {
+        ("listener", "*", "role"): {"submission": "the role submission (with AUTH)"},
+        ("transport", "*", "kind"): {
+            "lmtp": "LMTP delivery",
+            "smtp": "SMTP delivery",
+            "qmail-queue": "delivery through qmail-queue",
+            "pipe": "delivery to a program",
+        },
+        ("sandbox", "require"): {
+            "cgroup": "cgroup limits per plugin",
+            "namespaces": "namespaces of a plugin's own",
+        },
+    },
+    Document.ENTRY: {
+        ("mode",): {"shadow": "asking without obeying (shadow mode)"},
+    },
+    Document.MANIFEST: {
+        ("kind",): {
+            "indimail": "IndiMail's compiled plugins",
+            "program": "programs as plugins",
+        },
+        ("hooks",): {"auth": "AUTH"},
+    },
+}
+
+
+def later_key(document: Document, path: KeyPath) -> str:
+    """The feature this key belongs to, or empty: then the key is unknown."""
+    return _match(_KEYS[document], path) or ""
+
+
+def later_value(document: Document, path: KeyPath, value: Any) -> str:
+    """The feature this value of a known key belongs to, or empty: then the value is wrong."""
+    values = _match(_VALUES[document], path)
+    return values.get(value, "") if values and isinstance(value, str) else ""
+
+
+def not_yet(feature: str) -> str:
+    """The rule to print."""
+    return f"not in this version of forkd: {feature} comes with a later one"
+
+
+def _match(rows: Mapping[KeyPath, _Row], path: KeyPath) -> _Row | None:
+    for pattern, row in rows.items():
+        if len(pattern) == len(path) and all(
+            want in ("*", part) for want, part in zip(pattern, path, strict=True)
+        ):
+            return row
+    return None

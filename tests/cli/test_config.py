@@ -1,0 +1,79 @@
+"""forkd config check, forkd config show."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+from forkd.exits import Exit
+from tests.cli.conftest import Forkd
+from tests.support.config_files import DOMAIN, write
+
+
+def test_check_is_quiet_about_a_right_file(forkd: Forkd, tmp_path: Path):
+    """operations.md: exit status for CI; one line says what it is."""
+    write(tmp_path, forkd_toml=DOMAIN, plugins_d="").parent.joinpath("plugins_d").unlink()
+    done = forkd("config", "check", "forkd.toml")
+    assert (done.returncode, done.stdout) == (0, "forkd.toml: fine; 1 listener, 1 domain, 0 plugins\n")
+
+
+def test_check_shows_line_rule_and_help(forkd: Forkd, tmp_path: Path):
+    """The whole message, as it stands on the screen."""
+    write(tmp_path, forkd_toml=DOMAIN + '[timeouts]\ncomand = "5m"\nidle_session = 5\n')
+    done = forkd("config", "check", "forkd.toml")
+    assert done.returncode == Exit.CONFIG == 78
+    assert done.stdout == ""
+    assert done.stderr == (
+        "error: forkd.toml:3: [timeouts] comand: no such key\n"
+        '    3 | comand = "5m"\n'
+        "      | ^^^^^^\n"
+        '      = help: did you mean "command"?\n'
+        "\n"
+        "error: forkd.toml:4: [timeouts] idle_session = 5: a duration needs a unit\n"
+        "    4 | idle_session = 5\n"
+        "      | ^^^^^^^^^^^^\n"
+        '      = help: write "5s"\n'
+        "\n"
+        "2 problems\n"
+    )
+
+
+def test_check_speaks_json(forkd: Forkd, tmp_path: Path):
+    """The same for programs; the status does not change."""
+    write(tmp_path, forkd_toml="[server]\nx = 1\n" + DOMAIN)
+    done = forkd("config", "check", "--json", "forkd.toml")
+    answer = json.loads(done.stdout)
+    assert done.returncode == Exit.CONFIG
+    assert answer["ok"] is False
+    assert [(one["file"], one["line"], one["key"]) for one in answer["problems"]] == [("forkd.toml", 2, "x")]
+    write(tmp_path, forkd_toml=DOMAIN)
+    assert json.loads(forkd("config", "check", "--json", "forkd.toml").stdout)["ok"] is True
+
+
+def test_check_takes_the_file_as_option_too(forkd: Forkd, tmp_path: Path):
+    """--config is known to every command; twice is one too many."""
+    write(tmp_path, forkd_toml=DOMAIN, b_toml=DOMAIN)
+    assert forkd("config", "check", "--config", "forkd.toml").returncode == 0
+    assert forkd("config", "check", "--config", "forkd.toml", "b.toml").returncode == Exit.USAGE
+
+
+def test_show_effective_is_toml_of_everything(forkd: Forkd):
+    """operations.md: `config show --effective`, defaults and plugins included."""
+    shown = tomllib.loads(forkd("config", "show", "--effective").stdout)
+    assert shown["timeouts"]["command"] == "5m"
+    assert set(shown["plugin"]) == {"block_senders", "mark"}
+
+
+def test_show_alone_prints_what_the_file_changes(forkd: Forkd, tmp_path: Path):
+    """A short answer to: what did we change here?"""
+    write(tmp_path, forkd_toml=DOMAIN + "[limits]\nerrors = 7\n")
+    shown = tomllib.loads(forkd("config", "show", "forkd.toml").stdout)
+    assert shown["limits"] == {"errors": 7}
+    assert "timeouts" not in shown
+
+
+def test_show_effective_speaks_json(forkd: Forkd):
+    """The same values."""
+    toml = tomllib.loads(forkd("config", "show", "--effective").stdout)
+    assert json.loads(forkd("config", "show", "--effective", "--json").stdout) == toml

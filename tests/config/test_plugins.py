@@ -1,0 +1,364 @@
+"""Manifest and entry brought together: forkd/config/manifest.py and entry.py, through load()."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from forkd.config.load import LoadedConfig
+from forkd.config.problems import Problem
+from forkd.config.schema import PluginConfig, PluginLimits, Powers
+from forkd.config.stock import PLUGINS, stock_plugins
+from tests.support import config_files
+
+MANIFEST = """\
+name = "mine"
+version = "1.2"
+api = 1
+hooks = ["mail", "message"]
+"""
+ENTRY = 'plugin = "./mine"\n'
+
+
+def files(manifest: str, entry: str, name: str) -> dict[str, str]:
+    return {
+        "plugins.d__mine__plugin_toml": MANIFEST + manifest,
+        "plugins.d__mine__mine_py": "",
+        "plugins.d__list.txt": "x",
+        f"plugins.d__{name}_toml": ENTRY + entry,
+    }
+
+
+def loaded(folder: Path, manifest: str = "", entry: str = "", name: str = "10-mine") -> LoadedConfig:
+    return config_files.loaded(folder, "", **files(manifest, entry, name))
+
+
+def plugin(folder: Path, manifest: str = "", entry: str = "", name: str = "10-mine") -> PluginConfig:
+    (only,) = loaded(folder, manifest, entry, name).plugins
+    return only
+
+
+def problem(folder: Path, manifest: str = "", entry: str = "", name: str = "10-mine") -> Problem:
+    return config_files.problem(folder, "", **files(manifest, entry, name))
+
+
+def test_a_plugin_that_wants_nothing_gets_nothing(tmp_path: Path):
+    """plugins.md: without a grant a plugin can deny, defer and disconnect, nothing else."""
+    mine = plugin(tmp_path)
+    assert (mine.name, mine.version, mine.module, mine.order) == ("mine", "1.2", "mine.py", 10)
+    assert (mine.folder, mine.hooks) == (tmp_path / "plugins.d/mine", ("mail", "message"))
+    assert (mine.powers, mine.reads, mine.files) == (Powers(), (), ())
+    assert (mine.limits, mine.on_failure, mine.trusted) == (PluginLimits(), "disconnect", False)
+
+
+# --- wants and grants -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wants", "grant"),
+    [
+        ('[wants.powers]\naccept = "because"', "accept = true"),
+        ('[wants.powers]\ndiscard = "because"', "discard = true"),
+        (
+            '[wants.powers]\nedit_headers = { names = ["X-A", "X-B"], reason = "because" }',
+            'edit_headers = ["X-A", "X-B"]',
+        ),
+        ('[wants.reads]\nbody = "because"', 'reads = ["body"]'),
+    ],
+)
+def test_a_want_that_is_not_granted_stops_start_up_and_names_the_grant(
+    tmp_path: Path, wants: str, grant: str
+):
+    """plugins.md: one clear line, with the author's reason, and what to write to allow it."""
+    found = problem(tmp_path, wants)
+    assert "the plugin mine wants" in found.rule
+    assert '"because"' in found.rule
+    assert f"write {grant} below [grants]" in found.hint
+    assert plugin(tmp_path, wants, f"[grants]\n{grant}\n")
+
+
+def test_granted_wants_are_in_force(tmp_path: Path):
+    """What is wanted and granted, no more: a wider grant does not widen the plugin."""
+    wants = """
+        [wants.powers]
+        accept = "a"
+        edit_headers = { names = ["X-Score"], reason = "b" }
+        [wants.reads]
+        headers = "c"
+    """
+    grants = '[grants]\naccept = true\nedit_headers = ["x-*"]\nreads = ["headers", "envelope"]\n'
+    result = loaded(tmp_path, wants, grants)
+    (mine,) = result.plugins
+    assert mine.powers == Powers(accept=True, edit_headers=("X-Score",))
+    assert mine.reads == ("headers",)
+    assert any("grants reads envelope, which mine does not want" in note for note in result.notes)
+
+
+def test_a_header_pattern_does_not_cover_a_wider_one(tmp_path: Path):
+    """X-A* is not enough for a plugin that wants X-*."""
+    wants = '[wants.powers]\nedit_headers = { names = ["X-*"], reason = "r" }\n'
+    assert "to add the header X-*" in problem(tmp_path, wants, '[grants]\nedit_headers = ["X-A*"]\n').rule
+
+
+FILES = '[settings.list]\ntype = "path"\ndefault = ""\n[wants.files]\nlist = "the names"\n'
+
+
+def test_a_file_is_named_by_a_setting_and_granted(tmp_path: Path):
+    """The plugin gets the absolute path; the sandbox opens that file and no other."""
+    mine = plugin(tmp_path, FILES, '[settings]\nlist = "list.txt"\n[grants]\nfiles = ["list.txt"]\n')
+    assert mine.settings == {"list": str(tmp_path / "plugins.d/list.txt")}
+    assert mine.files == (tmp_path / "plugins.d/list.txt",)
+
+
+def test_a_folder_grants_what_lies_in_it(tmp_path: Path):
+    """One grant for a folder of lists."""
+    assert plugin(tmp_path, FILES, '[settings]\nlist = "list.txt"\n[grants]\nfiles = ["."]\n').files
+
+
+def test_a_file_that_is_not_granted_is_named_with_the_grant(tmp_path: Path):
+    """Otherwise the plugin would fail at start with EACCES and no word why."""
+    found = problem(tmp_path, FILES, '[settings]\nlist = "list.txt"\n')
+    assert "wants to read" in found.rule
+    assert "list.txt" in found.hint
+
+
+def test_an_empty_path_needs_no_grant(tmp_path: Path):
+    """No file is named."""
+    assert plugin(tmp_path, FILES).settings == {"list": ""}
+
+
+@pytest.mark.parametrize("named", ["grants", "settings"])
+def test_a_file_that_is_not_there_is_an_error(tmp_path: Path, named: str):
+    """A list that cannot be read is a filter that filters nothing."""
+    entry = {
+        "grants": '[grants]\nfiles = ["no.txt"]\n',
+        "settings": '[settings]\nlist = "no.txt"\n[grants]\nfiles = ["."]\n',
+    }[named]
+    assert problem(tmp_path, FILES, entry).rule == "there is no such file"
+
+
+def test_a_default_path_lies_in_the_plugins_folder_and_needs_no_grant(tmp_path: Path):
+    """A plugin may always read its own folder: its module lies there."""
+    manifest = FILES.replace('default = ""', 'default = "mine.py"')
+    assert plugin(tmp_path, manifest).settings == {"list": str(tmp_path / "plugins.d/mine/mine.py")}
+
+
+def test_an_editing_plugin_cannot_be_skipped(tmp_path: Path):
+    """plugins.md: skip is refused by the configuration check for plugins that edit."""
+    wants = '[wants.powers]\nedit_headers = { names = ["X-A"], reason = "r" }\n'
+    found = problem(tmp_path, wants, 'on_failure = "skip"\n[grants]\nedit_headers = ["X-A"]\n')
+    assert "cannot be skipped" in found.rule
+
+
+def test_other_plugins_can_be_skipped(tmp_path: Path):
+    """The admin's explicit choice."""
+    assert plugin(tmp_path, entry='on_failure = "skip"\n').on_failure == "skip"
+
+
+# --- settings ---------------------------------------------------------------------------------------
+
+
+def test_settings_have_their_declared_types_and_defaults(tmp_path: Path):
+    """plugins.md: settings are validated against the manifest; what the plugin gets is JSON-able."""
+    manifest = """
+        [settings]
+        s = { type = "string", default = "d" }
+        i = { type = "integer" }
+        n = { type = "number", default = 1 }
+        b = { type = "boolean", default = false }
+        l = { type = "strings", default = ["a"] }
+    """
+    settings = plugin(tmp_path, manifest, '[settings]\ni = 3\nb = true\nl = ["x", "y"]\n').settings
+    assert settings == {"s": "d", "i": 3, "n": 1.0, "b": True, "l": ["x", "y"]}
+    assert json.loads(json.dumps(settings)) == settings
+
+
+@pytest.mark.parametrize(
+    ("entry", "rule", "hint"),
+    [
+        ("[settings]\nlimti = 3\nlimit = 1", "no such key", 'did you mean "limit"?'),
+        ('[settings]\nlimit = "3"', "this is a whole number", "write 3 without quotes"),
+        ("", "this setting must be given (integer): how many", ""),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, entry: str, rule: str, hint: str):
+    """The admin's file is blamed, with the manifest's own words."""
+    found = problem(tmp_path, '[settings.limit]\ntype = "integer"\ndescription = "how many"\n', entry)
+    assert (Path(found.file).name, found.rule, found.hint) == ("10-mine.toml", rule, hint)
+
+
+def test_a_default_of_the_wrong_type_is_the_authors_mistake(tmp_path: Path):
+    """The manifest is blamed."""
+    found = problem(tmp_path, '[settings.a]\ntype = "integer"\ndefault = "x"\n')
+    assert (Path(found.file).name, found.line, found.key) == ("plugin.toml", 7, "default")
+
+
+# --- limits -----------------------------------------------------------------------------------------
+
+
+def test_a_stricter_suggestion_applies_and_a_looser_one_does_not(tmp_path: Path):
+    """A stranger's plugin must not help itself to memory; the admin is told what it asks for."""
+    result = loaded(tmp_path, '[limits]\ntimeout = "1s"\nmemory = "1GiB"\nsandboxes = 8\n')
+    limits = result.plugins[0].limits
+    assert (limits.timeout, limits.memory, limits.sandboxes) == (1.0, 256 << 20, 8)
+    assert any("suggests memory = 1GiB; the default, 256MiB" in note for note in result.notes)
+
+
+def test_the_entrys_limits_win(tmp_path: Path):
+    """In both directions, even when they are the default's value."""
+    limits = plugin(
+        tmp_path, '[limits]\ntimeout = "1s"\n', '[limits]\ntimeout = "5s"\nmemory = "1GiB"\n'
+    ).limits
+    assert (limits.timeout, limits.memory) == (5.0, 1 << 30)
+
+
+# --- which plugin, and when -------------------------------------------------------------------------
+
+
+def test_the_number_in_the_files_name_is_the_order(tmp_path: Path):
+    """plugins.d/NN-name.toml; `order` overrides it."""
+    assert plugin(tmp_path, name="07-x").order == 7
+    (tmp_path / "plugins.d/07-x.toml").unlink()
+    assert plugin(tmp_path, entry="order = 99\n", name="x").order == 99
+
+
+def test_without_a_number_the_order_must_be_said(tmp_path: Path):
+    """The order is the admin's, never the alphabet's."""
+    assert problem(tmp_path, name="mine").hint == "set order, or name the file 50-mine.toml"
+
+
+def test_a_plugin_that_is_off_is_not_loaded(tmp_path: Path):
+    """Its entry is read all the same, so that switching it on brings no surprise."""
+    assert not loaded(tmp_path, "", "enabled = false\n").plugins
+    assert problem(tmp_path, "", "enabled = false\ncolour = 1\n").key == "colour"
+
+
+def test_one_plugin_is_switched_on_once(tmp_path: Path):
+    """Logs, sockets and grants go by its name."""
+    both = files("", "", "10-mine") | files("", "", "20-mine")
+    found = config_files.problem(tmp_path, "", **both)
+    assert Path(found.file).name == "20-mine.toml"
+    assert "10-mine.toml has switched on a plugin of this name" in found.rule
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("block-senders", 'did you mean "block_senders"?'),
+        ("mine", 'a path has a slash in it: write "./mine"'),
+        ("./mine/mine.py", 'name the plugin\'s folder: "mine"'),
+        ("./absent", ""),
+    ],
+)
+def test_a_plugin_that_is_not_found_gets_help(tmp_path: Path, name: str, hint: str):
+    """A stock plugin by name, any other by the path of its folder."""
+    both = files("", "", "10-mine") | {"plugins.d__10-mine_toml": f'plugin = "{name}"\n'}
+    found = config_files.problem(tmp_path, "", **both)
+    assert (found.key, found.hint) == ("plugin", hint)
+
+
+def test_stock_plugins_are_found_and_their_manifests_are_right():
+    """What comes with forkd passes its own checks (the entries in etc/plugins.d do, in test_load.py)."""
+    assert {"block_senders", "mark"} <= set(stock_plugins())
+    assert PLUGINS.is_dir()
+
+
+# --- manifests --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "rule"),
+    [
+        ("api = 1", "api = 2", "api", "this forkd has version 1 of the plugin API"),
+        ('version = "1.2"', "", "version", "this key must be set"),
+        ('name = "mine"', 'name = "My Plugin"', "name", "a plugin's name is a small letter"),
+        ('name = "mine"', 'name = "other"', "name", "there is no"),
+        ('["mail", "message"]', '["mial"]', "hooks", 'this is "connect", "helo", "mail"'),
+        ('["mail", "message"]', "[]", "hooks", "this must not be empty"),
+        ('["mail", "message"]', '["auth"]', "hooks", "not in this version of forkd: AUTH"),
+        ("api = 1", 'api = 1\nkind = "indimail"', "kind", "not in this version of forkd: IndiMail"),
+        ("api = 1", 'api = 1\nkind = "program"', "kind", "not in this version of forkd: programs"),
+        ("api = 1", 'api = 1\nmodule = "../x.py"', "module", "name of a .py file in the plugin's folder"),
+    ],
+)
+def test_a_wrong_manifest_is_named(tmp_path: Path, old: str, new: str, key: str, rule: str):
+    """The same errors for authors as for admins."""
+    both = files("", "", "10-mine") | {"plugins.d__mine__plugin_toml": MANIFEST.replace(old, new)}
+    found = config_files.problem(tmp_path, "", **both)
+    assert (Path(found.file).name, found.key) == ("plugin.toml", key)
+    assert found.rule.removeprefix(str(tmp_path)).startswith(rule) or rule in found.rule
+
+
+@pytest.mark.parametrize(
+    ("wants", "rule"),
+    [
+        ('[wants.powers]\nedit_headers = { names = ["X A"], reason = "r" }', "name of a header field"),
+        ('[wants.powers]\nedit_headers = { names = ["X:"], reason = "r" }', "name of a header field"),
+        ('[wants.powers]\nedit_headers = { names = ["*-X"], reason = "r" }', "name of a header field"),
+        ('[wants.powers]\naccept = ""', "must not be empty"),
+        ("[wants.powers]\naccept = true", "a text in quotes"),
+        ('[wants.files]\nlist = "r"', "there is none of this name"),
+        ('[settings.a]\ntype = "string"\n[wants.files]\na = "r"', "must be of type path"),
+        ('[settings.a]\ntype = "path"\ndefault = ""', "can only be read when it is wanted"),
+        ('[settings.a]\ntype = "text"', '"string"'),
+    ],
+)
+def test_a_manifest_whose_wants_make_no_sense_is_refused(tmp_path: Path, wants: str, rule: str):
+    """Each want has its reason, and what it needs."""
+    assert rule in problem(tmp_path, wants).rule
+
+
+def test_reading_messages_needs_the_hook_that_sees_them(tmp_path: Path):
+    """A want that could never be used is a mistake."""
+    both = files("", "", "10-mine") | {
+        "plugins.d__mine__plugin_toml": MANIFEST.replace(', "message"', "") + '[wants.reads]\nbody = "r"\n'
+    }
+    assert "not in hooks" in config_files.problem(tmp_path, "", **both).rule
+
+
+# --- what comes later -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        'group = "a"',
+        'mode = "shadow"',
+        "[limits]\nreuse = 5",
+        '[limits]\nfresh = "call"',
+        "[limits]\nprocesses = 1",
+        '[limits]\nsession_time = "1m"',
+        '[grants]\ndns = ["example.org"]',
+        "[grants]\nstate = true",
+        '[grants]\nconnect = ["clamd"]',
+        "[grants]\nquarantine = true",
+        "[grants]\nedit_body = true",
+        "[grants]\nchange_sender = true",
+        '[grants]\nadd_recipient = ["example.org"]',
+        '[grants]\nexport = ["X"]',
+        "[scope]\nlisteners = ['a']",
+        'python = "/opt/v/bin/python"',
+        'kind = "program"',
+    ],
+)
+def test_what_comes_later_is_refused_by_name_in_an_entry(tmp_path: Path, row: str):
+    """Not silently ignored, and not called a typing error."""
+    assert problem(tmp_path, entry=row).rule.startswith("not in this version of forkd: ")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '[wants.powers]\nquarantine = "r"',
+        '[wants.powers]\nedit_body = "r"',
+        '[wants]\ndns = ["r"]',
+        '[wants]\nstate = "r"',
+        '[wants]\nconnect = "r"',
+        'python = ">=3.12"',
+    ],
+)
+def test_what_comes_later_is_refused_by_name_in_a_manifest(tmp_path: Path, row: str):
+    """A plugin written for a later forkd says so itself."""
+    assert problem(tmp_path, row).rule.startswith("not in this version of forkd: ")

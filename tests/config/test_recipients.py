@@ -1,0 +1,74 @@
+"""Which recipients exist: forkd/config/recipients.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from forkd.config.recipients import Accepted, NotLocal, Recipients, Unknown
+from forkd.config.schema import Config, Domain, Queue
+
+TABLE = Recipients.from_config(
+    Config(
+        domain={
+            "list.example": Domain(mailboxes=("Alice", "c++"), transport="lists"),
+            "any.example": Domain(),
+            "plain.example": Domain(detail=""),
+        },
+        queue=Queue(relay_transport="out"),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("local", "domain", "expected"),
+    [
+        ("alice", "list.example", Accepted("lists", "alice")),
+        ("ALICE", "List.Example", Accepted("lists", "alice")),
+        ("alice+Tag", "list.example", Accepted("lists", "alice", "Tag")),
+        ("alice+a+b", "list.example", Accepted("lists", "alice", "a+b")),
+        ("alice+", "list.example", Accepted("lists", "alice")),
+        ("c++", "list.example", Accepted("lists", "c++")),
+        ("bob", "list.example", Unknown()),
+        ("+alice", "list.example", Unknown()),
+        ("Anybody", "any.example", Accepted("local", "anybody")),
+        ("a+b", "any.example", Accepted("local", "a", "b")),
+        ("+b", "any.example", Accepted("local", "+b")),
+        ("a+b", "plain.example", Accepted("local", "a+b")),
+    ],
+)
+def test_mailboxes_of_our_domains(local: str, domain: str, expected: object):
+    """Compared without case, first whole, then without detail."""
+    assert TABLE.resolve(local, domain, may_relay=False) == expected
+
+
+def test_postmaster_always_exists():
+    """RFC 5321 4.5.1, in any case, listed or not."""
+    assert TABLE.resolve("PostMaster", "list.example", may_relay=False) == Accepted("lists", "postmaster")
+
+
+def test_postmaster_without_a_domain_is_that_of_the_first():
+    """RFC 5321 4.1.1.3: RCPT TO:<postmaster>."""
+    assert TABLE.resolve("Postmaster", "", may_relay=False) == Accepted("lists", "postmaster")
+    assert TABLE.resolve("alice", "", may_relay=False) == Unknown()
+
+
+def test_other_domains_are_refused_but_for_who_may_relay():
+    """smtp.md: relay refused 550 5.7.1; the local part of a relayed address is nobody's to change."""
+    assert TABLE.resolve("Bob+x", "else.example", may_relay=False) == NotLocal()
+    assert TABLE.resolve("Bob+x", "else.example", may_relay=True) == Accepted("out", "Bob+x")
+
+
+def test_who_may_relay_is_still_told_of_unknown_mailboxes_of_ours():
+    """A domain of ours is never relayed."""
+    assert TABLE.resolve("bob", "list.example", may_relay=True) == Unknown()
+
+
+def test_without_a_relay_transport_nothing_is_relayed():
+    """Nothing is accepted that has no way out."""
+    table = Recipients.from_config(Config(domain={"a.example": Domain()}))
+    assert table.resolve("x", "b.example", may_relay=True) == NotLocal()
+
+
+def test_without_a_domain_of_ours_there_is_no_postmaster():
+    """A pure relay: no mailbox could take it."""
+    assert Recipients.from_config(Config()).resolve("postmaster", "", may_relay=False) == Unknown()
