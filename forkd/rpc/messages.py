@@ -1,0 +1,178 @@
+"""What do our processes say to each other? Every message, in one place.
+
+One record of a SOCK_SEQPACKET socket is one message: msgpack of a struct whose tag field `t`
+names its type (PROTOCOL.md). The sandbox's calls are another language: calls.py.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", forbid_unknown_fields=True):
+    """Base of all messages."""
+
+
+# --- role -> master ---------------------------------------------------------------------------------
+
+
+class Ready(Message, frozen=True, tag="ready"):
+    """The role has opened what it holds and begins its loop."""
+
+
+class Heartbeat(Message, frozen=True, tag="beat"):
+    """From the loop that does the work, once a second. Counters never fall within one process."""
+
+    state: str = "running"
+    """running | draining"""
+    sessions: int = 0
+    transactions: int = 0
+    counters: dict[str, int] = {}
+    """accepted, messages, refused, plugin_failures, … for `forkd status`."""
+    info: dict[str, str] = {}
+
+
+class Blame(Message, frozen=True, tag="blame"):
+    """Worker to master: this plugin's zygote broke a rule (kept for the next issue's kill)."""
+
+    plugin: str
+    reason: str
+
+
+class AskStatus(Message, frozen=True, tag="ask_status"):
+    """Admin to master."""
+
+    n: int
+
+
+class AskStop(Message, frozen=True, tag="ask_stop"):
+    """Admin to master: `mode` is stop or drain; `who` for the audit line."""
+
+    n: int
+    mode: str
+    who: str
+
+
+# --- master -> role ---------------------------------------------------------------------------------
+
+
+class Stop(Message, frozen=True, tag="stop"):
+    """Stop taking work; idle sessions get 421, transactions finish until `deadline_s` (None: no limit)."""
+
+    deadline_s: float | None
+
+
+class ProcessStatus(Message, frozen=True, tag="process"):
+    """One child as `forkd status` shows it."""
+
+    role: str
+    slot: int
+    pid: int
+    state: str
+    """starting | running | draining | backoff | failed"""
+    started_at: float
+    restarts: int
+    name: str = ""
+    """The plugin's name for a zygote."""
+    sessions: int = 0
+    transactions: int = 0
+    counters: dict[str, int] = {}
+    info: dict[str, str] = {}
+
+
+class Status(Message, frozen=True, tag="status"):
+    """Answer to AskStatus."""
+
+    n: int
+    version: str
+    state: str
+    pid: int
+    started_at: float
+    hostname: str
+    listeners: dict[str, str]
+    durability: str
+    processes: tuple[ProcessStatus, ...]
+    sandbox: dict[str, str]
+    """Layer -> enforced | absent | failed | unverified, from the start-up self-test."""
+    notes: tuple[str, ...] = ()
+    """What an admin should know: running as root without dropping, durability none, …"""
+
+
+class Done(Message, frozen=True, tag="done"):
+    """Answer to a request that only acts."""
+
+    n: int
+    error: str = ""
+
+
+# --- worker <-> anvil -------------------------------------------------------------------------------
+
+
+class ClientConnect(Message, frozen=True, tag="connect"):
+    """Worker to anvil, one round trip per connection. `client` is admission's key (address, or IPv6 /64)."""
+
+    n: int
+    client: str
+
+
+class ClientDisconnect(Message, frozen=True, tag="disconnect"):
+    """Worker to anvil; no answer. A worker whose socket closes has all of its clients disconnected."""
+
+    client: str
+
+
+class ClientCounts(Message, frozen=True, tag="counts"):
+    """Anvil's answer to ClientConnect, the asking connection counted."""
+
+    n: int
+    sessions: int
+    connections_last_minute: int
+
+
+# --- admin -> qmgr ----------------------------------------------------------------------------------
+
+
+class QueueRequest(Message, frozen=True, tag="queue"):
+    """`act` is list | show | remove | flush. `ids` empty means all (not for remove)."""
+
+    n: int
+    act: str
+    ids: tuple[str, ...] = ()
+    who: str = ""
+    limit: int = 100
+    after: str = ""
+    """list: ids greater than this one, for paging: one record stays below MAX_RECORD_BYTES."""
+
+
+class QueueEntry(Message, frozen=True, tag="entry"):
+    """One queued message."""
+
+    id: str
+    sender: str
+    recipients: tuple[str, ...]
+    """At most 10; `more_recipients` counts the rest."""
+    more_recipients: int
+    size: int
+    received_at: float
+    attempts: int
+    next_try_at: float
+    reason: str
+    state: str = "active"
+    detail: str = ""
+    """show: envelope and outcomes as JSON text."""
+
+
+class QueueAnswer(Message, frozen=True, tag="queued"):
+    """Answer to QueueRequest; `count` is what was acted on or, for list, the queue's whole length."""
+
+    n: int
+    entries: tuple[QueueEntry, ...] = ()
+    count: int = 0
+    more: bool = False
+    error: str = ""
+
+
+FromRole = Ready | Heartbeat | Blame | AskStatus | AskStop
+ToRole = Stop | Status | Done
+ToAnvil = ClientConnect | ClientDisconnect
+FromAnvil = ClientCounts

@@ -1,0 +1,43 @@
+"""Where in data_dir do our processes meet, and how is all of it removed?
+
+run/lock          held by every forked role (master/runtime.py)
+run/control.sock  STREAM     admin's; everybody may connect, admin looks at who it is
+run/qmgr.sock     SEQPACKET  qmgr's, for admin
+run/anvil.sock    SEQPACKET  anvil's, for workers
+run/plugin/NAME   SEQPACKET  a zygote's, for workers
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+LOCK = "lock"
+CONTROL = "control.sock"
+QMGR = "qmgr.sock"
+ANVIL = "anvil.sock"
+PLUGINS = "plugin"
+
+
+def run_folder(data_dir: Path) -> Path:
+    """The folder of everything that lives only as long as the daemon."""
+    return data_dir / "run"
+
+
+def plugin_socket(run: Path, plugin: str) -> Path:
+    """Where workers ask for that plugin's sandboxes."""
+    return run / PLUGINS / plugin
+
+
+def clear(run: Path) -> None:
+    """Remove all of it but the lock. Only for who holds that. Never raises; what is foreign stays."""
+    plugins = run / PLUGINS
+    for name in (CONTROL, QMGR, ANVIL):
+        with contextlib.suppress(OSError):
+            (run / name).unlink()
+    with contextlib.suppress(OSError):
+        for socket_file in plugins.iterdir():
+            with contextlib.suppress(OSError):
+                socket_file.unlink()
+    with contextlib.suppress(OSError):
+        plugins.rmdir()

@@ -1,0 +1,46 @@
+"""What does a role get from master when it is forked?"""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from typing import Any
+
+import setproctitle
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RoleStart:
+    """Everything a role's `main(start) -> exit status` is given; ids are already dropped.
+
+    master     SEQPACKET end: FromRole up, ToRole down; end of file means master is gone.
+    listeners  listening SMTP sockets by listener name (workers only).
+    sockets    our own listening sockets by name: anvil (SEQPACKET), qmgr (SEQPACKET),
+               control (STREAM). They live in master, so they outlast a role's restart.
+    plugins    for workers: plugin name -> path of its zygote's SEQPACKET socket.
+    anvil      for workers: path of anvil's socket.
+    workers    how many workers there are (each applies limit / workers while anvil is away).
+    poke       pipe to qmgr: workers hold the write end, qmgr the read end, both non-blocking.
+               A poke is `<slot>/<queue id>\\n`, written at once (below PIPE_BUF, so never torn).
+    lock       for admin: the descriptor that keeps data_dir ours (master/runtime.py), else -1.
+    """
+
+    role: str
+    slot: int
+    generation: int
+    config: Any
+    """forkd.config.schema.Config; typed Any here because rpc imports nothing of ours."""
+    master: socket.socket
+    listeners: dict[str, socket.socket] = dataclasses.field(default_factory=dict)
+    sockets: dict[str, socket.socket] = dataclasses.field(default_factory=dict)
+    plugins: dict[str, str] = dataclasses.field(default_factory=dict)
+    plugin_configs: tuple[Any, ...] = ()
+    """forkd.config.schema.PluginConfig of each plugin that is on, in the order in which they are asked."""
+    anvil: str = ""
+    workers: int = 1
+    poke: int = -1
+    lock: int = -1
+
+    def title(self, state: str) -> None:
+        """Show `state` in ps and top, e.g. `forkd: worker 0 gen 1 [running 12 sessions]`. Cheap (3 µs)."""
+        setproctitle.setproctitle(f"forkd: {self.role} {self.slot} gen {self.generation} [{state}]")

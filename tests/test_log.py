@@ -1,0 +1,181 @@
+"""The log: one line per event whatever it holds, and never a wait (operations.md, Logs)."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from forkd import log
+
+
+@pytest.fixture
+def pipe():
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    yield read_end, write_end
+    log.setup(fd=2, level="error")
+    os.close(read_end)
+    os.close(write_end)
+
+
+def lines(read_end: int) -> list[bytes]:
+    data = b""
+    while True:
+        try:
+            data += os.read(read_end, 1 << 20)
+        except BlockingIOError:
+            return data.splitlines()
+
+
+@pytest.mark.parametrize("form", ["logfmt", "json"])
+def test_hostile_text_stays_one_line_of_visible_characters(pipe, form):
+    """A plugin's or client's text cannot forge a line or move a terminal's cursor."""
+    log.setup(form, fd=pipe[1])
+    text = 'a\r\nlevel=error forged "\\ \x1b[2J \x9b \u2028 \u202e \ud800 \0 é'
+    log.plugin_output(plugin="p", text=text)
+    (line,) = lines(pipe[0])
+    assert all(byte >= 0x20 and byte != 0x7F for byte in line)
+    shown = line.decode()
+    assert not any(bad in shown for bad in "\x9b\u2028\u202e")
+    assert "é" in shown
+
+
+def test_json_lines_are_json(pipe):
+    """Every line of the JSON form parses, hostile text included."""
+    log.setup("json", fd=pipe[1])
+    log.plugin_output(plugin="p", text="\x85\u2028\ud800 \0")
+    log.session_end(session="s", client="c", reason="quit", seconds=0.5)
+    first, second = (json.loads(line) for line in lines(pipe[0]))
+    assert first["event"] == "plugin_output"
+    assert second["seconds"] == 0.5
+
+
+def test_fields_without_a_value_are_left_out(pipe):
+    """A line says what is known, not what is not."""
+    log.setup("logfmt", fd=pipe[1])
+    log.session_end(session="s1", client="192.0.2.1:25", reason="quit", seconds=0.25)
+    (line,) = lines(pipe[0])
+    assert line.endswith(b"level=info event=session session=s1 client=192.0.2.1:25 reason=quit seconds=0.250")
+
+
+def test_the_level_decides(pipe):
+    """Lines below [log] level are not written."""
+    log.setup("logfmt", "warning", fd=pipe[1])
+    log.session_end(session="s", client="c", reason="quit", seconds=0)
+    log.overload(what="w")
+    assert len(lines(pipe[0])) == 1
+
+
+@pytest.mark.parametrize("form", ["logfmt", "json"])
+def test_a_long_line_is_cut_to_what_a_pipe_takes_whole(pipe, form):
+    """Lines of several processes in one pipe never mix: at most PIPE_BUF octets each (pipe(7))."""
+    log.setup(form, fd=pipe[1])
+    log.message(
+        session="s", client="c", sender="x" * 9000, reply="é" * 9000, seconds=1,
+        recipients=["r" * 5000] * 5, plugins=["p" * 500] * 500,
+    )  # fmt: skip
+    (line,) = lines(pipe[0])
+    assert len(line) < log.MAX_LINE_BYTES
+    assert b"event" in line
+
+
+def test_a_reader_that_does_not_read_costs_lines_never_time(pipe):
+    """A full pipe: lines are kept up to the limit, then dropped and counted; no call waits."""
+    sink = log.Sink(pipe[1], limit=10_000)
+    for number in range(3000):
+        sink.write(b"%0100d\n" % number)
+    assert sink.dropped
+    read = lines(pipe[0])
+    while not sink.flush():
+        read += lines(pipe[0])
+    read += lines(pipe[0])
+    note = [line for line in read if b"dropped_lines=" in line]
+    assert len(note) == 1
+    dropped = int(note[0].rpartition(b"=")[2])
+    assert len(read) - 1 + dropped == 3000
+    numbers = [int(line) for line in read if b"=" not in line]
+    assert numbers == sorted(numbers)
+    sink.close()
+
+
+def test_the_given_descriptor_stays_blocking(pipe):
+    """Other processes write to the same stderr: its flags are theirs."""
+    sink = log.Sink(pipe[1])
+    assert os.get_blocking(pipe[1])
+    sink.close()
+
+
+def test_a_journal_stream_is_written_without_waiting():
+    """Under systemd stderr is a stream socket, which cannot be opened anew."""
+    ours, theirs = socket.socketpair()
+    sink = log.Sink(theirs.fileno())
+    for _ in range(20_000):
+        sink.write(b"x" * 100 + b"\n")
+    assert sink.dropped
+    assert theirs.getblocking()
+    assert ours.recv(101) == b"x" * 100 + b"\n"
+    sink.close()
+    ours.close()
+    theirs.close()
+
+
+def test_a_file_shared_with_others_is_not_overwritten(tmp_path: Path):
+    """`forkd run 2>file`: our lines and what others print through the same description follow each other."""
+    script = "import sys; from forkd import log; log.setup(); " + "".join(
+        f"log.debug('x'); log.overload(what='{n}'); print('printed {n}', file=sys.stderr, flush=True); "
+        for n in range(3)
+    )
+    with (tmp_path / "log").open("wb") as file:
+        subprocess.run([sys.executable, "-c", script], stderr=file, check=True)
+    kinds = [
+        "printed" if line.startswith("printed") else "logged"
+        for line in (tmp_path / "log").read_text().split("\n")[:-1]
+    ]
+    assert kinds == ["logged", "printed"] * 3
+
+
+def test_a_reader_that_is_gone_is_no_error(pipe):
+    """Whoever read the log died: the daemon goes on."""
+    read_end, write_end = os.pipe()
+    sink = log.Sink(write_end)
+    os.close(read_end)
+    sink.write(b"line\n")
+    assert sink.flush()
+    sink.close()
+    os.close(write_end)
+
+
+def test_a_fork_does_not_write_its_parents_lines(pipe):
+    """What waits in the parent's buffer is written once."""
+    sink_limit = 1 << 20
+    log.setup("logfmt", fd=pipe[1])
+    for _ in range(1000):
+        log.overload(what="y" * 100)
+    assert not log.flush()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if log.flush() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert sink_limit
+    read = lines(pipe[0])
+    while not log.flush():
+        read += lines(pipe[0])
+    assert len(read + lines(pipe[0])) == 1000
+
+
+def test_a_bug_is_logged_with_the_end_of_its_traceback(pipe):
+    """Our fault is logged once, with where it happened."""
+    log.setup("json", fd=pipe[1])
+    try:
+        raise KeyError("gone")
+    except KeyError as error:
+        log.bug(where="here", error=error, session="s")
+    (line,) = (json.loads(each) for each in lines(pipe[0]))
+    assert line["error"] == "KeyError"
+    assert "raise KeyError" in line["traceback"]
