@@ -1,0 +1,31 @@
+"""What is a mailbox? The parsed address of RFC 5321 4.1.2; its grammar is in grammar.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]"
+"""RFC 5322 3.2.3, with the UTF-8 of RFC 6531 3.3."""
+_DOT_STRING = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mailbox:
+    """A local part without quotes or escapes, and a domain in lower case.
+
+    `postmaster` without a domain has the empty domain (RFC 5321 4.1.1.3). An address literal keeps
+    its brackets and is in canonical form: `[192.0.2.1]`, `[IPv6:2001:db8::1]`. The null sender is
+    None, not a Mailbox. Two spellings of one address are equal, but for the case of the local part,
+    which only its own host may interpret (RFC 5321 2.4).
+    """
+
+    local: str
+    domain: str
+
+    def __str__(self) -> str:
+        """The address as written in a path, quoted where it must be."""
+        local = self.local
+        if not _DOT_STRING.fullmatch(local):
+            local = '"' + local.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return f"{local}@{self.domain}" if self.domain else local
