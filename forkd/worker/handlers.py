@@ -1,0 +1,373 @@
+"""What does each act of the client lead to? One handler per event: check, ask, take effect.
+
+A handler returns the Reply, or a coroutine that will, or None when somebody else will answer
+(the committer). The built-in checks come before the plugins, and no verdict overrides them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from forkd import log
+from forkd.config.recipients import Accepted, NotLocal
+from forkd.hooks.dispatcher import Decision
+from forkd.message import trace
+from forkd.queue.envelope import Edit
+from forkd.queue.spool import SpoolError, SpoolFull
+from forkd.smtp import events, replies
+from forkd.smtp.address import Mailbox
+from forkd.smtp.reply import Reply
+from forkd.worker.copies import MessageCopies
+from forkd.worker.services import Commit
+from forkd.worker.transaction import Transaction
+
+if TYPE_CHECKING:
+    from forkd.worker.session import Session
+
+Result = Reply | Coroutine[Any, Any, Reply | None] | None
+
+_PROBE_SIGNS = frozenset("%!@")
+"""In a local part these ask for another host to relay to (RFC 5321 appendix C, the percent hack)."""
+
+
+# --- HELO, EHLO -----------------------------------------------------------------------------------------
+
+
+def on_hello(session: Session, event: events.Hello) -> Result:
+    """A new dialogue. A refused one changes nothing (RFC 5321 4.1.4)."""
+    if session.services.dispatcher.wants("helo"):
+        return _ask_hello(session, event)
+    return _welcome(session, event)
+
+
+async def _ask_hello(session: Session, event: events.Hello) -> Reply:
+    decision = await session.ask("helo", name=event.name, extended=event.extended)
+    return decision.reply or _welcome(session, event)
+
+
+def _welcome(session: Session, event: events.Hello) -> Reply:
+    drop_transaction(session)
+    if session.hooks is not None:
+        session.hooks.update(helo=event.name, esmtp=event.extended)
+    return session.conn.hello_reply(event)
+
+
+# --- MAIL -----------------------------------------------------------------------------------------------
+
+
+def on_mail(session: Session, event: events.Mail) -> Result:
+    """The reverse path. The declared size was checked by the engine."""
+    if not session.services.has_space():
+        return _refused(session, event.sender, None, replies.NO_SPACE)
+    if session.services.dispatcher.wants("mail"):
+        return _ask_mail(session, event)
+    return _sender_stands(session, event)
+
+
+async def _ask_mail(session: Session, event: events.Mail) -> Reply:
+    decision = await session.ask(
+        "mail", sender=event.sender, parameters=event.parameters, size=event.size, body=event.body
+    )
+    if decision.reply is not None:
+        return _refused(session, event.sender, None, decision.reply)
+    return _sender_stands(session, event)
+
+
+def _sender_stands(session: Session, event: events.Mail) -> Reply:
+    session.transaction = Transaction(event.sender, event.body)
+    if session.services.dispatcher.reads_envelope:
+        session.with_hooks().begin(event.sender)
+    return replies.SENDER_OK
+
+
+# --- RCPT -----------------------------------------------------------------------------------------------
+
+
+def on_rcpt(session: Session, event: events.Rcpt) -> Result:
+    """A recipient: relay rules and the table that qmgr routes by, then the plugins."""
+    services = session.services
+    mailbox = event.recipient
+    may_relay = session.address in services.relay
+    sender = session.transaction.sender if session.transaction is not None else None
+    if not may_relay and services.config.limits.relay_probe and not _PROBE_SIGNS.isdisjoint(mailbox.local):
+        return _refused(session, sender, mailbox, replies.RELAY_DENIED)
+    route = services.recipients.resolve(mailbox.local, mailbox.domain, may_relay=may_relay)
+    if not isinstance(route, Accepted):
+        reply = replies.RELAY_DENIED if isinstance(route, NotLocal) else replies.UNKNOWN_RECIPIENT
+        return _refused(session, sender, mailbox, reply)
+    if services.dispatcher.wants("rcpt"):
+        return _ask_rcpt(session, event, route)
+    return _recipient_stands(session, mailbox, route)
+
+
+async def _ask_rcpt(session: Session, event: events.Rcpt, route: Accepted) -> Reply:
+    decision = await session.ask("rcpt", recipient=event.recipient, parameters=event.parameters)
+    transaction = session.transaction
+    assert transaction is not None
+    if decision.reply is not None:
+        return _refused(session, transaction.sender, event.recipient, decision.reply)
+    if decision.discard:
+        transaction.dropped += 1
+        return replies.RECIPIENT_OK
+    return _recipient_stands(session, event.recipient, route)
+
+
+def _recipient_stands(session: Session, mailbox: Mailbox, route: Accepted) -> Reply:
+    assert session.transaction is not None
+    session.transaction.recipients.append((mailbox, route))
+    if session.services.dispatcher.reads_envelope:
+        session.with_hooks().add_recipient(mailbox)
+    return replies.RECIPIENT_OK
+
+
+# --- DATA -----------------------------------------------------------------------------------------------
+
+
+def on_data(session: Session, event: events.Data) -> Result:  # noqa: ARG001 - one shape for all handlers
+    """The message is about to come."""
+    if session.services.dispatcher.wants("data"):
+        return _ask_data(session)
+    return _begin_data(session)
+
+
+async def _ask_data(session: Session) -> Reply:
+    decision = await session.ask("data")
+    transaction = session.transaction
+    assert transaction is not None
+    if decision.reply is not None:
+        return _end(session, transaction, decision.reply)
+    if decision.discard:
+        transaction.dropped += len(transaction.recipients)
+        transaction.recipients.clear()
+    return _begin_data(session)
+
+
+def _begin_data(session: Session) -> Reply:
+    services = session.services
+    transaction = session.transaction
+    assert transaction is not None
+    kept = any(route.transport not in services.dropping for _, route in transaction.recipients)
+    try:
+        spool = services.spool if kept or services.dispatcher.reads_message else None
+        transaction.begin(spool, time.monotonic())
+    except SpoolError as error:
+        return _end(session, transaction, _spool_reply(error))
+    return replies.START_DATA
+
+
+# --- the end of data ------------------------------------------------------------------------------------
+
+
+def on_data_end(session: Session, event: events.DataEnd) -> Result:
+    """CRLF.CRLF: faults of the bytes first, then loops, then plugins, then the commit."""
+    transaction = session.transaction
+    assert transaction is not None
+    if event.fault is not None:
+        return _end(session, transaction, event.fault)
+    if transaction.error is not None:
+        return _end(session, transaction, _spool_reply(transaction.error))
+    if transaction.hops() > session.services.config.limits.max_hops:
+        return _end(session, transaction, replies.LOOP)
+    if transaction.recipients and session.services.dispatcher.wants("message"):
+        return _ask_message(session, transaction)
+    return _commit(session, transaction, ())
+
+
+async def _ask_message(session: Session, transaction: Transaction) -> Reply | None:
+    copies = MessageCopies(
+        session.services.budget,
+        size=transaction.size,
+        header_size=transaction.header_size,
+        read=transaction.read,
+    )
+    try:
+        decision: Decision = await session.ask("message", message=copies)
+    finally:
+        copies.close()
+    if decision.reply is not None:
+        return _end(session, transaction, decision.reply)
+    if decision.discard:
+        transaction.dropped += len(transaction.recipients)
+        transaction.recipients.clear()
+    edits = tuple(Edit(op="add_header", name=edit.name, value=edit.value) for edit in decision.edits)
+    return _commit(session, transaction, edits)
+
+
+def _commit(session: Session, transaction: Transaction, edits: tuple[Edit, ...]) -> Reply | None:
+    services = session.services
+    file = transaction.file
+    kept = [mailbox for mailbox, route in transaction.recipients if route.transport not in services.dropping]
+    if file is None or not kept:
+        services.counters.discarded += 1
+        return _end(session, transaction, replies.DATA_OK, discarded=True)
+    now = time.time()
+    received = trace.received(
+        helo=session.conn.helo or "",
+        client_ip=str(session.address),
+        host=services.hostname,
+        protocol="ESMTP" if session.conn.esmtp else "SMTP",
+        queue_id=file.id,
+        at=now,
+        # With more than one recipient the field would tell each about the others (RFC 5321 7.2).
+        recipient=str(kept[0]) if len(transaction.recipients) == 1 else "",
+    )
+    envelope = transaction.envelope(
+        received=received,
+        edits=edits,
+        received_at=now,
+        session=session.id,
+        client_ip=str(session.address),
+        helo=session.conn.helo or "",
+        protocol="ESMTP" if session.conn.esmtp else "SMTP",
+    )
+    services.committer.submit(file, envelope, Commit(session, transaction, len(edits)))
+    return None
+
+
+def end_of_transaction(session: Session, commit: Commit, result: str | SpoolError) -> Reply:
+    """The commit is over: the reply to the end of data. The mail is ours where `result` is a queue id."""
+    if isinstance(result, SpoolError):
+        log.service(act="spool_failed", detail=str(result), level="error", session=session.id)
+        return _end(session, commit.transaction, _spool_reply(result))
+    return _end(
+        session,
+        commit.transaction,
+        replies.queued(result),
+        queue_id=result,
+        edits=commit.edits,
+    )
+
+
+def _end(
+    session: Session,
+    transaction: Transaction,
+    reply: Reply,
+    *,
+    queue_id: str = "",
+    edits: int = 0,
+    discarded: bool = False,
+) -> Reply:
+    """A transaction ends with this reply to DATA or to the end of data: count, log, forget."""
+    counters = session.services.counters
+    if reply.ok:
+        counters.messages += 1
+        counters.octets += transaction.size
+        counters.recipients += len(transaction.recipients)
+        session.messages += 1
+        session.recipients += len(transaction.recipients)
+    stories, session.stories = session.stories, []
+    log.message(
+        session=session.id,
+        id=queue_id,
+        client=f"{session.peer[0]}:{session.peer[1]}",
+        helo=session.conn.helo or "",
+        sender=shown_sender(transaction.sender),
+        recipients=[str(mailbox) for mailbox, _ in transaction.recipients],
+        reply=session.one_line(reply),
+        seconds=time.monotonic() - transaction.started_at if transaction.started_at else 0.0,
+        size=transaction.size,
+        plugins=stories,
+        edits=edits,
+        discarded=discarded,
+    )
+    if not queue_id:
+        transaction.abort()
+    session.transaction = None
+    session.finished()
+    if session.hooks is not None:
+        session.hooks.reset()
+    return reply
+
+
+def _spool_reply(error: SpoolError) -> Reply:
+    return replies.NO_SPACE if isinstance(error, SpoolFull) else replies.LOCAL_ERROR
+
+
+# --- the rest -------------------------------------------------------------------------------------------
+
+
+def on_rset(session: Session, event: events.Rset) -> Result:  # noqa: ARG001
+    """Forget the transaction."""
+    drop_transaction(session)
+    return replies.RSET_OK
+
+
+def on_noop(session: Session, event: events.Noop) -> Result:  # noqa: ARG001
+    """Nothing."""
+    return replies.NOOP_OK
+
+
+def on_vrfy(session: Session, event: events.Vrfy) -> Result:  # noqa: ARG001
+    """We do not tell who exists (RFC 5321 7.3)."""
+    return replies.VRFY
+
+
+def on_expn(session: Session, event: events.Expn) -> Result:  # noqa: ARG001
+    """Nor who reads a list."""
+    return replies.EXPN
+
+
+def on_help(session: Session, event: events.Help) -> Result:  # noqa: ARG001
+    """A pointer to the standard."""
+    return replies.HELP
+
+
+def on_quit(session: Session, event: events.Quit) -> Result:  # noqa: ARG001
+    """Goodbye; the engine closes after it."""
+    session.reason = "quit"
+    return replies.BYE
+
+
+def on_refused(session: Session, event: events.Refused) -> Result:
+    """The engine refused already: syntax, order, limits."""
+    if event.reply.close:
+        session.reason = "errors"
+    return event.reply
+
+
+def drop_transaction(session: Session) -> None:
+    """RSET, EHLO: clear sender, recipients, data."""
+    if session.transaction is not None:
+        session.transaction.abort()
+        session.transaction = None
+    if session.hooks is not None:
+        session.hooks.reset()
+
+
+def _refused(session: Session, sender: Mailbox | None, recipient: Mailbox | None, reply: Reply) -> Reply:
+    """MAIL or RCPT is refused: the line that answers "why was this refused?"."""
+    stories, session.stories = session.stories, []
+    log.refused(
+        session=session.id,
+        client=f"{session.peer[0]}:{session.peer[1]}",
+        helo=session.conn.helo or "",
+        sender=shown_sender(sender),
+        recipient="" if recipient is None else str(recipient),
+        reply=session.one_line(reply),
+        plugins=stories,
+    )
+    return reply
+
+
+def shown_sender(sender: Mailbox | None) -> str:
+    """The sender as the log shows it."""
+    return "<>" if sender is None else str(sender)
+
+
+HANDLERS: dict[type, Callable[..., Result]] = {
+    events.Hello: on_hello,
+    events.Mail: on_mail,
+    events.Rcpt: on_rcpt,
+    events.Data: on_data,
+    events.DataEnd: on_data_end,
+    events.Rset: on_rset,
+    events.Noop: on_noop,
+    events.Vrfy: on_vrfy,
+    events.Expn: on_expn,
+    events.Help: on_help,
+    events.Quit: on_quit,
+    events.Refused: on_refused,
+}
+"""Every event but DataChunk, which is written down without a reply."""

@@ -1,0 +1,173 @@
+"""PROCESS worker: serves SMTP to many clients from one event loop.
+
+runs as        `forkd` where root started us, else the calling user
+holds          listening SMTP sockets, create rights in the spool, a way to each plugin's zygote
+reads from     any client, sandboxes (distrusted), anvil, master
+if taken over  mail that passes through it; not plugins' state, no other files
+restart        by master, with back-off; a worker whose loop stands still for server.heartbeat is killed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import gc
+import os
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import uvloop
+
+from forkd import log
+from forkd.config.schema import PluginConfig
+from forkd.hooks.dispatcher import Dispatcher
+from forkd.queue.spool import Spool
+from forkd.rpc import channel
+from forkd.rpc.messages import Blame, ClientCounts, Heartbeat, Ready, Stop, ToRole
+from forkd.rpc.start import RoleStart
+from forkd.sandbox.host import Host, HostPlugin
+from forkd.worker.admission import Admission
+from forkd.worker.services import Services, spool_root
+from forkd.worker.session import Session
+
+TICK_S = 1.0
+"""Sweep over the sessions' deadlines, heartbeat, flush of the log."""
+SANDBOXES_PER_CPU = 64
+"""Default of a plugin's limits.sandboxes (plugins.md: 64 times CPUs)."""
+ORPHAN_STOP_S = 5.0
+"""When master is gone: how long transactions may still take."""
+
+
+def main(start: RoleStart) -> int:
+    """Serve until master says stop (or is gone); return the exit status."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(Worker(start).run())
+
+
+def _host_plugin(start: RoleStart, plugin: PluginConfig) -> HostPlugin:
+    """What the worker's handle on a plugin's sandboxes needs to know; the cap is shared by all workers."""
+    cpus = len(os.sched_getaffinity(0))
+    over_all = plugin.limits.sandboxes or SANDBOXES_PER_CPU * cpus
+    return HostPlugin(
+        name=plugin.name,
+        socket_path=start.plugins[plugin.name],
+        sandboxes=max(1, over_all // max(1, start.workers)),
+        spare=plugin.limits.spare,
+        cpu_s=float(plugin.limits.cpu),
+    )
+
+
+class Worker:
+    """The process: what it opens, its tick, its end."""
+
+    def __init__(self, start: RoleStart) -> None:
+        self._start = start
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._services: Services
+        self._stop_by: float | None = None
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> int:
+        """Open, serve, drain."""
+        start = self._start
+        config = start.config
+        loop = asyncio.get_running_loop()
+        anvil = channel.RequestClient(loop, start.anvil, ClientCounts)
+        host = Host(
+            loop,
+            [_host_plugin(start, plugin) for plugin in start.plugin_configs],
+            on_blame=self._blame,
+        )
+        services = self._services = Services(
+            config,
+            loop=loop,
+            slot=start.slot,
+            hostname=config.server.hostname,
+            poke=start.poke,
+            dispatcher=Dispatcher(start.plugin_configs, host),
+            admission=Admission(config, workers=start.workers, anvil=anvil),
+            spool=Spool(spool_root(config), f"w{start.slot}", durable=config.queue.durability == "fsync"),
+            background=self._background,
+        )
+        servers = [
+            await loop.create_server(lambda name=name: Session(services, name), sock=sock)  # type: ignore[misc]
+            for name, sock in start.listeners.items()
+        ]
+        start.master.setblocking(False)
+        loop.add_reader(start.master.fileno(), self._from_master)
+        channel.try_send(start.master, Ready())
+        self._show()
+        # What is here now lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        ticking = loop.create_task(self._tick())
+        await self._stopping.wait()
+
+        services.draining = True
+        for server in servers:
+            server.close()
+        for session in tuple(services.sessions):
+            session.drain()
+        while services.sessions and (self._stop_by is None or time.monotonic() < self._stop_by):
+            await asyncio.sleep(0.02)
+        ticking.cancel()
+        for session in tuple(services.sessions):
+            session.transport.abort()
+        services.committer.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
+        await host.close()
+        anvil.close()
+        log.finish()
+        return 0
+
+    async def _tick(self) -> None:
+        services = self._services
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = time.monotonic()
+            transactions = 0
+            for session in tuple(services.sessions):
+                session.sweep(now)
+                transactions += session.transaction is not None
+            channel.try_send(
+                self._start.master,
+                Heartbeat(
+                    state="draining" if services.draining else "running",
+                    sessions=len(services.sessions),
+                    transactions=transactions,
+                    counters=dataclasses.asdict(services.counters),
+                ),
+            )
+            self._show()
+            log.flush()
+
+    def _show(self) -> None:
+        state = "draining" if self._services.draining else "running"
+        count = len(self._services.sessions)
+        self._start.title(f"{state} {count} session{'' if count == 1 else 's'}")
+
+    def _from_master(self) -> None:
+        orders: list[ToRole]
+        orders, ended = channel.drain(self._start.master, ToRole)
+        for order in orders:
+            if isinstance(order, Stop):
+                self._begin_stop(order.deadline_s)
+        if ended:
+            asyncio.get_running_loop().remove_reader(self._start.master.fileno())
+            self._begin_stop(ORPHAN_STOP_S)
+
+    def _begin_stop(self, within_s: float | None) -> None:
+        by = None if within_s is None else time.monotonic() + within_s
+        if not self._stopping.is_set() or by is not None:
+            self._stop_by = by
+        self._stopping.set()
+
+    def _blame(self, plugin: str, reason: str) -> None:
+        channel.try_send(self._start.master, Blame(plugin=plugin, reason=reason))
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

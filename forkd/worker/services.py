@@ -1,0 +1,153 @@
+"""What do all sessions of a worker share? Tables from the configuration, the spool, the way to plugins."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forkd.config.recipients import Recipients
+from forkd.config.schema import Config, Discard
+from forkd.hooks.dispatcher import Dispatcher
+from forkd.queue.commit import Committer
+from forkd.queue.ids import Ids
+from forkd.queue.spool import Spool, SpoolError
+from forkd.smtp.server import ServerOptions
+from forkd.worker.admission import Admission, Networks
+from forkd.worker.copies import CopyBudget
+
+if TYPE_CHECKING:
+    from forkd.worker.session import Session
+    from forkd.worker.transaction import Transaction
+
+PIPE_BUF = 4096
+"""What one write to a pipe may have and still arrive in one piece (pipe(7))."""
+
+
+@dataclasses.dataclass(slots=True)
+class Counters:
+    """What this worker did since it started; shown by `forkd status`. They never fall."""
+
+    connections: int = 0
+    messages: int = 0
+    recipients: int = 0
+    octets: int = 0
+    refused: int = 0
+    discarded: int = 0
+    plugin_failures: int = 0
+    overloads: int = 0
+    bugs: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Commit:
+    """One message handed to the committer: who waits for it, and what the log will tell."""
+
+    session: Session
+    transaction: Transaction
+    edits: int
+
+
+class Services:
+    """Handed to every session; holds no client's state but the set of sessions itself."""
+
+    FREE_SPACE_EVERY_S = 1.0
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        slot: int,
+        hostname: str,
+        poke: int,
+        dispatcher: Dispatcher,
+        admission: Admission,
+        spool: Spool,
+        background: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        self.config = config
+        self.loop = loop
+        self.slot = f"w{slot}"
+        self.hostname = hostname
+        self.dispatcher = dispatcher
+        self.admission = admission
+        self.ids = Ids(self.slot)
+        """Session ids; made as queue ids are, never the same."""
+        self.recipients = Recipients.from_config(config)
+        self.relay = Networks(config.networks.relay)
+        self.budget = CopyBudget(config.sandbox.message_copies)
+        self.spool = spool
+        self.background = background
+        """Runs what outlives a session (its disconnect hook) and is waited for at the end."""
+        self.committer = Committer(spool, self._committed_in_thread)
+        self.counters = Counters()
+        self.sessions: set[Session] = set()
+        self.draining = False
+        self.dropping = frozenset(
+            name
+            for name, transport in config.transport.items()
+            if isinstance(transport, Discard) and transport.at == "accept"
+        )
+        """Transports whose mail is dropped at the end of data and never spooled."""
+        self.options = {
+            name: ServerOptions(
+                hostname=hostname,
+                message_size=config.limits.message_size,
+                command_line=config.limits.command_line,
+                recipients=config.limits.recipients,
+                errors=config.limits.errors,
+                wire=listener.wire,
+                early_talker=listener.early_talker,
+            )
+            for name, listener in config.listener.items()
+        }
+        self._poke = poke
+        self._space_checked_at = -self.FREE_SPACE_EVERY_S
+        self._space = True
+
+    def has_space(self) -> bool:
+        """Is there room for mail (queue.min_free)? Looked up once a second at most."""
+        now = time.monotonic()
+        if now - self._space_checked_at >= self.FREE_SPACE_EVERY_S:
+            self._space_checked_at = now
+            try:
+                self._space = self.spool.free_bytes() >= self.config.queue.min_free
+            except SpoolError:
+                self._space = False
+        return self._space
+
+    def _committed_in_thread(self, batch: Sequence[tuple[Commit, str | SpoolError]]) -> None:
+        self.loop.call_soon_threadsafe(self._committed, list(batch))
+
+    def _committed(self, batch: list[tuple[Commit, str | SpoolError]]) -> None:
+        """On the loop: wake qmgr once for the batch, then let every session answer."""
+        self._wake_qmgr([result for _, result in batch if isinstance(result, str)])
+        for commit, result in batch:
+            commit.session.committed(commit, result)
+
+    def _wake_qmgr(self, ids: list[str]) -> None:
+        pokes = b""
+        for queue_id in ids:
+            poke = f"{self.slot}/{queue_id}\n".encode("ascii")
+            if len(pokes) + len(poke) > PIPE_BUF:
+                self._write_pokes(pokes)
+                pokes = b""
+            pokes += poke
+        if pokes:
+            self._write_pokes(pokes)
+
+    def _write_pokes(self, pokes: bytes) -> None:
+        # Full, or qmgr is being restarted: its next scan finds the mail (queue.scan_interval).
+        with contextlib.suppress(OSError):
+            os.write(self._poke, pokes)
+
+
+def spool_root(config: Config) -> Path:
+    """Where the spool lies."""
+    return config.server.data_dir / "spool"

@@ -1,0 +1,399 @@
+"""How do bytes become replies? The pump of one session: socket -> engine -> handler -> engine -> socket."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any, cast
+
+from forkd import log
+from forkd.hooks.dispatcher import Decision, PluginRecord, SessionFacts, SessionHooks
+from forkd.queue.spool import SpoolError
+from forkd.smtp import replies
+from forkd.smtp.events import DataChunk
+from forkd.smtp.reply import Reply
+from forkd.smtp.server import ServerConnection
+from forkd.worker import handlers
+from forkd.worker.admission import peer_address
+from forkd.worker.services import Commit, Services
+from forkd.worker.transaction import Transaction
+
+BUFFERED_BYTES = 64 * 1024
+"""Input kept while a reply is awaited; beyond it the socket is left unread."""
+LINGER_S = 30.0
+"""How long a closing connection may take to read what we said last."""
+
+
+class Session(asyncio.Protocol):
+    """One client's dialogue.
+
+    Nothing is parsed while a reply is awaited (`waiting`), so replies keep the order of their
+    commands. `deadline` (monotonic) is looked at by the worker's sweep once a second.
+    """
+
+    __slots__ = (
+        "_buffered",
+        "_choked",
+        "_closing",
+        "_data_deadline",
+        "_idle_deadline",
+        "_key",
+        "_task",
+        "address",
+        "conn",
+        "deadline",
+        "errors",
+        "hooks",
+        "id",
+        "last_reply",
+        "listener",
+        "messages",
+        "peer",
+        "reason",
+        "recipients",
+        "services",
+        "started_at",
+        "stories",
+        "transaction",
+        "transport",
+        "waiting",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, services: Services, listener: str) -> None:
+        self.services = services
+        self.listener = listener
+        self.conn = ServerConnection(services.options[listener])
+        self.hooks: SessionHooks | None = None
+        self.transaction: Transaction | None = None
+        self.waiting = True
+        self.id = ""
+        self.reason = ""
+        self.last_reply: Reply | None = None
+        self.messages = self.recipients = self.errors = 0
+        self.stories: list[str] = []
+        """One short text per plugin call since the last log line that told them."""
+        self._key: str | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._buffered = 0
+        self._choked = False
+        self._closing = False
+        self._data_deadline = 0.0
+
+    # --- the connection's life ------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client is there: admission, the connect hook, the greeting."""
+        services = self.services
+        self.transport = cast(asyncio.Transport, transport)
+        self.started_at = time.monotonic()
+        self._idle_deadline = self.started_at + services.config.timeouts.idle_session
+        self.deadline = self.started_at + services.config.timeouts.command
+        self.id = services.ids.new()
+        services.counters.connections += 1
+        services.sessions.add(self)
+        host, port = transport.get_extra_info("peername")[:2]
+        self.peer = (host, port)
+        self.address = peer_address(host)
+        entered = services.admission.enter(self.address)
+        if isinstance(entered, Reply):
+            self.reason = "overload"
+            services.counters.overloads += 1
+            self._refuse(entered)
+            return
+        self._key = entered
+        if services.draining:
+            self._refuse(replies.SHUTTING_DOWN)
+        elif entered is not None or services.dispatcher.wants("connect"):
+            self._start(self._welcome(entered))
+        else:
+            self._greet(None)
+
+    async def _welcome(self, key: str | None) -> Reply | None:
+        refusal = await self.services.admission.ask(key) if key is not None else None
+        if refusal is not None:
+            self.reason = "refused"
+            self._refuse(refusal)
+            return None
+        if self.services.dispatcher.wants("connect"):
+            decision = await self.ask("connect")
+            if decision.reply is not None:
+                self.errors += 1
+                if decision.close or decision.reply.close:
+                    self.reason = "plugin"
+                    self._refuse(decision.reply)
+                    return None
+                self._greet(decision.reply)
+                return None
+        self._greet(None)
+        return None
+
+    def _greet(self, refusal: Reply | None) -> None:
+        self.transport.write(self.conn.greeting(refusal))
+        self.waiting = False
+        self._touch()
+        self.pump()
+
+    def _refuse(self, reply: Reply) -> None:
+        self.last_reply = reply
+        self.transport.write(reply.encode())
+        self.close(self.reason or "shutdown")
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio.Protocol
+        """The connection is gone, by whomever: free everything, log the session."""
+        services = self.services
+        services.sessions.discard(self)
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        # A commit under way goes on: the message may be ours already, and is delivered then.
+        if self.transaction is not None and not self._committing():
+            self.transaction.abort()
+            self.transaction = None
+        self._release_hooks()
+        if self.reason != "overload":
+            services.admission.leave(self._key)
+        self._log_end()
+
+    def _committing(self) -> bool:
+        return self.waiting and self._task is None
+
+    def _release_hooks(self) -> None:
+        hooks = self.hooks
+        if hooks is None:
+            return
+        if self.services.dispatcher.wants("disconnect"):
+            self.services.background(_say_goodbye(hooks))
+        else:
+            hooks.close()
+        self.hooks = None
+
+    def _log_end(self) -> None:
+        log.session_end(
+            session=self.id,
+            client=f"{self.peer[0]}:{self.peer[1]}",
+            reason=self.reason or "lost",
+            seconds=time.monotonic() - self.started_at,
+            listener=self.listener,
+            helo=self.conn.helo or "",
+            messages=self.messages,
+            recipients=self.recipients,
+            errors=self.errors,
+            last_reply="" if self.last_reply is None else self.one_line(self.last_reply),
+            plugins=self.stories,
+        )
+
+    def close(self, reason: str) -> None:
+        """End the session: what was written still goes out, nothing more is read."""
+        if self._closing:
+            return
+        self._closing = True
+        self.waiting = True
+        self.reason = reason
+        self.deadline = time.monotonic() + LINGER_S
+        self.transport.close()
+
+    @staticmethod
+    def one_line(reply: Reply) -> str:
+        """A reply as the log shows it."""
+        return f"{reply.code} {reply.enhanced + ' ' if reply.enhanced else ''}{reply.lines[0]}"
+
+    # --- bytes in, replies out ------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client; kept, not parsed, while a reply is awaited."""
+        self.conn.receive_data(data)
+        if self.waiting:
+            self._buffered += len(data)
+            if self._buffered > BUFFERED_BYTES and not self._closing:
+                self.transport.pause_reading()
+            return
+        self.pump()
+
+    def eof_received(self) -> bool:
+        """The client closed its side; a half-closed dialogue is over, but for a reply under way."""
+        return self.waiting and not self._closing
+
+    def pause_writing(self) -> None:
+        """The client does not read: stop producing replies."""
+        self._choked = True
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._choked = False
+        if not self.waiting:
+            self.pump()
+
+    def pump(self) -> None:
+        """Handle what is buffered until bytes are missing or a reply must be waited for."""
+        conn = self.conn
+        out: list[bytes] = []
+        try:
+            while not self._choked:
+                event = conn.next_event()
+                if event is None:
+                    break
+                kind = type(event)
+                if kind is DataChunk:
+                    assert self.transaction is not None
+                    self.transaction.write(event.data)  # type: ignore[union-attr]
+                    continue
+                result = handlers.HANDLERS[kind](self, event)
+                if not isinstance(result, Reply):
+                    self.waiting = True
+                    if result is not None:
+                        self._start(result)
+                    break
+                out.append(self._take_effect(result))
+                if conn.closed:
+                    break
+        except Exception as error:  # the session's boundary: 421, logged, counted
+            self._fail(error)
+        if out:
+            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+        if conn.closed and not self._closing:
+            self.close(self.reason or "quit")
+        elif not self.waiting:
+            self._touch()
+
+    def answer(self, reply: Reply) -> None:
+        """The awaited reply is there: send it and go on. Nothing happens when the client has gone."""
+        if self._closing or self.transport.is_closing():
+            return
+        self.waiting = False
+        self.transport.write(self._take_effect(reply))
+        if self._buffered:
+            self._buffered = 0
+            self.transport.resume_reading()
+        self.pump()
+
+    def _take_effect(self, reply: Reply) -> bytes:
+        self.last_reply = reply
+        if reply.code >= 400:
+            self.errors += 1
+            self.services.counters.refused += 1
+            if reply.close and not self.reason:
+                self.reason = "refused"
+        return self.conn.send(reply)
+
+    def _start(self, work: Coroutine[Any, Any, Reply | None]) -> None:
+        self._task = self.services.loop.create_task(self._run(work))
+
+    async def _run(self, work: Coroutine[Any, Any, Reply | None]) -> None:
+        """Await a handler's coroutine; None means that somebody else will call answer()."""
+        try:
+            reply = await work
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # the session's boundary: 421, logged, counted
+            self._fail(error)
+            return
+        finally:
+            self._task = None
+        if reply is not None:
+            self.answer(reply)
+
+    def _fail(self, error: Exception) -> None:
+        """Our own fault: this session ends, the others do not notice."""
+        log.bug(where="session", error=error, session=self.id)
+        self.services.counters.bugs += 1
+        self.say_and_close(replies.LOCAL_ERROR_CLOSE, "failed")
+
+    def say_and_close(self, reply: Reply, reason: str) -> None:
+        """Send a last reply that no command asked for (421), and close."""
+        if not self._closing:
+            self.last_reply = reply
+            self.transport.write(reply.encode())
+            self.close(reason)
+
+    # --- time -----------------------------------------------------------------------------------------
+
+    def _touch(self) -> None:
+        timeouts = self.services.config.timeouts
+        now = time.monotonic()
+        transaction = self.transaction
+        if transaction is not None and transaction.started_at:
+            total = timeouts.data_total + transaction.size / (1 << 20) * timeouts.data_per_mib
+            self.deadline = min(now + timeouts.data_block, transaction.started_at + total)
+        else:
+            self.deadline = min(now + timeouts.command, self._idle_deadline)
+
+    def finished(self) -> None:
+        """A transaction came to its end: the limit of a session without one starts anew."""
+        self._idle_deadline = time.monotonic() + self.services.config.timeouts.idle_session
+
+    def sweep(self, now: float) -> None:
+        """Once a second: is this client too late?"""
+        if now < self.deadline:
+            return
+        if self._closing:
+            self.transport.abort()
+        elif not self.waiting:
+            self.say_and_close(replies.TIMEOUT, "timeout")
+
+    def drain(self) -> None:
+        """We stop: an idle session ends now, one with a transaction after it (421 4.3.2)."""
+        if self.transaction is None and not self.waiting:
+            self.say_and_close(replies.SHUTTING_DOWN, "shutdown")
+
+    # --- plugins and the commit -----------------------------------------------------------------------
+
+    def with_hooks(self) -> SessionHooks:
+        """This session's side of the plugins, made when it is first needed."""
+        if self.hooks is None:
+            self.hooks = self.services.dispatcher.session(self._facts())
+        return self.hooks
+
+    async def ask(self, hook: str, **arguments: Any) -> Decision:
+        """Ask the plugins of a hook; remembers their records for the log line."""
+        decision = await self.with_hooks().run(hook, **arguments)
+        for record in decision.records:
+            self.stories.append(record.short())
+            if record.failure:
+                self._tell_failure(record)
+        return decision
+
+    def _tell_failure(self, record: PluginRecord) -> None:
+        if record.failure == "overload":
+            self.services.counters.overloads += 1
+            log.overload(what=f"plugin {record.plugin}", detail=record.detail, session=self.id)
+            return
+        self.services.counters.plugin_failures += 1
+        log.plugin_failure(
+            plugin=record.plugin,
+            hook=record.hook,
+            cause=record.failure,
+            session=self.id,
+            detail=record.detail,
+            on_failure=record.verdict,
+            output=record.output,
+        )
+
+    def _facts(self) -> SessionFacts:
+        local = self.transport.get_extra_info("sockname")
+        return SessionFacts(
+            id=self.id,
+            client_ip=str(self.address),
+            client_port=self.peer[1],
+            local_ip=local[0],
+            local_port=local[1],
+            listener=self.listener,
+            hostname=self.services.hostname,
+            helo=self.conn.helo,
+            esmtp=self.conn.esmtp,
+        )
+
+    def committed(self, commit: Commit, result: str | SpoolError) -> None:
+        """The committer is done with our message: from a queue id on, the mail is ours."""
+        self.answer(handlers.end_of_transaction(self, commit, result))
+        if self.services.draining:
+            self.drain()
+
+
+async def _say_goodbye(hooks: SessionHooks) -> None:
+    try:
+        await hooks.run("disconnect")
+    finally:
+        hooks.close()

@@ -1,0 +1,285 @@
+"""Real zygotes and sandboxes for tests: a plugin's source in, a Host to call it out, and a clean end checked."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import select
+import shutil
+import signal
+import socket
+import tempfile
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyseccomp
+import uvloop
+
+from forkd.rpc.calls import Answer, CallFailed
+from forkd.sandbox import launch
+from forkd.sandbox.host import Host, HostPlugin, Sandbox
+from forkd.sandbox.launch import ZygoteProcess, ZygoteSpec
+from forkd.sandbox.policy import compile_policy
+from forkd.sandbox.report import Report
+from tests.support.waiting import wait_for
+
+NOBODY = 65_534
+ROOT, USER = "root", "user"
+MODES = (ROOT, USER) if os.geteuid() == 0 else (USER,)
+"""root: forkd started by root, the plugin under a uid of its own; user: all of it under an ordinary uid."""
+_uids = itertools.count(1_900_100_000)
+
+NAMES = (
+    "ptrace process_vm_readv unshare mount setuid shmget io_uring_setup bpf userfaultfd keyctl perf_event_open"
+    " personality name_to_handle_at seccomp landlock_create_ruleset getpid tgkill pidfd_open mmap mprotect"
+    " ioctl exit clone fcntl close dup3 close_range timer_create timer_settime prlimit64 socket reboot"
+    " modify_ldt fanotify_init init_module kexec_load swapon acct setns pivot_root chroot add_key mq_open"
+).split()
+NUMBERS = {
+    name: number
+    for name in NAMES
+    if (number := pyseccomp.resolve_syscall(pyseccomp.system_arch(), name)) >= 0  # type: ignore[operator]
+}
+
+PRELUDE = '''
+import _thread, atexit, ctypes, errno, gc, json, mmap, os, random, re, resource, secrets, select, signal, socket, sys, time
+from forkd.sdk import Plugin, deny
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+libc.mmap.restype = ctypes.c_void_p
+NR = {}
+
+def call(name, *arguments):
+    """A raw system call: the errno's name, or what it returned."""
+    number = name if isinstance(name, int) else NR[name]
+    result = libc.syscall(ctypes.c_long(number), *(ctypes.c_ulong(a) if isinstance(a, int) else a for a in arguments))
+    return errno.errorcode[ctypes.get_errno()] if result < 0 else str(result)
+
+def tried(function, *arguments):
+    """How a Python call went: done, the errno's name, or the exception's."""
+    try:
+        function(*arguments)
+    except OSError as error:
+        return errno.errorcode.get(error.errno, type(error).__name__)
+    except BaseException as error:
+        return type(error).__name__
+    return "done"
+'''
+
+INIT = """
+def plugin_init(settings):
+    NR.update(settings.get("numbers", {}))
+    def helo(session, name):
+        return deny("5.7.1", f"well {name}")
+    def mail(session, sender):
+        return deny("5.7.1", str(attack(sender.local)))
+    def message(session, envelope, message):
+        return deny("5.7.1", str(attack(message._fd)))
+    return Plugin(helo=helo, mail=mail, message=message)
+"""
+
+
+class StartFailed(Exception):  # noqa: N818 - an outcome
+    """The zygote did not become ready: its own word (phase, traceback), or how it ended."""
+
+
+class Stage:
+    """One plugin's zygote, its folder and, inside run(), a Host. Everything is gone afterwards, or it fails."""
+
+    def __init__(self, mode: str) -> None:
+        self.mode = mode
+        self.uid = next(_uids) if mode == ROOT else None
+        self.folder = Path(tempfile.mkdtemp(prefix="forkd-test-"))
+        self.folder.chmod(0o755)
+        self.reports: list[Report] = []
+        self.outputs: list[tuple[str, int]] = []
+        self.blames: list[str] = []
+        self.zygote: ZygoteProcess
+        self.host: Host
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.path = str(self.folder / "zygote.sock")
+        self._listener.bind(self.path)
+        self._listener.listen(16)
+
+    def start(
+        self,
+        source: str,
+        *,
+        timeout_s: float = 10.0,
+        whole: bool = False,
+        files: dict[str, bytes] | None = None,
+        files_granted: tuple[Path, ...] = (),
+        **spec: Any,
+    ) -> ZygoteProcess:
+        """Start a zygote with `source` between PRELUDE and INIT (or as the whole module). Raises StartFailed."""
+        folder = self.folder / "plugin"
+        folder.mkdir(exist_ok=True)
+        text = source if whole else PRELUDE + source + INIT
+        (folder / "plugin.py").write_text(text)
+        for name, content in (files or {}).items():
+            (folder / name).write_bytes(content)
+        given = {
+            "settings": {"numbers": NUMBERS, "folder": str(folder)},
+            "cpu_s": 5.0,
+            "sandboxes": 40,
+        } | spec
+        self.zygote = launch.launch(
+            ZygoteSpec(
+                name="plugin",
+                folder=folder,
+                module="plugin.py",
+                policy=compile_policy(),
+                uid=self.uid,
+                gid=self.uid,
+                **(given | {"files": files_granted}),
+            ),
+            listener=self._listener,
+        )
+        poll = select.poll()
+        poll.register(self.zygote.control, select.POLLIN)
+        until = time.monotonic() + timeout_s
+        while True:
+            if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
+                raise StartFailed("late")
+            try:
+                message = launch.read_control(self.zygote)
+            except EOFError:
+                raise StartFailed(f"died: {self.said()}") from None
+            if isinstance(message, launch.Failed):
+                raise StartFailed(f"{message.phase}: {message.error}")
+            if message is not None:
+                return self.zygote
+
+    def said(self) -> str:
+        """What the zygote itself printed."""
+        with contextlib.suppress(BlockingIOError):
+            return os.read(self.zygote.output, 65_536).decode("utf-8", "replace")
+        return ""
+
+    def run(self, scenario: Callable[[Stage], Awaitable[None]], **host: Any) -> None:
+        """Run a coroutine with a Host on uvloop, as a worker has it; then look for what is left."""
+
+        async def whole() -> None:
+            limits = {"sandboxes": 16, "spare": 1, "cpu_s": 5.0} | host
+            self.host = Host(
+                asyncio.get_running_loop(),
+                [HostPlugin(name="plugin", socket_path=self.path, **limits)],
+                on_report=self.reports.append,
+                on_output=lambda _plugin, _session, _pid, text, dropped: self.outputs.append((text, dropped)),
+                on_blame=lambda _plugin, reason: self.blames.append(reason),
+            )
+            try:
+                await scenario(self)
+            finally:
+                await self.host.close()
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(whole())
+        assert not self.blames, self.blames
+        assert wait_for(lambda: not self.processes(), timeout_s=5), f"processes left: {self.processes()}"
+
+    def processes(self) -> list[int]:
+        """Living processes of the zygote's session but itself; the zombies of a dead zygote are ours to reap."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == self.zygote.pid:
+                continue
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == self.zygote.pid and fields[0] != "Z":
+                found.append(int(entry.name))
+        return found
+
+    def close(self) -> None:
+        """End the zygote and remove the folder."""
+        if hasattr(self, "zygote"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.zygote.pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.zygote.pid, 0)
+            self.zygote.close()
+        self._listener.close()
+        shutil.rmtree(self.folder)
+
+
+async def mail(sandbox: Sandbox, local: str = "a", *, n: int = 1, timeout_s: float = 5.0) -> Answer:
+    """Ask the mail hook: in the attack plugins that is the attack."""
+    frame = b'{"n":%d,"hook":"mail","session":{"id":"s"},"args":{"sender":{"local":"%s","domain":"d"}}}'
+    return await sandbox.call(frame % (n, local.encode()), n, timeout_s=timeout_s)
+
+
+async def greet(sandbox: Sandbox, n: int) -> None:
+    """The control: a helo call that must answer as ever."""
+    answer = await sandbox.call(b'{"n":%d,"hook":"helo","args":{"name":"c%d"}}' % (n, n), n, timeout_s=5.0)
+    assert answer.verdict is not None
+    assert answer.verdict.text == f"well c{n}"
+
+
+def text_of(answer: Answer) -> str:
+    """What the attack said of itself."""
+    assert answer.verdict is not None
+    return answer.verdict.text
+
+
+async def failure_of(call: Awaitable[Answer]) -> CallFailed:
+    """The call must fail; how it did."""
+    try:
+        answer = await call
+    except CallFailed as failed:
+        return failed
+    raise AssertionError(f"it answered: {answer}")
+
+
+@contextlib.contextmanager
+def stage(mode: str) -> Iterator[Stage]:
+    """A Stage that must leave no descriptor and no child behind."""
+    compile_policy()  # cached, with whatever its library keeps open
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.sleep(0))  # likewise what uvloop opens once
+    before = _descriptors()
+    made = Stage(mode)
+    try:
+        yield made
+    finally:
+        made.close()
+    assert _descriptors() == before, "descriptors left"
+
+
+def _descriptors() -> dict[str, str]:
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+    return found
+
+
+def as_mode(mode: str, body: Callable[[], None]) -> None:
+    """Run `body` as root or, in a forked process that gave its ids up, as an ordinary user."""
+    if mode == ROOT or os.geteuid() != 0:
+        body()
+        return
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        try:
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            body()
+        except BaseException:
+            os.write(writer, traceback.format_exc().encode()[-60_000:])
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        problem = pipe.read().decode("utf-8", "replace")
+    os.waitpid(pid, 0)
+    assert not problem, problem
