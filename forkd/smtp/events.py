@@ -38,22 +38,26 @@ class Rcpt:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Data:
-    """DATA, in order: a sender and at least one recipient stand. Answer 354, or refuse."""
+    """DATA, in order: a sender and a recipient stand. Answer 354; a refusal ends the transaction."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DataChunk:
-    """A piece of the message, dot-unstuffed, lines ending in CRLF unless `wire` is off. No reply."""
+    """A piece of the message, dot-unstuffed, every line end CRLF, though one may be cut off. No reply.
+
+    Never empty. After a fault there are no more, and never more octets in all than the size limit.
+    """
 
     data: bytes
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DataEnd:
-    """CRLF.CRLF was read. `size` counts the octets of all chunks; faults are remembered until here.
+    """CRLF.CRLF was read, and the message is over. The answer ends the transaction, whatever it is.
 
-    fault  the reply that the message earned by its bytes (a NUL, a bare line end under
-           wire = "reject", more octets than the limit), or None.
+    size   octets of the message, unstuffed and normalised: of all chunks, and of what a fault kept back.
+    fault  the reply that the message earned by its octets, None for a good one: more than the limit
+           552 5.3.4, a NUL 550 5.6.0, under wire = "reject" a bare line end 550 5.6.0.
     """
 
     size: int
@@ -100,7 +104,8 @@ class Quit:
 class Refused:
     """The engine itself refuses: unknown command, bad syntax, bad sequence, a limit, too many errors.
 
-    `reply` is ready to be sent as it stands; `command` is the verb where one was recognised.
+    `reply` is ready to be sent as it stands, and no 2xx is taken instead; `command` is the verb where one
+    was recognised.
     """
 
     reply: Reply

@@ -63,10 +63,11 @@ def path(text: bytes, wrong: Reply) -> tuple[Mailbox | None, bytes] | Reply:
         local = _QUOTED_PAIR.sub(rb"\1", quoted[1:-1]).decode("ascii")
     else:
         return None, text[end:]
+    host: str | None = ""
     if domain is not None:
-        host: str | None = domain.decode("ascii").lower() if len(domain) <= MAX_DOMAIN_OCTETS else None
-    else:
-        host = "" if literal is None else address_literal(literal)
+        host = domain.decode("ascii").lower()  # 255 octets at most, as the path has 256
+    elif literal is not None:
+        host = address_literal(literal)
     return wrong if host is None else (Mailbox(local, host), text[end:])
 
 
