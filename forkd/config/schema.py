@@ -118,7 +118,7 @@ class Limits(Table, frozen=True):
     command_line: Annotated[int, Between(512, 65_536)] = 512
     """Octets with CRLF (RFC 5321 4.5.3.1.4); extensions add theirs."""
     errors: Count = 20
-    """Refused commands in a session, then 421 (Postfix smtpd_hard_error_limit)."""
+    """Refused commands (5xx) since the last accepted message, then 421 (Postfix smtpd_hard_error_limit)."""
     sessions_per_client: Count = 50
     """At once, per IPv4 address or IPv6 /64 (Postfix smtpd_client_connection_count_limit)."""
     connections_per_minute: CountOrNone = 0

@@ -183,9 +183,9 @@ class Daemon:
         return sorted((self.var / "mail" / domain / user / "new").glob("*"))
 
     def forkd(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the command line against this daemon."""
+        """Run the command line as the one who runs this daemon."""
         return subprocess.run(
-            [self.python, "-m", "forkd", *arguments],
+            [*self.prefix, self.python, "-m", "forkd", *arguments],
             cwd=self.folder,
             capture_output=True,
             text=True,

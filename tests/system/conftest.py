@@ -19,7 +19,7 @@ Make = Callable[..., Daemon]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every system test runs as an ordinary user; as root too in `make test-all`, or when marked both_modes."""
+    """Each system test runs as an ordinary user; as root too in `make test-all` or marked both_modes."""
     if "who" in metafunc.fixturenames:
         both = metafunc.definition.get_closest_marker("both_modes") is not None
         root = pytest.param("root", marks=() if both else pytest.mark.slow)
@@ -71,6 +71,10 @@ def daemon(make_daemon: Make) -> Daemon:
 
 
 STOCK = {
-    "10-block_senders.toml": 'plugin = "block_senders"\n[settings]\nsenders = ["blocked@example.org", ".spam.example"]\n',
+    "10-block_senders.toml": """
+plugin = "block_senders"
+[settings]
+senders = ["blocked@example.org", ".spam.example"]
+""",
     "90-mark.toml": 'plugin = "mark"\n[grants]\nedit_headers = ["X-Forkd-Plugin"]\n',
 }

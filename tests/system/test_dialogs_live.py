@@ -13,7 +13,11 @@ from .conftest import Make
 
 FILES = sorted((Path(__file__).parent.parent / "dialogs").glob("*.txt"))
 PLUGINS = {
-    "10-block_senders.toml": 'plugin = "block_senders"\n[settings]\nsenders = ["blocked@example.org", "spam.example"]\n'
+    "10-block_senders.toml": """
+plugin = "block_senders"
+[settings]
+senders = ["blocked@example.org", "spam.example"]
+"""
 }
 LIMITS = ("message_size", "recipients", "errors")
 LISTENER = ("wire", "early_talker")

@@ -19,7 +19,8 @@ from .conftest import STOCK, Make
 pytestmark = pytest.mark.both_modes
 
 TRACE = re.compile(
-    rb"\AReturn-Path: [^\n]*\nDelivered-To: [^\n]*\nReceived: [^\n]*\n(?:[ \t][^\n]*\n)*(?:X-Forkd-Plugin: [^\n]*\n)?"
+    rb"\AReturn-Path: [^\n]*\nDelivered-To: [^\n]*\nReceived: [^\n]*\n(?:[ \t][^\n]*\n)*"
+    rb"(?:X-Forkd-Plugin: [^\n]*\n)?"
 )
 
 

@@ -1,8 +1,9 @@
-"""A plugin that misbehaves on demand, for tests: `<hook>-<act>` in the helo name, sender or recipient says how.
+"""Misbehaves on demand, for tests: `<hook>-<act>` in the helo name, sender or recipient says how.
 
 At connect there is nothing to read but the client's address: 127.0.0.(10 + index of the act).
 """
 
+import contextlib
 import itertools
 import os
 import signal
@@ -32,10 +33,8 @@ def c_loop():
 def blocked_c_loop():
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        try:
+        with contextlib.suppress(OSError, ValueError):
             signal.signal(number, signal.SIG_IGN)
-        except (OSError, ValueError):
-            pass
     c_loop()
 
 
