@@ -18,7 +18,17 @@ from pathlib import Path
 import msgspec
 
 from forkd.config.load import LoadedConfig
-from forkd.config.schema import Config, Listener, Maildir, Seconds, Server
+from forkd.config.schema import (
+    Config,
+    Listener,
+    Maildir,
+    PluginConfig,
+    PluginLimits,
+    Powers,
+    Sandbox,
+    Seconds,
+    Server,
+)
 from forkd.master.main import run
 from forkd.master.roles import ROLES, Role
 from forkd.rpc import channel
@@ -239,6 +249,15 @@ def _table(names: list[str]) -> list[Role]:
     return rows
 
 
+def _plugin(path: Path) -> PluginConfig:
+    """A plugin as a file of its own; it is asked nothing here, only started."""
+    return PluginConfig(
+        name=path.stem, version="1", folder=path.parent, module=path.name, order=1, hooks=("mail",),
+        settings={},
+        powers=Powers(), reads=(), files=(), limits=PluginLimits(),
+    )  # fmt: skip
+
+
 def main() -> int:
     folder = Path(sys.argv[1])
     settings: dict[str, object] = {"data_dir": folder / "var"}
@@ -249,9 +268,11 @@ def main() -> int:
         server=Server(**{"hostname": "mx.test", "workers": 1} | settings),  # type: ignore[arg-type]
         listener={"default": Listener(address=os.environ.get("ADDRESS", "127.0.0.1:0"))},
         transport={"local": Maildir()},
+        sandbox=Sandbox(start_timeout=Seconds(os.environ.get("START_TIMEOUT", "30"))),
     )
+    plugins = tuple(_plugin(path) for path in sorted(folder.glob("plugins/*.py")))
     file = folder / "forkd.toml" if os.environ.get("WITH_FILE") else None
-    return run(LoadedConfig(config, (), file), roles=_table(os.environ["ROLES"].split(",")))
+    return run(LoadedConfig(config, plugins, file), roles=_table(os.environ["ROLES"].split(",")))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Real zygotes and sandboxes for tests: a plugin's source in, a Host to call it out, and a clean end checked."""
+"""Real zygotes and sandboxes for tests: a plugin's source in, a Host to call it, a clean end checked."""
 
 from __future__ import annotations
 
@@ -34,12 +34,51 @@ MODES = (ROOT, USER) if os.geteuid() == 0 else (USER,)
 """root: forkd started by root, the plugin under a uid of its own; user: all of it under an ordinary uid."""
 _uids = itertools.count(1_900_100_000)
 
-NAMES = (
-    "ptrace process_vm_readv unshare mount setuid shmget io_uring_setup bpf userfaultfd keyctl perf_event_open"
-    " personality name_to_handle_at seccomp landlock_create_ruleset getpid tgkill pidfd_open mmap mprotect"
-    " ioctl exit clone fcntl close dup3 close_range timer_create timer_settime prlimit64 socket reboot"
-    " modify_ldt fanotify_init init_module kexec_load swapon acct setns pivot_root chroot add_key mq_open"
-).split()
+NAMES = [
+    "ptrace",
+    "process_vm_readv",
+    "unshare",
+    "mount",
+    "setuid",
+    "shmget",
+    "io_uring_setup",
+    "bpf",
+    "userfaultfd",
+    "keyctl",
+    "perf_event_open",
+    "personality",
+    "name_to_handle_at",
+    "seccomp",
+    "landlock_create_ruleset",
+    "getpid",
+    "tgkill",
+    "pidfd_open",
+    "mmap",
+    "mprotect",
+    "ioctl",
+    "exit",
+    "clone",
+    "fcntl",
+    "close",
+    "dup3",
+    "close_range",
+    "timer_create",
+    "timer_settime",
+    "prlimit64",
+    "socket",
+    "reboot",
+    "modify_ldt",
+    "fanotify_init",
+    "init_module",
+    "kexec_load",
+    "swapon",
+    "acct",
+    "setns",
+    "pivot_root",
+    "chroot",
+    "add_key",
+    "mq_open",
+]
 NUMBERS = {
     name: number
     for name in NAMES
@@ -47,7 +86,8 @@ NUMBERS = {
 }
 
 PRELUDE = '''
-import _thread, atexit, ctypes, errno, gc, json, mmap, os, random, re, resource, secrets, select, signal, socket, sys, time
+import _thread, atexit, ctypes, errno, gc, json, mmap, os, random, re, resource, secrets
+import select, signal, socket, sys, time
 from forkd.sdk import Plugin, deny
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
@@ -57,7 +97,8 @@ NR = {}
 def call(name, *arguments):
     """A raw system call: the errno's name, or what it returned."""
     number = name if isinstance(name, int) else NR[name]
-    result = libc.syscall(ctypes.c_long(number), *(ctypes.c_ulong(a) if isinstance(a, int) else a for a in arguments))
+    words = (ctypes.c_ulong(a) if isinstance(a, int) else a for a in arguments)
+    result = libc.syscall(ctypes.c_long(number), *words)
     return errno.errorcode[ctypes.get_errno()] if result < 0 else str(result)
 
 def tried(function, *arguments):
@@ -89,7 +130,7 @@ class StartFailed(Exception):  # noqa: N818 - an outcome
 
 
 class Stage:
-    """One plugin's zygote, its folder and, inside run(), a Host. Everything is gone afterwards, or it fails."""
+    """One plugin's zygote, its folder and, inside run(), a Host. All is gone afterwards, or it fails."""
 
     def __init__(self, mode: str) -> None:
         self.mode = mode
@@ -116,7 +157,7 @@ class Stage:
         files_granted: tuple[Path, ...] = (),
         **spec: Any,
     ) -> ZygoteProcess:
-        """Start a zygote with `source` between PRELUDE and INIT (or as the whole module). Raises StartFailed."""
+        """Start a zygote with `source` between PRELUDE and INIT (or the whole module). Raises StartFailed."""
         folder = self.folder / "plugin"
         folder.mkdir(exist_ok=True)
         text = source if whole else PRELUDE + source + INIT
@@ -184,7 +225,7 @@ class Stage:
         assert wait_for(lambda: not self.processes(), timeout_s=5), f"processes left: {self.processes()}"
 
     def processes(self) -> list[int]:
-        """Living processes of the zygote's session but itself; the zombies of a dead zygote are ours to reap."""
+        """Living processes of the zygote's session but itself; zombies do not count."""
         found = []
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit() or int(entry.name) == self.zygote.pid:
@@ -254,9 +295,9 @@ def stage(mode: str) -> Iterator[Stage]:
 
 def _descriptors() -> dict[str, str]:
     found = {}
-    for name in os.listdir("/proc/self/fd"):
+    for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # the listing's own
-            found[name] = os.readlink(f"/proc/self/fd/{name}")
+            found[entry.name] = str(entry.readlink())
     return found
 
 

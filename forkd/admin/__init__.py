@@ -1,0 +1,14 @@
+"""PROCESS admin: answers `forkd status`, `stop`, `queue`, and tidies up when master was killed.
+
+main.py      the process: control socket, who is asking, the clean-up
+requests.py  the table of requests; what is not in it is refused
+peers.py     whom it asks in turn: master over its channel, qmgr over its socket
+
+The protocol of the control socket (STREAM): one JSON object per line there, one per line back, in order.
+
+    {"request": "status"}                        {"ok": true, "result": {…}}
+    {"request": "stop", "mode": "drain"}         {"ok": false, "error": "…"}
+    {"request": "queue", "act": "list", "limit": 100, "after": ""}
+
+Who asks is taken from the socket (SO_PEERCRED), never from the request; every act is logged with it.
+"""

@@ -1,0 +1,71 @@
+"""Whom does admin ask, and what when they do not answer? Master over its channel, qmgr over its socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from forkd.rpc.channel import RequestClient, Unavailable
+from forkd.rpc.messages import Done, Message, QueueAnswer, Status
+
+MASTER_TIMEOUT_S = 5.0
+QMGR_TIMEOUT_S = 30.0
+"""A list of a long queue, or a flush, while the disk is busy."""
+
+T = TypeVar("T")
+
+
+class Refused(Exception):  # noqa: N818 - a state of the world
+    """The request cannot be answered; the text is for the admin who asked."""
+
+
+class Master:
+    """Numbered requests over the role's own channel; answer() is called with what came back."""
+
+    def __init__(self, send: Callable[[Message], bool]) -> None:
+        self._send = send
+        self._n = 0
+        self._waiting: dict[int, asyncio.Future[Status | Done]] = {}
+
+    async def ask(self, make: Callable[[int], Message]) -> Status | Done:
+        """The answer to `make(n)`. Raises Refused when master does not give one, or gives an error."""
+        self._n += 1
+        n = self._n
+        future: asyncio.Future[Status | Done] = asyncio.get_running_loop().create_future()
+        self._waiting[n] = future
+        try:
+            if not self._send(make(n)):
+                raise Refused("master does not read its channel")
+            answer = await asyncio.wait_for(future, MASTER_TIMEOUT_S)
+        except TimeoutError:
+            raise Refused(f"master did not answer within {MASTER_TIMEOUT_S:g} s") from None
+        finally:
+            del self._waiting[n]
+        if isinstance(answer, Done) and answer.error:
+            raise Refused(answer.error)
+        return answer
+
+    def answer(self, message: Message) -> None:
+        """What master said; an answer that nobody waits for any more is dropped."""
+        if isinstance(message, Status | Done):
+            future = self._waiting.get(message.n)
+            if future is not None and not future.done():
+                future.set_result(message)
+
+
+class Qmgr:
+    """qmgr, over RequestClient."""
+
+    def __init__(self, client: RequestClient) -> None:
+        self._client = client
+
+    async def ask(self, make: Callable[[int], Message]) -> QueueAnswer:
+        """The answer to `make(n)`. Raises Refused."""
+        try:
+            answer: QueueAnswer = await self._client.request(make, timeout_s=QMGR_TIMEOUT_S)
+        except Unavailable:
+            raise Refused("qmgr does not answer; the log tells whether it is being restarted") from None
+        if answer.error:
+            raise Refused(answer.error)
+        return answer

@@ -1,0 +1,22 @@
+"""PROCESS master: starts every other process, replaces what dies, stops all of them in order.
+
+One thread, one poll loop, no timers but the loop's own, no network input. It knows the others from a
+table (roles.py) and treats them alike: a child has a process id, a channel, and a slot of the pool.
+
+main.py        the start-up sequence and the way out; the card
+supervisor.py  the loop: what happened, what is due, what is late
+pool.py        pure: when is a process started, replaced, given up, killed
+roles.py       the table; `main` of each role by name, so that nothing of it is imported here
+child.py       fork, close, drop, run a role         zygotes.py  the same for an exec'd zygote
+listeners.py   SMTP sockets, ours or systemd's       runtime.py  data_dir: lock, folders, our own sockets
+privileges.py  who runs as whom                      signals.py  signals become bytes
+notify.py      systemd                               status.py   what `forkd status` is told
+output.py      what a zygote prints, bounded
+
+Stop order: workers (they hold transactions), zygotes, qmgr (it may still be told of mail), anvil,
+admin (it carries the answer to whoever asked for the stop).
+
+When master is killed, nothing is left: roles see end of file on their channel and end by themselves,
+zygotes have a parent-death signal, sandboxes hang on their workers' leashes, admin removes the
+sockets and the lock (runtime.py says why that cannot hit a successor).
+"""

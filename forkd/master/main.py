@@ -1,0 +1,303 @@
+"""PROCESS master: starts, watches and stops all others.
+
+runs as        root, or the user who calls `forkd run`
+holds          listening sockets, our own sockets, the lock on data_dir, a channel to every child
+reads from     its children (typed records, never believed beyond that), signals; nothing from the network
+if taken over  everything: so it parses nothing from the network and runs no plugin
+restart        by systemd; it does not survive its own bugs
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import resource
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import forkd
+from forkd import log
+from forkd.config.load import LoadedConfig
+from forkd.config.schema import Config, Maildir, PluginConfig
+from forkd.exits import Exit
+from forkd.master import child, listeners, privileges, walls
+from forkd.master.child import Child, Main
+from forkd.master.errors import StartError
+from forkd.master.notify import Notifier
+from forkd.master.pool import Slot
+from forkd.master.privileges import Identities
+from forkd.master.roles import ROLES, Role, workers
+from forkd.master.runtime import Runtime
+from forkd.master.signals import Signals
+from forkd.master.status import Service
+from forkd.master.supervisor import Place, Supervisor
+from forkd.master.zygotes import Zygote
+from forkd.queue.spool import Spool
+from forkd.rpc import places
+from forkd.rpc.start import RoleStart
+
+GENERATION = 1
+"""Of the configuration; a reload counts it up."""
+
+
+def run(loaded: LoadedConfig, *, roles: Sequence[Role] = ROLES) -> int:
+    """Run the daemon until it is stopped; return the exit status (exits.py).
+
+    roles   the table; another one for tests
+    """
+    config = loaded.config
+    log.setup(config.log.format, config.log.level)
+    log.identify("master")
+    log.service(
+        act="starting", version=forkd.__version__, pid=os.getpid(), config=str(loaded.file or "defaults")
+    )
+    notifier = Notifier()
+    signals = Signals()
+    status: int = Exit.OK
+    try:
+        with Daemon(loaded, notifier, signals) as daemon:
+            daemon.open()
+            daemon.supervise(roles)
+    except StartError as error:
+        status = error.status
+        log.service(act="failed", detail=str(error), level="error")
+        if error.detail:
+            log.finish()
+            print(error.detail.rstrip(), file=sys.stderr, flush=True)
+    except Exception as error:  # the process boundary: nothing is left running, systemd starts us anew
+        status = Exit.BUG
+        log.bug(where="master", error=error)
+    finally:
+        log.service(act="stopped")
+        log.finish()
+        signals.close()
+    return status
+
+
+class Daemon:
+    """What master holds, in the order in which it is opened; all of it is gone after the with block."""
+
+    def __init__(self, loaded: LoadedConfig, notifier: Notifier, signals: Signals) -> None:
+        self._loaded = loaded
+        self._config: Config = loaded.config
+        self._notifier = notifier
+        self._signals = signals
+        self._notes = list(loaded.notes)
+        self._started_at = time.time()
+        self._cleanup = contextlib.ExitStack()
+        self._identities = Identities({})
+        self._sockets: dict[str, socket.socket] = {}
+        self._listeners: dict[str, socket.socket] = {}
+        self._zygotes: list[Zygote] = []
+        self._layers: dict[str, str] = {}
+        self._poke = (-1, -1)
+        self._runtime: Runtime
+
+    def __enter__(self) -> Daemon:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cleanup.close()
+
+    def open(self) -> None:
+        """Ids, folders, sockets, walls. Raises StartError; nothing has been started then."""
+        config = self._config
+        inherited = listeners.passed()
+        os.umask(0o077)
+        _raise_file_limit()
+        privileges.become_subreaper()
+        self._identities = self._decide_identities()
+        self._runtime = Runtime(config.server.data_dir, self._identities)
+        self._runtime.hold()
+        self._cleanup.callback(self._runtime.clear)
+        self._listeners = listeners.open_all(config.listener, inherited)
+        for sock in self._listeners.values():
+            self._cleanup.callback(sock.close)
+        self._make_folders()
+        listen = self._runtime.listen
+        self._sockets = {
+            "control": listen(places.CONTROL, socket.SOCK_STREAM, mode=0o666, owner="admin_user"),
+            "qmgr": listen(places.QMGR, socket.SOCK_SEQPACKET, mode=0o600, owner="admin_user"),
+            "anvil": listen(places.ANVIL, socket.SOCK_SEQPACKET, mode=0o600, owner="user"),
+        }
+        for sock in self._sockets.values():
+            self._cleanup.callback(sock.close)
+        self._poke = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        for end in self._poke:
+            self._cleanup.callback(os.close, end)
+
+    def supervise(self, roles: Sequence[Role]) -> None:
+        """Put up the walls, start every role, and stay until all have been stopped. Raises StartError."""
+        if any(role.starter == "zygote" for role in roles):
+            self._open_zygotes()
+        for note in self._notes:
+            log.config_note(note=note)
+        service = Service(
+            version=forkd.__version__,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            hostname=self._config.server.hostname,
+            listeners={name: listeners.shown(sock) for name, sock in self._listeners.items()},
+            durability=self._config.queue.durability,
+            sandbox=self._layers,
+            notes=tuple(self._notes),
+        )
+        supervisor = Supervisor(
+            [place for role in roles for place in self._places(role)],
+            signals=self._signals,
+            notifier=self._notifier,
+            service=service,
+            stop_timeout_s=float(self._config.server.stop_timeout),
+            on_ready=self._say_ready,
+        )
+        # Whatever happens in the loop, no child outlives it.
+        self._cleanup.callback(supervisor.abandon)
+        supervisor.run()
+
+    # --- ids and folders ------------------------------------------------------------------------------
+
+    def _decide_identities(self) -> Identities:
+        identities = privileges.decide(
+            self._config.server, must_reach=[_existing(self._config.server.data_dir)]
+        )
+        if identities.problem:
+            if self._loaded.file is not None:
+                raise StartError(Exit.UNCONFINED, f"started by root, but {identities.problem}")
+            self._notes.append(f"everything runs as root: {identities.problem}")
+        elif os.geteuid() != 0:
+            self._notes.append(f"not started by root: all processes share uid {os.geteuid()}")
+        return identities
+
+    def _make_folders(self) -> None:
+        config, ids = self._config, self._identities
+        data_dir = config.server.data_dir
+        slots = [f"w{number}" for number in range(workers(config))]
+        try:
+            Spool.prepare(
+                data_dir / "spool",
+                slots,
+                worker_uid=ids.uid("user"),
+                queue_uid=ids.uid("queue_user"),
+                queue_gid=ids.gid("queue_user"),
+            )
+            for transport in config.transport.values():
+                if isinstance(transport, Maildir):
+                    self._make_mail_folder(data_dir, transport.path)
+        except OSError as error:
+            raise StartError(Exit.SYSTEM, f"{error.filename or data_dir}: {error.strerror}") from error
+
+    def _make_mail_folder(self, data_dir: Path, path: str) -> None:
+        """The part before the first placeholder, where it lies in data_dir: elsewhere it is the admin's."""
+        fixed = Path(path.partition("{")[0] + "x").parent
+        folder = data_dir / fixed
+        if folder != data_dir and folder.is_relative_to(data_dir):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.chown(folder, self._identities.uid("queue_user"), self._identities.gid("queue_user"))
+
+    # --- plugins --------------------------------------------------------------------------------------
+
+    def _open_zygotes(self) -> None:
+        plugins = self._loaded.plugins
+        policy = walls.compile_policy()
+        specs = [
+            walls.spec(
+                plugin,
+                policy,
+                self._config.sandbox.uid_base + index,
+                self._notes,
+                may_share=self._loaded.file is None,
+            )
+            for index, plugin in enumerate(plugins)
+        ]
+        self._layers = walls.self_test(self._config.sandbox.require, specs, plugins)
+        for spec in specs:
+            zygote = Zygote(spec, self._runtime)
+            self._cleanup.callback(zygote.listener.close)
+            self._zygotes.append(zygote)
+
+    # --- roles ----------------------------------------------------------------------------------------
+
+    def _places(self, role: Role) -> list[Place]:
+        if role.starter == "zygote":
+            limit_s = role.start_limit_s or self._config.sandbox.start_timeout
+            return [
+                Place(role, Slot(role.name, index, zygote.spec.name, start_limit_s=limit_s), zygote.start)
+                for index, zygote in enumerate(self._zygotes)
+            ]
+        try:
+            main = child.load(role.main)
+        except (ImportError, AttributeError) as error:
+            raise StartError(Exit.BUG, f"{role.main} cannot be imported: {error}") from error
+        beat_s = self._config.server.heartbeat if role.heartbeat else 0.0
+        return [
+            Place(
+                role,
+                Slot(role.name, number, start_limit_s=role.start_limit_s, beat_limit_s=beat_s),
+                functools.partial(self._fork, role, main, number),
+            )
+            for number in range(role.count(self._config))
+        ]
+
+    def _fork(self, role: Role, main: Main, number: int) -> Child:
+        make_start = functools.partial(self._start, role, number)
+        return child.fork(main, make_start, self._identities.by_key.get(role.user))
+
+    def _start(self, role: Role, number: int, master: socket.socket) -> RoleStart:
+        """What this process is given: what its row needs, and nothing else."""
+        needs = role.needs
+        with_plugins = "plugins" in needs
+        run = self._runtime.folder
+        plugins: tuple[PluginConfig, ...] = self._loaded.plugins if with_plugins else ()
+        return RoleStart(
+            role=role.name,
+            slot=number,
+            generation=GENERATION,
+            config=self._config,
+            master=master,
+            listeners=self._listeners if "listeners" in needs else {},
+            sockets={name: sock for name, sock in self._sockets.items() if name in needs},
+            plugins={plugin.name: str(places.plugin_socket(run, plugin.name)) for plugin in plugins},
+            plugin_configs=plugins,
+            anvil=str(run / places.ANVIL),
+            workers=workers(self._config),
+            poke=self._poke[0] if "poke_read" in needs else self._poke[1] if "poke_write" in needs else -1,
+            lock=self._runtime.lock,
+        )
+
+    def _say_ready(self) -> None:
+        log.service(act="ready", seconds=round(time.time() - self._started_at, 3))
+        if self._loaded.file is None:
+            log.flush()
+            print(self._first_minute(), file=sys.stderr, flush=True)
+
+    def _first_minute(self) -> str:
+        """For somebody who just typed `forkd run`: where to send mail, where it will be, how it ends."""
+        config = self._config
+        address = listeners.shown(next(iter(self._listeners.values())))
+        domain = next(reversed(config.domain), "localhost")
+        plugins = ", ".join(plugin.name for plugin in self._loaded.plugins) or "none"
+        local = config.transport.get("local")
+        where = config.server.data_dir / local.path if isinstance(local, Maildir) else "nowhere (discard)"
+        return (
+            f"\n  forkd {forkd.__version__} takes mail on {address} for {', '.join(config.domain)}\n"
+            f"  plugins, each in a sandbox: {plugins}\n"
+            f"  mail arrives in {where}\n"
+            f"  try:   swaks --server {address} --to user@{domain}\n"
+            f"  stop:  Ctrl-C, or `forkd stop` in this folder\n"
+        )
+
+
+def _existing(path: Path) -> Path:
+    """`path`, or the nearest folder above it that is there."""
+    return next(each for each in (path, *path.parents) if each.exists())
+
+
+def _raise_file_limit() -> None:
+    """As many descriptors as we may have: a session is one, and workers hold up to 10,000."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,103 @@
+"""Which processes are there? One row per role; master knows nothing of a role but its row.
+
+A role that execs (the zygote) has no `main`: its way of starting is named by `starter`. Phases are
+started in rising order, each ready before the next, and stopped in rising order of `stop_phase`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Literal
+
+from forkd.config.schema import Config
+
+Need = Literal["listeners", "plugins", "anvil", "qmgr", "control", "poke_read", "poke_write", "lock"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """One kind of process.
+
+    main            `module:function`, called in the fork with RoleStart, returns the exit status
+    starter         fork: as said; zygote: exec'd by zygotes.py, one for each plugin
+    count           how many; for zygotes one for each plugin
+    user            which key of [server] names the user it runs as when root starts us
+    needs           what it is given beside its channel; everything else is closed
+    start_limit_s   until it must be ready; 0: sandbox.start_timeout
+    stop_limit_s    until it must have ended after being told; None: stop_timeout, or no limit for a drain
+    may_ask         may send AskStatus and AskStop
+    """
+
+    name: str
+    main: str = ""
+    starter: Literal["fork", "zygote"] = "fork"
+    count: Callable[[Config], int] = lambda _config: 1
+    user: Literal["user", "queue_user", "admin_user"] = "user"
+    needs: frozenset[Need] = frozenset()
+    start_phase: int
+    stop_phase: int
+    start_limit_s: float = 30.0
+    stop_limit_s: float | None = 10.0
+    heartbeat: bool = True
+    may_ask: bool = False
+
+
+def workers(config: Config) -> int:
+    """`server.workers`, or one per CPU that this process may use."""
+    return config.server.workers or len(os.sched_getaffinity(0))
+
+
+ZYGOTE = Role(
+    name="zygote",
+    starter="zygote",
+    start_phase=0,
+    stop_phase=1,
+    start_limit_s=0,
+    stop_limit_s=2.0,
+    heartbeat=False,
+)
+"""The supervisor makes one place of it for each plugin."""
+
+ROLES: tuple[Role, ...] = (
+    ZYGOTE,
+    Role(
+        name="anvil",
+        main="forkd.anvil.main:main",
+        user="admin_user",
+        needs=frozenset({"anvil"}),
+        start_phase=1,
+        stop_phase=3,
+        stop_limit_s=3.0,
+    ),
+    Role(
+        name="qmgr",
+        main="forkd.qmgr.main:main",
+        user="queue_user",
+        needs=frozenset({"qmgr", "poke_read"}),
+        start_phase=1,
+        stop_phase=2,
+        # It looks at every file of the spool before it is ready.
+        start_limit_s=600.0,
+    ),
+    Role(
+        name="admin",
+        main="forkd.admin.main:main",
+        user="admin_user",
+        needs=frozenset({"control", "lock"}),
+        start_phase=1,
+        stop_phase=4,
+        stop_limit_s=3.0,
+        may_ask=True,
+    ),
+    Role(
+        name="worker",
+        main="forkd.worker.main:main",
+        count=workers,
+        needs=frozenset({"listeners", "plugins", "poke_write"}),
+        start_phase=2,
+        stop_phase=0,
+        stop_limit_s=None,
+    ),
+)

@@ -1,0 +1,456 @@
+"""The loop: what happened, what is due, what is late? One thread; nothing in it waits but poll.
+
+It has a list of places (a role's row, a slot of the pool, a way to start a process there) and does the
+same to all: start what is due, hear what they say, kill what is late, reap what is dead. Stopping and
+starting go by the phases of the roles' table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import setproctitle
+
+from forkd import log
+from forkd.exits import Exit
+from forkd.master import pool, status
+from forkd.master.child import Child, Failed
+from forkd.master.errors import StartError
+from forkd.master.notify import Notifier
+from forkd.master.output import Output
+from forkd.master.pool import Slot, State
+from forkd.master.roles import Role
+from forkd.master.signals import Signals
+from forkd.rpc.channel import BadRecord
+from forkd.rpc.messages import AskStatus, AskStop, Blame, Done, Heartbeat, Ready
+
+FAILED_START_STOP_S = 3.0
+"""Nobody is served yet: what was started already may end quickly."""
+
+KILL_GRACE_S = 1.0
+"""Beyond the limit that a role was told, so that it can end by itself at that limit."""
+
+STATUS_EVERY_S = 5.0
+"""STATUS= for systemctl status."""
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Place:
+    """Where one process at a time is. `start` makes it, and raises OSError when it cannot."""
+
+    role: Role
+    slot: Slot
+    start: Callable[[], Child]
+    child: Child | None = None
+    said: Heartbeat | None = None
+    failed: Failed | None = None
+    output: Output | None = None
+
+
+class Supervisor:
+    """From run() to its return: everything in `places` is alive, or waited for, or being stopped.
+
+    on_ready  called once, when every place of every phase is ready
+    """
+
+    def __init__(
+        self,
+        places: Sequence[Place],
+        *,
+        signals: Signals,
+        notifier: Notifier,
+        service: status.Service,
+        stop_timeout_s: float,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._places = list(places)
+        self._by_pid: dict[int, Place] = {}
+        self._signals = signals
+        self._notifier = notifier
+        self._service = service
+        self._stop_timeout_s = stop_timeout_s
+        self._on_ready = on_ready
+        self._state: Literal["starting", "running", "stopping", "draining"] = "starting"
+        self._start_phases = sorted({place.role.start_phase for place in places})
+        self._stop_phases = sorted({place.role.stop_phase for place in places})
+        self._stop_limit_s: float | None = None
+        self._interrupts = 0
+        self._failure: StartError | None = None
+        self._watchdog_at = 0.0
+        self._status_at = 0.0
+        self._poll = select.poll()
+        self._callbacks: dict[int, Callable[[float], None]] = {}
+        self._watch(signals.descriptor, self._on_signals)
+
+    def run(self) -> None:
+        """Start everything, keep it alive, return when all of it has been stopped by signal or request.
+
+        Raises StartError when a place failed before all were ready; everything is stopped by then.
+        """
+        self._title()
+        if not self._places:
+            self._ready()
+        now = time.monotonic()
+        while True:
+            self._manage(now)
+            if self._stopping and not any(place.slot.state is not State.GONE for place in self._places):
+                break
+            events = self._poll.poll(self._timeout_ms(time.monotonic()))
+            # Judged is by a time at which everything said before it has been heard: after a SIGSTOP, or on
+            # a machine that slept, heartbeats wait in the sockets, and poll() may report its timeout alone.
+            now = time.monotonic()
+            for descriptor, _ in events or self._poll.poll(0):
+                # A callback of this round may have closed a later one's descriptor.
+                if callback := self._callbacks.get(descriptor):
+                    callback(time.monotonic())
+            log.flush()
+        if self._failure is not None:
+            raise self._failure
+
+    def abandon(self) -> None:
+        """Kill and reap all that is left: the way out when run() raised something unforeseen."""
+        for place in self._places:
+            if place.child is not None:
+                place.child.kill()
+        for place in self._places:
+            if place.child is not None:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(place.child.pid, 0)
+                place.child.close()
+
+    # --- what the clock says --------------------------------------------------------------------------
+
+    @property
+    def _stopping(self) -> bool:
+        return self._state in ("stopping", "draining")
+
+    def _manage(self, now: float) -> None:
+        for place in self._places:
+            if (why := place.slot.late(now)) and place.child is not None:
+                self._kill(place, why)
+        if self._stopping:
+            self._stop_by_phases(now)
+        elif self._state == "starting":
+            self._start_by_phases()
+        self._start_due(now)
+        self._tell_systemd(now)
+
+    def _timeout_ms(self, now: float) -> int | None:
+        moments = [pool.next_change([place.slot for place in self._places])]
+        if self._notifier.watchdog_s:
+            moments.append(self._watchdog_at)
+        if not log.flush():
+            moments.append(now + 0.5)
+        known = [moment for moment in moments if moment is not None]
+        if not known:
+            return None
+        # Rounded up: a poll that returns a little early would find nothing to do and spin.
+        return max(0, math.ceil((min(known) - now) * 1000))
+
+    def _start_due(self, now: float) -> None:
+        for slot in pool.due([place.slot for place in self._places if self._may_start(place)], now):
+            place = next(place for place in self._places if place.slot is slot)
+            self._start(place, now)
+
+    def _may_start(self, place: Place) -> bool:
+        if self._failure is not None:
+            return False
+        if self._state == "starting":
+            return bool(self._start_phases) and place.role.start_phase <= self._start_phases[0]
+        # While workers drain, who serves them is still replaced; who never ran is not begun with.
+        return not self._stopping or place.slot.starts > 0
+
+    def _start(self, place: Place, now: float) -> None:
+        slot = place.slot
+        try:
+            child = place.start()
+        except OSError as error:
+            delay_s = slot.not_started(now)
+            self._log(place, "not_started", reason=str(error), after_s=delay_s, level="error")
+            if self._state == "starting":
+                self._fail(StartError(Exit.SYSTEM, f"{_name(place)} could not be started: {error}"))
+            return
+        slot.start(child.pid, now)
+        place.child, place.said, place.failed = child, None, None
+        self._by_pid[child.pid] = place
+        if child.channel is not None:
+            self._watch(child.channel.fileno(), lambda at: self._hear(place, at))
+        if child.output >= 0:
+            place.output = Output(child.output, plugin=slot.name, pid=child.pid, now=now)
+            self._watch(child.output, lambda at: self._read_output(place, at))
+        self._log(place, "started", level="debug" if self._state == "starting" else "info")
+
+    def _start_by_phases(self) -> None:
+        while self._start_phases:
+            phase = self._start_phases[0]
+            if any(p.slot.state is not State.RUNNING for p in self._places if p.role.start_phase <= phase):
+                return
+            self._start_phases.pop(0)
+        if self._places:
+            self._ready()
+
+    def _ready(self) -> None:
+        self._state = "running"
+        self._title()
+        self._notifier.send("READY=1")
+        self._status_at = 0.0
+        self._on_ready()
+
+    def _tell_systemd(self, now: float) -> None:
+        if self._notifier.watchdog_s and now >= self._watchdog_at:
+            self._notifier.send("WATCHDOG=1")
+            self._watchdog_at = now + self._notifier.watchdog_s
+        if now >= self._status_at:
+            self._status_at = now + STATUS_EVERY_S
+            sessions = sum(place.said.sessions for place in self._places if place.said and place.slot.alive)
+            alive = sum(place.slot.alive for place in self._places)
+            total = len(self._places)
+            self._notifier.send(f"STATUS={self._state}: {sessions} sessions, {alive} of {total} processes")
+
+    # --- the way down ---------------------------------------------------------------------------------
+
+    def _stop(self, limit_s: float | None, why: str) -> None:
+        """Begin to stop; or, when that has begun, stop sooner."""
+        if self._stopping:
+            if limit_s is None or (self._stop_limit_s is not None and self._stop_limit_s <= limit_s):
+                return
+            # The phase under way began without a limit, or with a longer one: tell it again.
+            self._stop_limit_s = limit_s
+            self._state = "stopping"
+            self._tell_to_stop(time.monotonic())
+            log.service(act="stopping", detail=why)
+            return
+        self._stop_limit_s = limit_s
+        self._state = "draining" if limit_s is None else "stopping"
+        log.service(act=self._state, detail=why)
+        self._notifier.send("STOPPING=1", f"STATUS={self._state}")
+        self._title()
+        self._tell_to_stop(time.monotonic())
+
+    def _tell_to_stop(self, now: float) -> None:
+        for place in self._places:
+            if self._stop_phases and place.role.stop_phase == self._stop_phases[0]:
+                limit_s = self._stop_limit_s if place.role.stop_limit_s is None else place.role.stop_limit_s
+                if self._failure is not None:
+                    limit_s = FAILED_START_STOP_S
+                place.slot.stop(None if limit_s is None else now + limit_s + KILL_GRACE_S)
+                if place.child is not None:
+                    if place.child.channel is not None and place.role.starter == "zygote":
+                        self._unwatch(place.child.channel.fileno())
+                    place.child.stop(limit_s)
+
+    def _stop_by_phases(self, now: float) -> None:
+        while self._stop_phases:
+            phase = self._stop_phases[0]
+            if any(p.slot.state is not State.GONE for p in self._places if p.role.stop_phase == phase):
+                return
+            self._stop_phases.pop(0)
+            self._tell_to_stop(now)
+
+    def _stop_at_once(self, why: str) -> None:
+        """Kill everything: clients lose their sessions, nobody loses a message that was accepted."""
+        self._stop(0.0, why)
+        self._stop_phases.clear()
+        now = time.monotonic()
+        for place in self._places:
+            place.slot.stop(now)
+            if place.child is not None and not place.slot.killed:
+                place.slot.killed = True
+                place.child.kill()
+
+    def _fail(self, failure: StartError) -> None:
+        """Start-up is over: the first failure is the one that is told, the rest follows from it."""
+        if self._failure is None:
+            self._failure = failure
+            self._stop(FAILED_START_STOP_S, "start-up failed")
+
+    # --- what happened --------------------------------------------------------------------------------
+
+    def _on_signals(self, now: float) -> None:
+        for number in self._signals.take():
+            match number:
+                case signal.SIGCHLD:
+                    self._reap(now)
+                case signal.SIGTERM:
+                    self._stop(self._stop_timeout_s, "SIGTERM")
+                case signal.SIGQUIT:
+                    self._stop(None, "SIGQUIT")
+                case signal.SIGINT:
+                    self._interrupts += 1
+                    if self._interrupts == 1:
+                        self._stop(self._stop_timeout_s, "SIGINT; once more to stop at once")
+                    else:
+                        self._stop_at_once("second SIGINT")
+                case signal.SIGHUP:
+                    log.service(
+                        act="not_reloaded",
+                        level="warning",
+                        detail="reloading comes with a later version: restart for a new configuration",
+                    )
+
+    def _reap(self, now: float) -> None:
+        while True:
+            try:
+                pid, wait_status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            # Others are orphans of our descendants: sandboxes that outlived their zygote.
+            if (place := self._by_pid.pop(pid, None)) is not None:
+                self._died(place, wait_status, now)
+
+    def _died(self, place: Place, wait_status: int, now: float) -> None:
+        assert place.child is not None
+        self._hear(place, now)
+        if place.output is not None and place.output.read(now):
+            place.output.finish()
+        self._let_go(place)
+        slot, pid = place.slot, place.slot.pid
+        ended = describe(wait_status)
+        was = slot.state
+        delay_s = slot.exited(now)
+        if slot.state is State.GONE:
+            ok = ended == "exit 0" or slot.killed
+            self._log(place, "exited", pid=pid, status=ended, level="debug" if ok else "warning")
+            return
+        reason = place.failed.text if place.failed else "" if was is State.RUNNING else "before it was ready"
+        self._log(place, "exited", pid=pid, status=ended, reason=reason, after_s=delay_s, level="error")
+        if self._state == "starting":
+            self._fail(_start_failure(place, wait_status, ended))
+
+    def _let_go(self, place: Place) -> None:
+        child, place.child, place.output = place.child, None, None
+        if child is not None:
+            if child.channel is not None:
+                self._unwatch(child.channel.fileno())
+            self._unwatch(child.output)
+            child.close()
+
+    def _hear(self, place: Place, now: float) -> None:
+        child = place.child
+        if child is None or child.channel is None:
+            return
+        try:
+            messages, ended = child.hear(now)
+        except BadRecord as error:
+            # No record may hurt master: whoever sends one that is not in the protocol is done.
+            self._unwatch(child.channel.fileno())
+            place.failed = Failed(f"spoke out of protocol: {error}")
+            self._kill(place, place.failed.text)
+            return
+        for message in messages:
+            self._heard(place, child, message, now)
+        if ended and child.channel is not None:
+            self._unwatch(child.channel.fileno())
+            place.slot.hung_up(now)
+
+    def _heard(self, place: Place, child: Child, message: object, now: float) -> None:
+        match message:
+            case Heartbeat():
+                place.said = message
+                place.slot.beat(now)
+            case Ready():
+                place.slot.ready(now)
+                self._log(place, "ready", level="debug" if self._state == "starting" else "info")
+            case Failed():
+                place.failed = message
+                if place.slot.state is State.STARTING:
+                    self._kill(place, message.text)
+            case AskStatus() if place.role.may_ask:
+                slots = [(each.slot, each.said) for each in self._places]
+                child.tell(status.answer(message.n, self._state, self._service, slots))
+            case AskStop() if place.role.may_ask:
+                child.tell(Done(n=message.n))
+                drain = message.mode == "drain"
+                self._stop(None if drain else self._stop_timeout_s, f"asked by {message.who}")
+            case AskStatus() | AskStop():
+                place.failed = Failed("asked for what is admin's to ask")
+                self._kill(place, place.failed.text)
+            case Blame():
+                self._log(place, "blamed", reason=f"{message.plugin}: {message.reason}", level="warning")
+
+    def _read_output(self, place: Place, now: float) -> None:
+        if place.output is not None and not place.output.read(now):
+            self._unwatch(place.output.descriptor)
+
+    # --- small things ---------------------------------------------------------------------------------
+
+    def _kill(self, place: Place, why: str) -> None:
+        place.slot.killed = True
+        if place.child is not None:
+            place.child.kill()
+        if place.failed is None:
+            place.failed = Failed(why)
+        self._log(place, "killed", reason=why, level="error")
+
+    def _watch(self, descriptor: int, callback: Callable[[float], None]) -> None:
+        self._callbacks[descriptor] = callback
+        self._poll.register(descriptor, select.POLLIN)
+
+    def _unwatch(self, descriptor: int) -> None:
+        if self._callbacks.pop(descriptor, None) is not None:
+            self._poll.unregister(descriptor)
+
+    def _title(self) -> None:
+        setproctitle.setproctitle(f"forkd: master [{self._state}]")
+
+    def _log(
+        self,
+        place: Place,
+        act: str,
+        *,
+        pid: int = 0,
+        status: str = "",
+        reason: str = "",
+        after_s: float = 0.0,
+        level: str = "info",
+    ) -> None:
+        slot = place.slot
+        log.process(
+            act=act,
+            role=slot.role,
+            slot=slot.number,
+            name=slot.name,
+            pid=pid or slot.pid,
+            status=status,
+            reason=reason,
+            after_s=after_s,
+            level=level,
+        )
+
+
+def describe(wait_status: int) -> str:
+    """A wait status in words: `exit 1`, `SIGKILL`, `SIGSEGV (core dumped)`."""
+    if os.WIFEXITED(wait_status):
+        return f"exit {os.WEXITSTATUS(wait_status)}"
+    number = os.WTERMSIG(wait_status)
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    return f"{name} (core dumped)" if os.WCOREDUMP(wait_status) else name
+
+
+def _name(place: Place) -> str:
+    slot = place.slot
+    return f"plugin {slot.name!r}" if slot.name else f"{slot.role} {slot.number}"
+
+
+def _start_failure(place: Place, wait_status: int, ended: str) -> StartError:
+    failed = place.failed or Failed(f"it ended with {ended} before it was ready")
+    if place.role.starter == "zygote":
+        return StartError(Exit.PLUGIN, f"{_name(place)} did not start: {failed.text}", failed.detail)
+    exited = os.WIFEXITED(wait_status) and os.WEXITSTATUS(wait_status)
+    known = exited in {int(each) for each in Exit} and exited != Exit.OK
+    return StartError(
+        Exit(exited) if known else Exit.BUG, f"{_name(place)} did not start: {failed.text}", failed.detail
+    )

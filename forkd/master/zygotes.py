@@ -1,0 +1,83 @@
+"""How does a zygote look to the supervisor? Like any child: the words of sandbox/launch.py, translated."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from forkd.exits import Exit
+from forkd.master import signals
+from forkd.master.child import Child, Failed, Said
+from forkd.master.errors import StartError
+from forkd.master.runtime import Runtime
+from forkd.rpc.channel import BadRecord
+from forkd.rpc.messages import Ready
+from forkd.sandbox import launch
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class ZygoteChild(Child):
+    """A zygote; `channel` is its control socket: closing it is the order to end, nothing else is told."""
+
+    process: launch.ZygoteProcess | None = None
+    layers: Sequence[str] = ()
+
+    def hear(self, now: float) -> tuple[list[Said], bool]:  # noqa: ARG002
+        """As Child.hear(). Ready is believed only after a look from outside."""
+        said: list[Said] = []
+        while self.process is not None and self.channel is not None:
+            try:
+                message = launch.read_control(self.process)
+            except EOFError:
+                return said, True
+            except launch.LaunchError as error:
+                raise BadRecord(str(error)) from error
+            if message is None:
+                return said, False
+            if isinstance(message, launch.Failed):
+                last = message.error.strip().rpartition("\n")[2]
+                said.append(Failed(f"{message.phase} failed: {last}", message.error))
+            elif problems := launch.verify(self.pid, layers=self.layers):
+                said.append(Failed(f"its walls are not as they should be: {'; '.join(problems)}"))
+            else:
+                said.append(Ready())
+        return said, True
+
+    def stop(self, limit_s: float | None) -> None:  # noqa: ARG002
+        """It ends at once; its sandboxes end with their workers' leashes, and those are gone by now."""
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+
+
+class Zygote:
+    """One plugin's place: makes its process, again and again, on one listening socket."""
+
+    def __init__(self, spec: launch.ZygoteSpec, runtime: Runtime) -> None:
+        self.spec = spec
+        self.listener = runtime.listen_plugin(spec.name)
+
+    def start(self) -> Child:
+        """Exec a zygote. Raises OSError."""
+        with signals.held_back():
+            try:
+                process = launch.launch(self.spec, listener=self.listener)
+            except launch.LaunchError as error:
+                raise OSError(str(error)) from error
+        return ZygoteChild(process.pid, process.control, process.output, process, self.spec.layers)
+
+
+def own_ids(spec: launch.ZygoteSpec, uid: int) -> launch.ZygoteSpec:
+    """The specification with a uid (and a gid of the same number) of its own.
+
+    Raises StartError where that uid could not read the interpreter or the plugin.
+    """
+    with_ids = dataclasses.replace(spec, uid=uid, gid=uid)
+    if missing := launch.unreachable([Path(spec.python), *spec.paths()], uid=uid, gid=uid):
+        raise StartError(
+            Exit.UNCONFINED,
+            f"plugin {spec.name!r} cannot run as a user of its own (uid {uid}): it cannot read {missing[0]}; "
+            f"install forkd and the plugin where every user may read (/opt, /usr/local)",
+        )
+    return with_ids

@@ -1,0 +1,143 @@
+"""When a process is started, replaced, killed: no hot loop, no outage by one bad session (pool.py)."""
+
+from __future__ import annotations
+
+import pytest
+
+from forkd.master import pool
+from forkd.master.pool import Slot, State
+
+
+def slot(**options) -> Slot:
+    return Slot("worker", 0, **({"start_limit_s": 30.0, "beat_limit_s": 10.0} | options))
+
+
+def running(now: float = 0.0, **options) -> Slot:
+    it = slot(**options)
+    it.start(100, now)
+    it.ready(now)
+    return it
+
+
+def test_a_new_slot_is_due_at_once():
+    assert pool.due([it := slot()], 0.0) == [it]
+
+
+def test_a_process_that_never_becomes_ready_is_waited_for_longer_and_longer():
+    """Delays double up to DELAY_MAX_S: a role that cannot start does not burn the machine."""
+    it, now, delays = slot(), 0.0, []
+    for _ in range(12):
+        it.start(100, now)
+        delays.append(it.exited(now))
+        assert pool.due([it], now) == []
+        now += delays[-1]
+        assert pool.due([it], now) == [it]
+    assert delays[:4] == [0.1, 0.2, 0.4, 0.8]
+    assert delays[-1] == pool.DELAY_MAX_S
+
+
+def test_a_process_that_did_serve_is_never_missed_for_long():
+    """kill -9 of a worker every second: its place is empty for a second at most."""
+    it, now = slot(), 0.0
+    for _ in range(50):
+        it.start(100, now)
+        it.ready(now + 0.05)
+        now += 0.1
+        delay_s = it.exited(now)
+        assert 0 < delay_s <= pool.READY_DELAY_MAX_S
+        now += delay_s
+
+
+def test_who_lived_long_starts_with_a_clean_slate():
+    """Back-off is for deaths in a row."""
+    it = running()
+    it.deaths = 8
+    assert it.exited(pool.STEADY_S) == pool.FIRST_DELAY_S
+
+
+def test_a_missing_heartbeat_is_late_and_said_once():
+    """A stalled worker is killed after server.heartbeat; a kill under way is not repeated."""
+    it = running(beat_limit_s=10)
+    it.beat(5)
+    assert it.late(14.9) == ""
+    assert "no heartbeat" in it.late(15)
+    assert it.late(16) == ""
+
+
+def test_a_role_without_heartbeat_is_never_late():
+    """Zygotes send none."""
+    assert running(beat_limit_s=0).late(1e9) == ""
+
+
+def test_not_ready_in_time_is_late():
+    it = slot(start_limit_s=30)
+    it.start(100, 0)
+    assert it.late(29) == ""
+    assert "not ready" in it.late(30)
+
+
+def test_heartbeats_do_not_prolong_a_stop():
+    """After TERM the limit is the limit."""
+    it = running()
+    assert it.stop(kill_at=30)
+    it.beat(29)
+    assert "did not stop" in it.late(30)
+
+
+def test_a_drain_has_no_limit_but_a_stalled_loop_is_found():
+    """QUIT waits for transactions as long as the loop lives."""
+    it = running(beat_limit_s=10)
+    it.stop(kill_at=None)
+    for now in range(1, 500):
+        it.beat(now)
+        assert it.late(now) == ""
+    assert "no heartbeat" in it.late(510)
+
+
+def test_a_drain_can_be_cut_short():
+    """TERM after QUIT sets a limit; the second telling is not a first one."""
+    it = running()
+    assert it.stop(None)
+    assert not it.stop(40)
+    it.beat(39)
+    assert it.late(39.9) == ""
+    assert it.late(40)
+
+
+def test_who_was_stopped_is_not_replaced():
+    it = running()
+    it.stop(30)
+    it.exited(1)
+    assert it.state is State.GONE
+    assert pool.due([it], 1e9) == []
+
+
+def test_a_slot_in_back_off_is_gone_when_stopped():
+    it = running()
+    it.exited(0)
+    assert not it.stop(30)
+    assert it.state is State.GONE
+
+
+def test_a_role_that_closes_its_channel_and_stays_is_killed():
+    """It could never be heard of again."""
+    it = running(beat_limit_s=0)
+    it.hung_up(5)
+    assert it.late(5 + pool.HANG_UP_S) == "closed its channel"
+
+
+def test_the_clock_wakes_the_loop_for_the_next_thing_only():
+    """next_change is the earliest of what is due and what is late; kills under way are not waited for."""
+    waiting, busy = slot(), running(now=3, beat_limit_s=10)
+    waiting.due_at = 20
+    assert pool.next_change([waiting, busy]) == 13
+    busy.late(13)
+    assert pool.next_change([waiting, busy]) == 20
+    assert pool.next_change([running(beat_limit_s=0)]) is None
+
+
+def test_a_wrong_transition_is_our_bug():
+    """The states are asserted, after supervisor's process.py."""
+    it = running()
+    with pytest.raises(AssertionError):
+        it.start(101, 1)

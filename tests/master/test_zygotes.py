@@ -1,0 +1,76 @@
+"""Plugins' zygotes under a real master: start-up, death, output (sandbox.md, life of a sandbox)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+from forkd.exits import Exit
+from tests.support.trivial import Trivial
+from tests.support.waiting import wait_for
+
+GOOD = """
+from forkd.sdk import Plugin
+
+def plugin_init(settings):
+    return Plugin(mail=lambda *_: None)
+"""
+
+
+def plugin(tmp_path, name: str, text: str) -> None:
+    (tmp_path / "plugins").mkdir(exist_ok=True)
+    (tmp_path / "plugins" / f"{name}.py").write_text(text)
+
+
+def zygote(forkd: Trivial) -> int:
+    pids = [pid for pid, title in forkd.titles().items() if "zygote" in title]
+    return pids[0] if len(pids) == 1 else 0
+
+
+def test_a_plugin_that_fails_stops_the_start_with_its_traceback(tmp_path):
+    """Its author reads what went wrong, where; the status is PLUGIN, nothing is left."""
+    plugin(tmp_path, "bad", "def plugin_init(settings):\n    raise LookupError('no list')\n")
+    forkd = Trivial(tmp_path, "zygote,steady").start()
+    assert forkd.ended() == Exit.PLUGIN
+    assert "plugin 'bad' did not start: load failed: LookupError: no list" in forkd.log()
+    assert 'bad.py", line 2, in plugin_init\n' in forkd.log()
+    assert not forkd.seen("start")
+
+
+def test_a_plugin_that_hangs_stops_the_start(tmp_path):
+    """Not ready within sandbox.start_timeout."""
+    plugin(tmp_path, "hangs", "while True: pass\n")
+    forkd = Trivial(tmp_path, "zygote,good", environment={"START_TIMEOUT": "1"}).start()
+    assert forkd.ended() == Exit.PLUGIN
+    assert "plugin 'hangs' did not start: not ready within 1 s" in forkd.log()
+
+
+def test_a_killed_zygote_comes_back_on_the_same_socket(tmp_path):
+    """Workers that connect in between wait instead of being refused."""
+    plugin(tmp_path, "fine", GOOD)
+    with Trivial(tmp_path, "zygote,good") as forkd:
+        first = wait_for(lambda: zygote(forkd))
+        os.kill(first, signal.SIGKILL)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as worker:
+            worker.connect(str(forkd.run / "plugin" / "fine"))
+        forkd.wait_log("act=ready", "name=fine")
+        assert zygote(forkd) not in (0, first)
+        forkd.signal(signal.SIGTERM)
+        assert forkd.ended() == Exit.OK
+
+
+def test_a_killed_master_leaves_no_zygote(tmp_path):
+    """Parent-death signal, where nobody is left to close its control socket."""
+    plugin(tmp_path, "fine", GOOD)
+    with Trivial(tmp_path, "zygote,good,admin") as forkd:
+        forkd.signal(signal.SIGKILL)
+        forkd.ended()
+
+
+def test_what_a_plugin_prints_is_in_the_log_and_bounded(tmp_path):
+    """Whole lines, escaped, so much and no more; what was dropped is counted."""
+    plugin(tmp_path, "loud", GOOD + "print('hello\\x1b[2J')\nfor n in range(9000): print('x' * 99)\n")
+    with Trivial(tmp_path, "zygote,good") as forkd:
+        forkd.wait_log("event=plugin_output", "plugin=loud", r'"hello\x1b[2J"')
+        assert forkd.log().count("x" * 99) < 400
