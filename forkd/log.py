@@ -5,247 +5,28 @@ structlog. Ids join the lines: `session` and `id` (queue id). Arguments are keyw
 is empty ("", 0, None, ()) and has a default is left out. Text may be hostile: control characters are
 escaped and lines are cut, so one call is always exactly one line of at most MAX_LINE_BYTES.
 
-The sink writes to a file description of its own, so that no other process' stderr becomes
-non-blocking. What the reader does not take is kept up to LIMIT_BYTES, then dropped and counted: a
-stuck log never stalls mail. Loops call `flush()` on a timer (once a second is enough).
+What a line looks like is logline.py's, how it leaves logsink.py's: what the reader does not take is kept
+up to LIMIT_BYTES, then dropped and counted, so a stuck log never stalls mail. Loops call `flush()` on a timer (once a second is enough).
 """
 
 from __future__ import annotations
 
-import collections
 import io
 import os
-import re
-import select
-import socket
-import stat
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 import structlog
 
-MAX_LINE_BYTES = 4096
-"""PIPE_BUF: a write of so much to a pipe is whole or not at all, so lines of several processes never mix."""
+from forkd.logline import MAX_LINE_BYTES, Renderer, escape
+from forkd.logsink import LIMIT_BYTES, Sink
 
-LIMIT_BYTES = 1 << 20
-"""Kept per process for a reader that is slow; then lines are dropped and counted."""
+__all__ = ["LIMIT_BYTES", "MAX_LINE_BYTES", "Sink", "escape"]
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-
-
-class Sink:
-    """A bounded, non-blocking way to `fd`. Usable from several threads. Never raises for a bad reader.
-
-    fd      a pipe, file, terminal or socket; it is duplicated or opened anew, never changed.
-    limit   octets kept while the reader takes nothing.
-    """
-
-    def __init__(self, fd: int = 2, *, limit: int = LIMIT_BYTES) -> None:
-        self._limit = limit
-        self._waiting: collections.deque[bytes] = collections.deque()
-        self._waiting_bytes = 0
-        self.dropped = 0
-        self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
-        self._poll_first = False
-        self._fd = -1
-        self._open(fd)
-
-    def _open(self, fd: int) -> None:
-        mode = os.fstat(fd).st_mode
-        if stat.S_ISREG(mode):
-            # A file never makes a writer wait for a reader, and whoever else writes through this
-            # description (a shell's `2>file`) shares its offset: opened anew, one would overwrite the other.
-            self._fd = os.dup(fd)
-            return
-        if stat.S_ISSOCK(mode):
-            # A journal stream. A socket cannot be opened anew, but one send can be told not to wait.
-            self._socket = socket.socket(fileno=os.dup(fd))
-            self._fd = self._socket.fileno()
-            return
-        try:
-            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
-            self._fd = os.open(f"/proc/self/fd/{fd}", flags)
-        except OSError:
-            # No /proc, or a terminal of another user: then ask before each write. A pipe that polls
-            # writable takes PIPE_BUF octets without waiting.
-            self._fd = os.dup(fd)
-            self._poll_first = True
-
-    @property
-    def descriptor(self) -> int:
-        """Our own descriptor: whoever closes descriptors after a fork keeps this one."""
-        return self._fd
-
-    def write(self, line: bytes) -> None:
-        """Write `line` (ends in a newline) now, or keep it, or drop and count it."""
-        with self._lock:
-            if self._waiting or self.dropped:
-                self._drain()
-            if not self._waiting and not self.dropped:
-                line = line[self._put(line) :]
-                if not line:
-                    return
-            if self._waiting_bytes + len(line) > self._limit:
-                self.dropped += 1
-                return
-            self._waiting.append(line)
-            self._waiting_bytes += len(line)
-
-    def flush(self) -> bool:
-        """Write what waits, as far as it goes without blocking; true when nothing is left."""
-        with self._lock:
-            self._drain()
-            return not self._waiting and not self.dropped
-
-    def forget(self) -> None:
-        """Drop what waits: after a fork it is the parent's to write."""
-        self._lock = threading.Lock()
-        self._waiting.clear()
-        self._waiting_bytes = 0
-        self.dropped = 0
-
-    def close(self) -> None:
-        """Flush once and close."""
-        self.flush()
-        if self._socket is not None:
-            self._socket.close()
-        elif self._fd >= 0:
-            os.close(self._fd)
-        self._fd = -1
-
-    def _drain(self) -> None:
-        while self._waiting:
-            line = self._waiting[0]
-            written = self._put(line)
-            self._waiting_bytes -= written
-            if written < len(line):
-                self._waiting[0] = line[written:]
-                return
-            self._waiting.popleft()
-        if self.dropped:
-            note = _render_now("error", "log", {"dropped_lines": self.dropped})
-            if self._put(note) == len(note):
-                self.dropped = 0
-
-    def _put(self, line: bytes) -> int:
-        """Octets the kernel took, now. A reader that is gone takes everything: there is nobody to tell."""
-        try:
-            if self._socket is not None:
-                return self._socket.send(line, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-            if self._poll_first:
-                poll = select.poll()
-                poll.register(self._fd, select.POLLOUT)
-                if not poll.poll(0):
-                    return 0
-            return os.write(self._fd, line)
-        except BlockingIOError:
-            return 0
-        except OSError:
-            return len(line)
-
-
-# --- rendering ----------------------------------------------------------------------------------------
-
-_NEEDS_QUOTES = re.compile(r"[^!#-<>-\[\]-~]")
-"""Anything but visible ASCII without space, quote, equals sign and backslash."""
-
-_UNSAFE = re.compile(r'["\\\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]')
-"""C0, DEL, C1, line separators, bidirectional overrides (they make a log lie on a terminal), surrogates."""
-
-
-def _escape(match: re.Match[str]) -> str:
-    character = match.group()
-    if character in '"\\':
-        return "\\" + character
-    number = ord(character)
-    return {10: "\\n", 13: "\\r", 9: "\\t"}.get(number) or (
-        f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
-    )
-
-
-def escape(text: str) -> str:
-    """`text` with control characters made visible: one line, whatever it holds."""
-    return _UNSAFE.sub(_escape, text)
-
-
-def _logfmt_value(value: object) -> str:
-    if isinstance(value, str):
-        if value and not _NEEDS_QUOTES.search(value):
-            return value
-        return f'"{_UNSAFE.sub(_escape, value)}"'
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    if isinstance(value, list | tuple):
-        return _logfmt_value(",".join(str(item) for item in value))
-    return _logfmt_value(str(value)) if not isinstance(value, int) else str(value)
-
-
-def _logfmt(fields: Mapping[str, Any]) -> bytes:
-    line = " ".join([f"{key}={_logfmt_value(value)}" for key, value in fields.items()])
-    return line.encode("utf-8", "backslashreplace") + b"\n"
-
-
-_JSON_UNSAFE = re.compile(r"[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_json_encoder = msgspec.json.Encoder()
-
-
-def _json(fields: Mapping[str, Any]) -> bytes:
-    try:
-        line = _json_encoder.encode(fields)
-    except (UnicodeEncodeError, TypeError):
-        line = _json_encoder.encode({key: escape(str(value)) for key, value in fields.items()})
-    if not line.isascii():
-        # The encoder escapes C0 itself; what is left to escape is beyond ASCII.
-        line = _JSON_UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", line.decode()).encode()
-    return line + b"\n"
-
-
-_RENDERERS = {"logfmt": _logfmt, "json": _json}
-
-
-def _shortened(value: object, room: int) -> object:
-    if isinstance(value, str):
-        return value if len(value) <= room else value[:room] + "…"
-    if isinstance(value, list | tuple):
-        kept = [_shortened(item, room) for item in value[: max(1, room // 64)]]
-        return kept if len(kept) == len(value) else [*kept, f"… {len(value)} in all"]
-    return value
-
-
-class _Renderer:
-    """The processor at the end of structlog's chain: time, level and process in front, one bounded line."""
-
-    def __init__(self, form: str, process: str = "") -> None:
-        self._render = _RENDERERS[form]
-        self.process = process
-        self._second = 0
-        self._stamp = ""
-
-    def __call__(self, _logger: object, level: str, event: MutableMapping[str, Any]) -> bytes:
-        now = time.time()
-        second = int(now)
-        if second != self._second:
-            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-            self._second = second
-        fields = {"time": f"{self._stamp}{int((now - second) * 1000):03d}Z", "level": level}
-        if self.process:
-            fields["process"] = self.process
-        fields["event"] = event.pop("event")
-        fields.update(event)
-        line = self._render(fields)
-        room = 2048
-        while len(line) > MAX_LINE_BYTES and room:
-            room //= 2
-            line = self._render({key: _shortened(value, room) for key, value in fields.items()})
-        return line
 
 
 class _SinkLogger:
@@ -256,7 +37,7 @@ class _SinkLogger:
 
 
 _sink: Sink | None = None
-_renderer = _Renderer("logfmt")
+_renderer = Renderer("logfmt")
 _bound: Any = structlog.make_filtering_bound_logger
 """Any: structlog types the class by a protocol that hides its constructor."""
 
@@ -267,10 +48,10 @@ _log: Any = _bound(50)(structlog.ReturnLogger(), [], {})
 def setup(format: str = "logfmt", level: str = "info", fd: int = 2) -> None:
     """Open the log of this process and of those it forks. May be called again."""
     global _sink, _renderer, _log  # noqa: PLW0603 - one process has one log
-    old, _sink = _sink, Sink(fd)
+    old, _sink = _sink, Sink(fd, note=_dropped_note)
     if old is not None:
         old.close()
-    _renderer = _Renderer(format, _renderer.process)
+    _renderer = Renderer(format, _renderer.process)
     _log = _bound(LEVELS[level])(_SinkLogger(_sink), [_renderer], {})
 
 
@@ -304,8 +85,8 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _render_now(level: str, event: str, fields: dict[str, Any]) -> bytes:
-    return _renderer(None, level, {"event": event, **fields})
+def _dropped_note(dropped: int) -> bytes:
+    return _renderer(None, "error", {"event": "log", "dropped_lines": dropped})
 
 
 def _given(**fields: object) -> dict[str, object]:

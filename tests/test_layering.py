@@ -15,7 +15,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "forkd.rpc": ("forkd.rpc",),
     "forkd.fs": (),
     "forkd.exits": (),
-    "forkd.log": (),
+    "forkd.log": ("forkd.logline", "forkd.logsink"),
+    "forkd.logline": (),
+    "forkd.logsink": (),
     "forkd.sdk": ("forkd.sdk",),
     "forkd.message": ("forkd.message", "forkd.smtp.address", "forkd.smtp.reply", "forkd.sdk.headers"),
     "forkd.hooks": (

@@ -1,0 +1,112 @@
+"""What does a line of the log look like? logfmt or JSON, one line whatever the fields hold.
+
+Text may be hostile: control characters are escaped and lines are cut to MAX_LINE_BYTES.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+import msgspec
+
+MAX_LINE_BYTES = 4096
+"""PIPE_BUF: a write of so much to a pipe is whole or not at all, so lines of several processes never mix."""
+
+
+_NEEDS_QUOTES = re.compile(r"[^!#-<>-\[\]-~]")
+"""Anything but visible ASCII without space, quote, equals sign and backslash."""
+
+_UNSAFE = re.compile(r'["\\\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]')
+"""C0, DEL, C1, line separators, bidirectional overrides (they make a log lie on a terminal), surrogates."""
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match.group()
+    if character in '"\\':
+        return "\\" + character
+    number = ord(character)
+    return {10: "\\n", 13: "\\r", 9: "\\t"}.get(number) or (
+        f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
+    )
+
+
+def escape(text: str) -> str:
+    """`text` with control characters made visible: one line, whatever it holds."""
+    return _UNSAFE.sub(_escape, text)
+
+
+def _logfmt_value(value: object) -> str:
+    if isinstance(value, str):
+        if value and not _NEEDS_QUOTES.search(value):
+            return value
+        return f'"{_UNSAFE.sub(_escape, value)}"'
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, list | tuple):
+        return _logfmt_value(",".join(str(item) for item in value))
+    return _logfmt_value(str(value)) if not isinstance(value, int) else str(value)
+
+
+def _logfmt(fields: Mapping[str, Any]) -> bytes:
+    line = " ".join([f"{key}={_logfmt_value(value)}" for key, value in fields.items()])
+    return line.encode("utf-8", "backslashreplace") + b"\n"
+
+
+_JSON_UNSAFE = re.compile(r"[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_json_encoder = msgspec.json.Encoder()
+
+
+def _json(fields: Mapping[str, Any]) -> bytes:
+    try:
+        line = _json_encoder.encode(fields)
+    except (UnicodeEncodeError, TypeError):
+        line = _json_encoder.encode({key: escape(str(value)) for key, value in fields.items()})
+    if not line.isascii():
+        # The encoder escapes C0 itself; what is left to escape is beyond ASCII.
+        line = _JSON_UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", line.decode()).encode()
+    return line + b"\n"
+
+
+_RENDERERS = {"logfmt": _logfmt, "json": _json}
+
+
+def _shortened(value: object, room: int) -> object:
+    if isinstance(value, str):
+        return value if len(value) <= room else value[:room] + "…"
+    if isinstance(value, list | tuple):
+        kept = [_shortened(item, room) for item in value[: max(1, room // 64)]]
+        return kept if len(kept) == len(value) else [*kept, f"… {len(value)} in all"]
+    return value
+
+
+class Renderer:
+    """The processor at the end of structlog's chain: time, level and process in front, one bounded line."""
+
+    def __init__(self, form: str, process: str = "") -> None:
+        self._render = _RENDERERS[form]
+        self.process = process
+        self._second = 0
+        self._stamp = ""
+
+    def __call__(self, _logger: object, level: str, event: MutableMapping[str, Any]) -> bytes:
+        now = time.time()
+        second = int(now)
+        if second != self._second:
+            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+            self._second = second
+        fields = {"time": f"{self._stamp}{int((now - second) * 1000):03d}Z", "level": level}
+        if self.process:
+            fields["process"] = self.process
+        fields["event"] = event.pop("event")
+        fields.update(event)
+        line = self._render(fields)
+        room = 2048
+        while len(line) > MAX_LINE_BYTES and room:
+            room //= 2
+            line = self._render({key: _shortened(value, room) for key, value in fields.items()})
+        return line

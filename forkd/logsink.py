@@ -1,0 +1,138 @@
+"""How does a line get out without ever blocking? Kept while the reader is slow, then dropped and counted.
+
+The sink writes to a file description of its own, so that no other process' stderr becomes
+non-blocking.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import select
+import socket
+import stat
+import threading
+from collections.abc import Callable
+
+LIMIT_BYTES = 1 << 20
+"""Kept per process for a reader that is slow; then lines are dropped and counted."""
+
+
+def _plain_note(dropped: int) -> bytes:
+    return b"level=error event=log dropped_lines=%d\n" % dropped
+
+
+class Sink:
+    """A bounded, non-blocking way to `fd`. Usable from several threads. Never raises for a bad reader.
+
+    fd      a pipe, file, terminal or socket; it is duplicated or opened anew, never changed.
+    limit   octets kept while the reader takes nothing.
+    note    makes the line that says how many were dropped.
+    """
+
+    def __init__(
+        self, fd: int = 2, *, limit: int = LIMIT_BYTES, note: Callable[[int], bytes] = _plain_note
+    ) -> None:
+        self._note = note
+        self._limit = limit
+        self._waiting: collections.deque[bytes] = collections.deque()
+        self._waiting_bytes = 0
+        self.dropped = 0
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._poll_first = False
+        self._fd = -1
+        self._open(fd)
+
+    def _open(self, fd: int) -> None:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISREG(mode):
+            # A file never makes a writer wait for a reader, and whoever else writes through this
+            # description (a shell's `2>file`) shares its offset: opened anew, one would overwrite the other.
+            self._fd = os.dup(fd)
+            return
+        if stat.S_ISSOCK(mode):
+            # A journal stream. A socket cannot be opened anew, but one send can be told not to wait.
+            self._socket = socket.socket(fileno=os.dup(fd))
+            self._fd = self._socket.fileno()
+            return
+        try:
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
+            self._fd = os.open(f"/proc/self/fd/{fd}", flags)
+        except OSError:
+            # No /proc, or a terminal of another user: then ask before each write. A pipe that polls
+            # writable takes PIPE_BUF octets without waiting.
+            self._fd = os.dup(fd)
+            self._poll_first = True
+
+    @property
+    def descriptor(self) -> int:
+        """Our own descriptor: whoever closes descriptors after a fork keeps this one."""
+        return self._fd
+
+    def write(self, line: bytes) -> None:
+        """Write `line` (ends in a newline) now, or keep it, or drop and count it."""
+        with self._lock:
+            if self._waiting or self.dropped:
+                self._drain()
+            if not self._waiting and not self.dropped:
+                line = line[self._put(line) :]
+                if not line:
+                    return
+            if self._waiting_bytes + len(line) > self._limit:
+                self.dropped += 1
+                return
+            self._waiting.append(line)
+            self._waiting_bytes += len(line)
+
+    def flush(self) -> bool:
+        """Write what waits, as far as it goes without blocking; true when nothing is left."""
+        with self._lock:
+            self._drain()
+            return not self._waiting and not self.dropped
+
+    def forget(self) -> None:
+        """Drop what waits: after a fork it is the parent's to write."""
+        self._lock = threading.Lock()
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self.dropped = 0
+
+    def close(self) -> None:
+        """Flush once and close."""
+        self.flush()
+        if self._socket is not None:
+            self._socket.close()
+        elif self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+    def _drain(self) -> None:
+        while self._waiting:
+            line = self._waiting[0]
+            written = self._put(line)
+            self._waiting_bytes -= written
+            if written < len(line):
+                self._waiting[0] = line[written:]
+                return
+            self._waiting.popleft()
+        if self.dropped:
+            note = self._note(self.dropped)
+            if self._put(note) == len(note):
+                self.dropped = 0
+
+    def _put(self, line: bytes) -> int:
+        """Octets the kernel took, now. A reader that is gone takes everything: there is nobody to tell."""
+        try:
+            if self._socket is not None:
+                return self._socket.send(line, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            if self._poll_first:
+                poll = select.poll()
+                poll.register(self._fd, select.POLLOUT)
+                if not poll.poll(0):
+                    return 0
+            return os.write(self._fd, line)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return len(line)
