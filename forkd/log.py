@@ -1,12 +1,12 @@
-"""Which events does a mail's life have in the log, and how do they get out without ever blocking?
+"""Which events does a mail's life have in the log?
 
 One function per event, so that formats cannot drift; each writes one line, JSON or logfmt, through
 structlog. Ids join the lines: `session` and `id` (queue id). Arguments are keyword-only; a field that
-is empty ("", 0, None, ()) and has a default is left out. Text may be hostile: control characters are
-escaped and lines are cut, so one call is always exactly one line of at most MAX_LINE_BYTES.
+is empty ("", 0, None, ()) and has a default is left out.
 
-What a line looks like is logline.py's, how it leaves logsink.py's: what the reader does not take is kept
-up to LIMIT_BYTES, then dropped and counted, so a stuck log never stalls mail. Loops call `flush()` on a timer (once a second is enough).
+What a line looks like is logline.py's; how it leaves is logsink.py's: what the reader does not take is
+kept up to LIMIT_BYTES, then dropped and counted, so a stuck log never stalls mail. Loops call `flush()`
+on a timer (once a second is enough).
 """
 
 from __future__ import annotations
