@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _CACHED_ADDRESSES = 4096
 
 
+@functools.lru_cache(_CACHED_ADDRESSES)
 def peer_address(text: str) -> Address:
     """The address of an accepted peer, IPv4-mapped ones unmapped (RFC 4291 2.5.5.2)."""
     address = ipaddress.ip_address(text.partition("%")[0])

@@ -29,7 +29,7 @@ from forkd.fs import Fs
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """One recorded call: `create`, `write`, `empty`, `sync`, `sync_dir`, `name`, `unname`, `mkdir` or `note`."""
+    """One recorded call: create, write, empty, sync, sync_dir, name, unname, mkdir or note."""
 
     kind: str
     path: str = ""
@@ -151,7 +151,7 @@ def _replay(log: Sequence[Call], cut: int) -> tuple[Disk, _Open]:
     pending = _Open({}, {})
     for call in log[:cut]:
         if call.kind in ("create", "name", "unname", "mkdir"):
-            pending.names.setdefault(os.path.dirname(call.path) or ".", []).append(call)
+            pending.names.setdefault(str(Path(call.path).parent), []).append(call)
         elif call.kind in ("write", "empty"):
             pending.bytes.setdefault(call.inode, []).append(call)
         elif call.kind == "sync":

@@ -77,7 +77,7 @@ class RunningQmgr:
 
     def poke(self, spool: Spool, queue_id: QueueId) -> None:
         """As a worker does."""
-        os.write(self.poke_fd, f"{os.path.basename(spool.new)}/{queue_id}\n".encode())
+        os.write(self.poke_fd, f"{Path(spool.new).name}/{queue_id}\n".encode())
 
     def ask(self, act: str, *ids: str, **fields: Any) -> QueueAnswer:
         """As admin does."""
