@@ -115,7 +115,7 @@ def _be_child(main: Main, start: RoleStart, identity: Identity | None) -> None:
         log.identify(name)
         if identity is not None:
             # Workers' files are for qmgr's group (queue/spool.py); nobody else's business.
-            os.umask(0o027)
+            os.umask(0o007)
             privileges.drop(identity)
         privileges.confine()
         signals.release()

@@ -1,0 +1,9 @@
+"""LIBRARY, sans-I/O: header text of messages on their way through: what we add, count and change.
+
+    header.py   looking at a header: its fields, exact bytes
+    trace.py    the Received field we add, and how many there are
+    edits.py    the octets a recipient gets: trace, plugins' edits, message, in the line end asked for
+
+The message itself stays as it came (it lies immutable in the spool); everything here puts fields on top
+while it streams by. Reports to senders (RFC 3464) come with bounces.
+"""

@@ -1,0 +1,17 @@
+"""PROCESS: brings queued mail to its transports until every recipient is done with.
+
+    main.py       the loop: pokes, the walk for lost pokes, admin's requests, master, the clock
+    manager.py    what is done with a message that is due: load, route, hand to a lane, take back
+    schedule.py   pure: which message is due when
+    routing.py    which transport a recipient goes to
+    lanes.py      the threads of one transport, which take what waits in batches
+    record.py     outcomes become durable: a line in `.state`, or the removal of the message
+    requests.py   list, show, remove, flush
+
+One loop thread owns the schedule and never waits for a transport. A lane's threads deliver and record
+(the syncs are theirs) and hand the finished passes back; they touch nothing of the loop's but a queue.
+
+A message's way: known (poke, start-up, walk) -> due -> running (one pass: each transport once) ->
+gone (all delivered), or waiting again (some deferred), or failed (none left that could still succeed:
+stays in the queue, seen in `forkd queue list`, until an admin flushes it by id or removes it).
+"""

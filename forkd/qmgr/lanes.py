@@ -1,0 +1,137 @@
+"""Who carries a transport's deliveries out? A few threads, each taking what waits in one batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import threading
+from collections.abc import Callable, Sequence
+
+from forkd import log
+from forkd.deliver.transport import Delivery, Result, Transport
+from forkd.qmgr.schedule import Entry
+from forkd.queue.format import Damaged
+from forkd.queue.state import State
+from forkd.queue.stored import StoredMessage
+
+
+class Pass:
+    """One attempt at one message, over all of its transports."""
+
+    __slots__ = ("damage", "entry", "finished", "message", "open", "results", "started_at", "state", "wanted")
+
+    def __init__(self, entry: Entry, message: StoredMessage, state: State, started_at: float) -> None:
+        self.entry = entry
+        self.message = message
+        self.state = state
+        self.started_at = started_at
+        """Unix time, seconds."""
+        self.open = 0
+        """Jobs that have not answered."""
+        self.wanted = 0
+        """Recipients to be tried in this pass."""
+        self.results: list[tuple[str, Result]] = []
+        """With the name of the transport."""
+        self.damage = ""
+        """The message could not be read: why."""
+        self.finished: Finished | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finished:
+    """What recording a pass made of its message: said by record.py, obeyed by the schedule."""
+
+    gone: bool = False
+    due: float = 0.0
+    """Unix time of the next try; 0: none."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Job:
+    """What one transport has to do in a pass."""
+
+    attempt: Pass
+    delivery: Delivery
+
+
+class Lane:
+    """The threads of one transport. They start with the work, at most `threads` of them.
+
+    settle   called in a lane's thread with the passes whose last job has answered, after each batch
+    """
+
+    def __init__(self, transport: Transport, threads: int, settle: Callable[[list[Pass]], None]) -> None:
+        self.transport = transport
+        self._limit = max(1, min(threads, transport.parallel))
+        self._settle = settle
+        self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._dropping = False
+        self._lock = _counting
+
+    def put(self, jobs: Sequence[Job]) -> None:
+        """Hand over work; never blocks."""
+        for job in jobs:
+            self._waiting.put(job)
+        # One thread takes all that gathered while it worked; another helps when that is more than a batch.
+        busy = self._waiting.qsize() > self.transport.batch
+        if not self._threads or (busy and len(self._threads) < self._limit):
+            thread = threading.Thread(target=self._run, name=f"lane {self.transport.name}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def drop_waiting(self) -> None:
+        """Answer what has not begun with nothing, and end: these messages stay as they are on disk."""
+        self._dropping = True
+        for _ in self._threads:
+            self._waiting.put(None)
+
+    def _run(self) -> None:
+        waiting, most = self._waiting, self.transport.batch
+        while True:
+            job = waiting.get()
+            batch: list[Job] = []
+            while job is not None:
+                batch.append(job)
+                if len(batch) >= most:
+                    break
+                try:
+                    job = waiting.get_nowait()
+                except queue.Empty:
+                    break
+            if batch:
+                self._settle(self._deliver(batch))
+            if job is None:
+                return
+
+    def _deliver(self, batch: list[Job]) -> list[Pass]:
+        """Deliver, note the results; return the passes that are complete by it."""
+        name = self.transport.name
+        answers: Sequence[list[Result] | Damaged]
+        if self._dropping:
+            answers = [[] for _ in batch]
+        else:
+            try:
+                answers = self.transport.deliver([job.delivery for job in batch])
+            except Exception as error:  # the delivery boundary: our bug must not stop the queue
+                log.bug(where=f"transport {name}", error=error)
+                answers = [
+                    [Result(target, "deferred", "4.3.0", "internal error") for target in job.delivery.targets]
+                    for job in batch
+                ]
+        complete: list[Pass] = []
+        with self._lock:
+            for job, answer in zip(batch, answers, strict=True):
+                attempt = job.attempt
+                if isinstance(answer, Damaged):
+                    attempt.damage = str(answer)
+                else:
+                    attempt.results.extend([(name, result) for result in answer])
+                attempt.open -= 1
+                if not attempt.open:
+                    complete.append(attempt)
+        return complete
+
+
+_counting = threading.Lock()
+"""Passes with jobs in several lanes are completed by whichever answers last."""

@@ -1,0 +1,109 @@
+"""Which transport does a recipient go to? By the configuration's table, the one that RCPT asked too."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+from forkd.config import schema
+from forkd.config.recipients import Accepted, Recipients
+from forkd.deliver.discard import Discard
+from forkd.deliver.maildir import Maildir
+from forkd.deliver.transport import Delivery, Result, Target, Transport
+from forkd.fs import REAL, Fs
+from forkd.queue.envelope import Envelope
+from forkd.queue.format import Damaged
+
+
+class Nowhere:
+    """The transport of recipients that the configuration has no way for (any more)."""
+
+    name = "-"
+    parallel = 1
+    batch = 32
+
+    def deliver(self, deliveries: Sequence[Delivery]) -> list[list[Result] | Damaged]:
+        """Deferred: they were accepted, so an admin has changed the table, and may change it back."""
+        return [
+            [
+                Result(target, "deferred", "4.3.5", "no transport for this recipient in the configuration")
+                for target in delivery.targets
+            ]
+            for delivery in deliveries
+        ]
+
+
+class Routing:
+    """Transports by name, and the table that chooses among them."""
+
+    def __init__(self, config: schema.Config, *, fs: Fs = REAL) -> None:
+        self._table = Recipients.from_config(config)
+        self._first_domain = next(iter(self._table.domains), "")
+        self.nowhere: Transport = Nowhere()
+        self.transports = {name: transport(name, config, fs=fs) for name in _names(config)}
+        # Bounded: recipients come from outside. The table never changes while we live.
+        self._look_up = functools.lru_cache(maxsize=10_000)(self._choose)
+
+    def route(self, envelope: Envelope, indexes: Sequence[int]) -> list[tuple[Transport, tuple[Target, ...]]]:
+        """Those recipients of the envelope, by transport."""
+        recipients = envelope.recipients
+        if len(indexes) == 1:
+            address = recipients[indexes[0]].address
+            way, mailbox, domain, detail = self._look_up(address)
+            return [(way, (Target(indexes[0], address, mailbox, domain, detail),))]
+        by_transport: dict[str, tuple[Transport, list[Target]]] = {}
+        for index in indexes:
+            address = recipients[index].address
+            way, mailbox, domain, detail = self._look_up(address)
+            by_transport.setdefault(way.name, (way, []))[1].append(
+                Target(index, address, mailbox, domain, detail)
+            )
+        return [(way, tuple(targets)) for way, targets in by_transport.values()]
+
+    def _choose(self, address: str) -> tuple[Transport, str, str, str]:
+        local, domain = split_address(address)
+        found = self._table.resolve(local, domain, may_relay=True)
+        if isinstance(found, Accepted):
+            way = self.transports.get(found.transport, self.nowhere)
+            return way, found.mailbox, domain or self._first_domain, found.detail
+        return self.nowhere, local, domain, ""
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """Local part without quotes, and domain: the inverse of Mailbox.__str__."""
+    if not address.startswith('"'):
+        local, at, domain = address.rpartition("@")
+        return (local, domain) if at else (address, "")
+    end = address.rfind('"')
+    quoted, domain = address[1:end], address[end + 1 :].removeprefix("@")
+    letters: list[str] = []
+    escaped = False
+    for character in quoted:
+        if character == "\\" and not escaped:
+            escaped = True
+        else:
+            letters.append(character)
+            escaped = False
+    return "".join(letters), domain
+
+
+def transport(name: str, config: schema.Config, *, fs: Fs = REAL) -> Transport:
+    """The transport that [transport.NAME] describes."""
+    table = config.transport.get(name) or schema.Maildir()
+    match table:
+        case schema.Maildir():
+            return Maildir(
+                name,
+                path=table.path,
+                root=str(config.server.data_dir),
+                host=config.server.hostname or "localhost",
+                durable=config.queue.durability == "fsync",
+                fs=fs,
+            )
+        case schema.Discard():
+            return Discard(name)
+
+
+def _names(config: schema.Config) -> set[str]:
+    # `local` exists without being configured (schema.Config.transport).
+    return {"local", *config.transport}

@@ -1,0 +1,258 @@
+"""How does a message come in? Into memory while it is small, then into a file in tmp/."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from forkd.fs import FULL, REAL, Fs, make_dirs, sync_name
+from forkd.queue.ids import SLOT, Ids, Process, QueueId
+from forkd.queue.recycle import FREE, Pool
+
+BUFFER_BYTES = 64 * 1024
+"""Nine of ten mails are smaller: these cost the event loop no file call at all, and nothing when refused."""
+
+TMP = "tmp"
+
+COPY_BYTES = 256 * 1024
+"""Pieces in which a file is read back."""
+
+
+class SpoolError(Exception):
+    """The spool could not take the message: temporary -> 451 4.3.0."""
+
+
+class SpoolFull(SpoolError):  # noqa: N818 - named as the reply is
+    """No space, no quota, or read-only -> 452 4.3.1."""
+
+
+def spool_error(error: OSError) -> SpoolError:
+    """Which of the two an OSError is; the text is for the log."""
+    kind = SpoolFull if error.errno in FULL else SpoolError
+    return kind(f"{os.strerror(error.errno) if error.errno else error}")
+
+
+class Spool:
+    """The receiving side of a spool, for one slot. Files begin here and are committed by commit.py.
+
+    root     as prepare() made it
+    slot     whose folders we write in, e.g. `w0`; no two living processes share one
+    durable  false: queue.durability = "none", no call waits for the disk and a power cut loses mail
+    """
+
+    __slots__ = ("_ids", "_mark", "_mark_pid", "_new_fd", "durable", "fs", "new", "pool", "root", "tmp")
+
+    def __init__(self, root: Path, slot: str, *, durable: bool = True, fs: Fs = REAL) -> None:
+        self.root = str(root)
+        self.tmp = f"{root}/{TMP}/{slot}"
+        self.new = f"{root}/new/{slot}"
+        self.durable = durable
+        self.fs = fs
+        self._ids = Ids(slot)
+        self.pool = Pool(self.root, slot, fs)
+        self._new_fd = -1
+        self._mark = ""
+        self._mark_pid = 0
+
+    @staticmethod
+    def prepare(
+        root: Path,
+        slots: Sequence[str],
+        *,
+        fs: Fs = REAL,
+        worker_uid: int = -1,
+        queue_uid: int = -1,
+        queue_gid: int = -1,
+    ) -> None:
+        """Make the folders of a spool, durably; what is there already stays. Master calls it as root or user.
+
+        With ids given (master is root): the slots' folders belong to the worker and, setgid, to qmgr's
+        group, so that files made there are readable and removable by qmgr. The processes then need
+        umask 007 (with 027 all works, but files do not come round: recycle.py). Without: all is the
+        caller's own, mode 0700. Raises OSError.
+        """
+        split = queue_gid >= 0
+        base = str(root.absolute())
+        make_dirs(fs, base, 0o700)
+        inside = 0o2770 if split else 0o700
+        wanted = [
+            ("", 0o751 if split else 0o700, queue_uid),
+            (TMP, 0o751 if split else 0o700, queue_uid),
+            ("new", 0o751 if split else 0o700, queue_uid),
+            (FREE, 0o751 if split else 0o700, queue_uid),
+            ("bad", 0o700, queue_uid),
+        ]
+        wanted += [(f"{where}/{slot}", inside, worker_uid) for slot in slots for where in (TMP, "new", FREE)]
+        for name, mode, uid in wanted:
+            path = f"{base}/{name}".rstrip("/")
+            with contextlib.suppress(FileExistsError):
+                fs.mkdir(path, mode)
+            sync_name(fs, path)
+            if split:
+                os.chown(path, uid, queue_gid)
+            os.chmod(path, mode)  # noqa: PTH101 - past the umask, and after chown, which clears setgid
+
+    @staticmethod
+    def slots(root: Path | str, *, fs: Fs = REAL) -> list[str]:
+        """All slots that have a folder in new/, of workers that are and that were."""
+        return sorted(name for name in fs.names(f"{root}/new") if SLOT.fullmatch(name))
+
+    def begin(self) -> SpoolFile:
+        """A file for one message; its id is chosen now and is the one that 250 will name."""
+        return SpoolFile(self, self._ids.new())
+
+    def temporary(self, queue_id: QueueId) -> str:
+        """The name in tmp/, with this process' mark."""
+        if self._mark_pid != os.getpid():
+            self._mark_pid = os.getpid()
+            self._mark = Process.mark()
+        return f"{self.tmp}/{queue_id}.{self._mark}"
+
+    def new_fd(self) -> int:
+        """A descriptor of new/SLOT for its sync, opened once. Raises OSError."""
+        if self._new_fd < 0:
+            self._new_fd = self.fs.open_dir(self.new)
+        return self._new_fd
+
+    def free_bytes(self) -> int:
+        """Octets free for us in the spool's file system; one statvfs, about 2 µs. Raises SpoolError."""
+        try:
+            return self.fs.free_bytes(self.new)
+        except OSError as error:
+            raise spool_error(error) from error
+
+    def close(self) -> None:
+        """Release the descriptor; files begun and not committed are their owners' to abort."""
+        if self._new_fd >= 0:
+            self.fs.close(self._new_fd)
+            self._new_fd = -1
+
+
+class SpoolFile:
+    """One message on its way in. Ends by abort(), or by a commit: then it is nobody's to touch.
+
+    Belongs to one thread at a time: the session's until Committer.submit(), then the committer's.
+    """
+
+    __slots__ = ("_ended", "_fd", "_parts", "_path", "_waiting", "crc", "id", "size", "spool")
+
+    def __init__(self, spool: Spool, queue_id: QueueId) -> None:
+        self.spool = spool
+        self.id = queue_id
+        self.size = 0
+        """Octets of the message so far."""
+        self.crc = 0
+        self._parts: list[bytes] = []
+        self._waiting = 0
+        self._fd = -1
+        self._path = ""
+        self._ended = False
+
+    def write(self, chunk: bytes) -> None:
+        """Take the next octets of the message, unstuffed, with CRLF.
+
+        Kept in memory up to BUFFER_BYTES, then written out (into the page cache: no wait for the disk
+        but what the kernel imposes on whoever writes faster than it can).
+        Raises SpoolFull -> 452 4.3.1, SpoolError -> 451 4.3.0; the file is then aborted.
+        """
+        if self._ended:
+            raise SpoolError("written to after its end")
+        self._parts.append(chunk)
+        size = len(chunk)
+        self.size += size
+        self._waiting += size
+        if self._waiting > BUFFER_BYTES:
+            try:
+                self.spill()
+            except OSError as error:
+                self.abort()
+                raise spool_error(error) from error
+
+    def spill(self, tail: Sequence[bytes] = ()) -> int:
+        """Write what waits, and `tail` behind it; return the descriptor. Raises OSError.
+
+        For the commit, which owns the file by then, and for write().
+        """
+        parts = self._parts
+        if len(parts) > 1:
+            parts = [b"".join(parts)]
+        if parts:
+            self.crc = zlib.crc32(parts[0], self.crc)
+        fs = self.spool.fs
+        if self._fd < 0:
+            path = self.spool.temporary(self.id)
+            # Large messages, the ones without a tail here, get a new file: theirs are not kept either.
+            fd = self.spool.pool.take(path) if tail else -1
+            self._fd = fs.create(path) if fd < 0 else fd
+            self._path = path
+        if parts or tail:
+            fs.write(self._fd, [*parts, *tail])
+        self._parts = []
+        self._waiting = 0
+        return self._fd
+
+    def checksum(self) -> int:
+        """CRC-32 of the whole message, also of what still waits in memory."""
+        if len(self._parts) > 1:
+            self._parts = [b"".join(self._parts)]
+        return zlib.crc32(self._parts[0], self.crc) if self._parts else self.crc
+
+    def read_for_copy(self) -> Iterator[bytes]:
+        """The message's octets so far, in pieces; for the sealed copy and the scan of the header.
+
+        Reads from the page cache. Raises SpoolError.
+        """
+        offset, end = 0, self.size - self._waiting
+        while offset < end:
+            try:
+                piece = self.spool.fs.read(self._fd, min(COPY_BYTES, end - offset), offset)
+            except OSError as error:
+                raise spool_error(error) from error
+            if not piece:
+                raise SpoolError("temporary file is shorter than what was written")
+            offset += len(piece)
+            yield piece
+        yield from self._parts
+
+    @property
+    def path(self) -> str:
+        """The name in tmp/; empty while all is in memory."""
+        return self._path
+
+    def abort(self) -> None:
+        """Throw the message away. Never raises, may be called again; without effect once submitted.
+
+        What cannot be removed is left for recovery: it has no name in new/, so it is nobody's mail.
+        """
+        if not self._ended:
+            self.discard()
+
+    def seize(self) -> None:
+        """The commit takes the file over: abort() and write() no longer reach it."""
+        if self._ended:
+            raise SpoolError("committed or aborted before")
+        self._ended = True
+
+    def release(self) -> None:
+        """Close the descriptor: the file has its name in new/."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self.spool.fs.close(fd)
+
+    def discard(self) -> None:
+        """Close and remove, whoever owns it; never raises."""
+        self._ended = True
+        self._parts = []
+        fs = self.spool.fs
+        fd, self._fd = self._fd, -1
+        path, self._path = self._path, ""
+        try:
+            if fd >= 0:
+                fs.close(fd)
+            if path:
+                fs.unlink(path)
+        except OSError:
+            pass  # recovery's row "temporary file of a dead process"

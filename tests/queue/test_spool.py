@@ -1,0 +1,275 @@
+"""Receiving and committing (queue/spool.py, queue/commit.py)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from forkd.fs import REAL, Fs
+from forkd.queue import recovery, state, stored
+from forkd.queue.commit import Committer, Result, commit
+from forkd.queue.recycle import Bin
+from forkd.queue.spool import BUFFER_BYTES, Spool, SpoolError, SpoolFull
+from tests.support.spooling import MAIL, a_spool, an_envelope, queued
+
+LARGE = b"0123456789abcdef" * (BUFFER_BYTES // 4)
+
+
+def files(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+class FailingFs(Fs):
+    """Fails the calls of one name with one error, from the first or the n-th on."""
+
+    def __init__(self, call: str, number: int, *, after: int = 0) -> None:
+        self.call, self.number, self.left = call, number, after
+
+    def _maybe(self, call: str) -> None:
+        if call == self.call:
+            self.left -= 1
+            if self.left < 0:
+                raise OSError(self.number, os.strerror(self.number))
+
+    def create(self, path: str, mode: int = 0o660) -> int:
+        self._maybe("create")
+        return super().create(path, mode)
+
+    def write(self, fd: int, parts: Sequence[bytes | bytearray | memoryview]) -> None:
+        self._maybe("write")
+        super().write(fd, parts)
+
+    def sync(self, fd: int) -> None:
+        self._maybe("sync")
+
+    def sync_dir(self, fd: int) -> None:
+        self._maybe("sync_dir")
+
+    def rename(self, old: str, new: str) -> None:
+        self._maybe("rename")
+        super().rename(old, new)
+
+    def unlink(self, path: str) -> None:
+        self._maybe("unlink")
+        super().unlink(path)
+
+
+@pytest.mark.parametrize("message", [b"", MAIL, LARGE, LARGE + b"x"], ids=["empty", "small", "large", "odd"])
+def test_a_committed_message_is_read_back_whole(tmp_path: Path, message: bytes) -> None:
+    """Message and envelope come out as they went in, whatever the size and the pieces."""
+    spool = a_spool(tmp_path / "spool")
+    file = spool.begin()
+    for at in range(0, len(message), 10_000):
+        file.write(message[at : at + 10_000])
+    assert file.size == len(message)
+    (result,) = commit(spool, [(file, an_envelope())])
+    assert result == file.id
+    read = stored.load(f"{spool.new}/{file.id}", file.id)
+    assert b"".join(read.chunks()) == message
+    assert read.envelope == an_envelope()
+    assert read.size == len(message)
+
+
+def test_a_small_message_costs_no_file_before_its_commit(tmp_path: Path) -> None:
+    """What is refused while small has never touched the disk."""
+    spool = a_spool(tmp_path)
+    file = spool.begin()
+    file.write(MAIL)
+    assert files(tmp_path) == []
+    file.abort()
+    assert files(tmp_path) == []
+
+
+def test_abort_removes_what_was_written_and_may_be_called_again(tmp_path: Path) -> None:
+    """A lost connection or a refusal leaves nothing."""
+    spool = a_spool(tmp_path)
+    file = spool.begin()
+    file.write(LARGE)
+    assert len(files(tmp_path)) == 1
+    file.abort()
+    file.abort()
+    assert files(tmp_path) == []
+    with pytest.raises(SpoolError):
+        file.write(b"more")
+
+
+@pytest.mark.parametrize("message", [MAIL, LARGE + MAIL], ids=["in memory", "in a file"])
+def test_the_copy_is_the_message_so_far(tmp_path: Path, message: bytes) -> None:
+    """What plugins are shown is what will be committed."""
+    file = a_spool(tmp_path).begin()
+    file.write(message[:-10])
+    file.write(message[-10:])
+    assert b"".join(file.read_for_copy()) == message
+    file.abort()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+@pytest.mark.parametrize("call", ["create", "write", "sync", "rename", "sync_dir"])
+def test_no_room_at_the_commit_is_spool_full_and_leaves_nothing(
+    tmp_path: Path, call: str, number: int
+) -> None:
+    """Disk full, quota, read-only: 452 4.3.1, tmp/ cleaned (queue.md)."""
+    spool = a_spool(tmp_path)
+    spool = Spool(tmp_path, "w0", fs=FailingFs(call, number))
+    file = spool.begin()
+    file.write(MAIL)
+    (result,) = commit(spool, [(file, an_envelope())])
+    assert isinstance(result, SpoolFull)
+    assert files(tmp_path) == []
+
+
+def test_another_error_is_spool_error(tmp_path: Path) -> None:
+    """EIO is not a lack of room: 451 4.3.0."""
+    a_spool(tmp_path)
+    spool = Spool(tmp_path, "w0", fs=FailingFs("sync", errno.EIO))
+    file = spool.begin()
+    file.write(MAIL)
+    (result,) = commit(spool, [(file, an_envelope())])
+    assert isinstance(result, SpoolError)
+    assert not isinstance(result, SpoolFull)
+
+
+def test_no_room_while_it_comes_in(tmp_path: Path) -> None:
+    """The write that does not fit says so; the file is gone, abort does no harm."""
+    a_spool(tmp_path)
+    spool = Spool(tmp_path, "w0", fs=FailingFs("write", errno.ENOSPC))
+    file = spool.begin()
+    with pytest.raises(SpoolFull):
+        file.write(LARGE)
+    file.abort()
+    assert files(tmp_path) == []
+
+
+def test_one_bad_message_does_not_harm_its_batch(tmp_path: Path) -> None:
+    """Each message has its own answer."""
+    a_spool(tmp_path)
+    spool = Spool(tmp_path, "w0", fs=FailingFs("write", errno.ENOSPC, after=1))
+    batch = []
+    for _ in range(2):
+        file = spool.begin()
+        file.write(MAIL)
+        batch.append((file, an_envelope()))
+    first, second = commit(spool, batch)
+    assert first == batch[0][0].id
+    assert isinstance(second, SpoolFull)
+    assert files(tmp_path) == [f"new/w0/{first}"]
+
+
+def test_a_file_commits_once(tmp_path: Path) -> None:
+    """A second 250 for the same message would be a lie."""
+    spool = a_spool(tmp_path)
+    file = spool.begin()
+    file.write(MAIL)
+    assert commit(spool, [(file, an_envelope())]) == [file.id]
+    (again,) = commit(spool, [(file, an_envelope())])
+    assert isinstance(again, SpoolError)
+    file.abort()
+    assert files(tmp_path) == [f"new/w0/{file.id}"]
+
+
+def test_the_committer_answers_each_once_and_drains_at_close(tmp_path: Path) -> None:
+    """Everything submitted is committed before close() returns, in any batches."""
+    spool = a_spool(tmp_path)
+    answers: list[tuple[int, Result]] = []
+    threads: set[int] = set()
+
+    def on_done(results: list[tuple[int, Result]]) -> None:
+        threads.add(threading.get_ident())
+        answers.extend(results)
+
+    committer = Committer(spool, on_done)
+    ids = []
+    for token in range(100):
+        file = spool.begin()
+        file.write(MAIL)
+        ids.append(file.id)
+        committer.submit(file, an_envelope(), token)
+    committer.close()
+    assert answers == list(enumerate(ids))
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+    assert files(tmp_path) == [f"new/w0/{i}" for i in sorted(ids)]
+
+
+def test_prepared_for_two_roles(tmp_path: Path) -> None:
+    """As root: workers make files that qmgr's group may read and remove; nobody else looks in."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: chown")
+    Spool.prepare(tmp_path / "spool", ["w0"], worker_uid=12_345, queue_uid=12_346, queue_gid=12_347)
+    for part in ("tmp", "new", "free"):
+        status = (tmp_path / "spool" / part / "w0").stat()
+        assert (status.st_uid, status.st_gid) == (12_345, 12_347)
+        assert stat.S_IMODE(status.st_mode) == 0o2770
+    assert stat.S_IMODE((tmp_path / "spool/bad").stat().st_mode) == 0o700
+    assert (tmp_path / "spool/bad").stat().st_uid == 12_346
+
+
+def test_finished_files_come_round(tmp_path: Path) -> None:
+    """recycle.py: qmgr's emptied file becomes the next message's but two, never before a sync."""
+    spool = a_spool(tmp_path)
+    first = queued(spool)
+    inode = (tmp_path / "new/w0" / first).stat().st_ino
+    bin_ = Bin(str(tmp_path), spool.fs)
+    path = f"{spool.new}/{first}"
+    state.remove(path, has_state=False, put=lambda p: bin_.put("w0", first, p))
+    assert files(tmp_path) == [f"free/w0/{first}"]
+    assert (tmp_path / "free/w0" / first).read_bytes() == b""
+    spool.pool._looked_at = -1.0
+    second = queued(spool)
+    assert (tmp_path / "new/w0" / second).stat().st_ino != inode, "taken before a sync followed its sight"
+    third = queued(spool)
+    assert (tmp_path / "new/w0" / third).stat().st_ino != inode, "seen after the sync, not before it"
+    fourth = queued(spool, message=b"short\r\n")
+    assert (tmp_path / "new/w0" / fourth).stat().st_ino == inode
+    assert b"".join(stored.load(f"{spool.new}/{fourth}", fourth).chunks()) == b"short\r\n"
+
+
+def _as(uid: int, gid: int, umask: int, act: Callable[[], None]) -> int:
+    """Run in a process of that user; its exit status."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.setgroups([])
+            os.setresgid(gid, gid, gid)
+            os.setresuid(uid, uid, uid)
+            os.umask(umask)
+            act()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.parametrize("umask", [0o007, 0o027])
+def test_worker_and_qmgr_as_two_users(umask: int) -> None:
+    """One commits, the other reads and removes, with a file that comes round or without."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: two users")
+    worker, qmgr = (12_345, 12_345), (12_346, 12_347)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "spool"
+        Path(folder).chmod(0o755)
+        Spool.prepare(root, ["w0"], worker_uid=worker[0], queue_uid=qmgr[0], queue_gid=qmgr[1])
+
+        def receive() -> None:
+            queued(Spool(root, "w0"))
+
+        def deliver() -> None:
+            (found,) = recovery.recover(str(root))
+            path = f"{root}/new/w0/{found.id}"
+            assert b"".join(stored.load(path, found.id).chunks()) == MAIL
+            bin_ = Bin(str(root), REAL)
+            state.remove(path, has_state=False, put=lambda p: bin_.put("w0", found.id, p))
+
+        assert _as(*worker, umask, receive) == 0
+        assert _as(*qmgr, umask, deliver) == 0
+        kept = [name.split("/")[0] for name in files(root)]
+        assert kept == (["free"] if umask == 0o007 else [])
