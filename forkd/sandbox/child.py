@@ -1,0 +1,138 @@
+"""What does a sandbox do between its fork and its last answer?
+
+This is the hot path of forkd: a sandbox costs its page faults, and every line here before the first
+frame copies pages. So all arguments are made in the zygote (Armour), calls go through one function
+object, and nothing is looked up, formatted or imported.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from forkd.sandbox import linux
+from forkd.sandbox.linux import NUMBER, syscall
+from forkd.sandbox.wire import CHANNEL_FD, LEASH_FD, MAX_FRAME_BYTES
+
+EXIT_ARMING = 121
+"""A wall of the sandbox could not be raised, or its worker was gone already."""
+EXIT_ERROR = 122
+"""The runner let something escape; it was answered as an error."""
+EXIT_CHANNEL = 123
+"""The channel broke: the worker went away."""
+
+Handle = Callable[[bytes, int | None], bytes]
+"""One frame and its message descriptor to one answer (forkd.sdk.runner.Runner.handle)."""
+
+_SIGKILL = 9
+_POLL_IN = 1
+_MESSAGE_FD_SPACE = 24
+"""CMSG_SPACE of one descriptor."""
+
+
+class Armour:
+    """Everything a sandbox hands to the kernel, made once in the zygote and kept alive by this object."""
+
+    def __init__(self, *, cpu_s: float, open_files: int, program: bytes, layers: frozenset[str]) -> None:
+        """cpu_s: processor time until SIGKILL; program: the stacked filter; layers: as confine() has them."""
+        null = ctypes.c_void_p(None)
+        zero = ctypes.c_long(0)
+        self._kept: list[object] = [null, zero]
+        self.owner = ctypes.c_long(0)
+        """Set to the sandbox's own pid before the steps are taken."""
+        steps: list[tuple[object, ...]] = [
+            (NUMBER["close_range"], LEASH_FD + 1, ctypes.c_ulong(0xFFFF_FFFF), zero),
+        ]
+        if "rlimits" in layers:
+            whole, part = divmod(cpu_s, 1)
+            timer = ctypes.c_int(0)
+            event = linux.SignalEvent(0, _SIGKILL, 0, b"")
+            value = linux.TimerValue(0, 0, int(whole), int(part * 1e9))
+            steps += [
+                (NUMBER["timer_create"], linux.CLOCK_PROCESS_CPUTIME_ID, self._at(event), self._at(timer)),
+                (NUMBER["timer_settime"], timer, zero, self._at(value), null),
+            ]
+            # The timer is the limit; RLIMIT_CPU stands behind it in whole seconds.
+            for resource, limit in (
+                (linux.RLIMIT_CPU, int(cpu_s) + 2),
+                (linux.RLIMIT_NOFILE, open_files),
+                (linux.RLIMIT_NPROC, 0),
+            ):
+                steps.append((NUMBER["prlimit64"], zero, resource, self._at(linux.Limit(limit, limit)), null))
+        steps.append((NUMBER["fcntl"], LEASH_FD, linux.F_SETOWN, self.owner))
+        if "seccomp" in layers:
+            filter_ = linux.seccomp_filter(program)
+            steps.append((NUMBER["seccomp"], linux.SECCOMP_SET_MODE_FILTER, zero, self._at(filter_)))
+        self.steps = tuple(steps)
+        leash = linux.PollEntry(LEASH_FD, _POLL_IN, 0)
+        self.look = (NUMBER["ppoll"], self._at(leash), 1, self._at(linux.TimerValue(0, 0)), null, zero)
+        """After arming: a leash dropped before that fired at nobody, so it is looked at once."""
+
+    def _at(self, structure: Any) -> object:
+        self._kept.append(structure)
+        return ctypes.byref(structure)
+
+
+def serve(
+    descriptors: tuple[int, int, int],
+    *,
+    armour: Armour,
+    channel: Any,
+    handle: Handle,
+    reseed: Callable[[], object] | None,
+) -> None:
+    """Become the sandbox and serve its calls; never returns.
+
+    descriptors   channel, leash, output as they came; every number is above LEASH_FD.
+    channel       a blocking socket object made in the zygote over CHANNEL_FD.
+    reseed        random.seed where the plugin has random loaded: a raw fork skips Python's own hook,
+                  and two sessions must not draw the same numbers.
+    """
+    from_worker, leash, output = descriptors
+    dup2 = os.dup2
+    # dup3 by way of inheritable=False; close-on-exec means nothing where exec is refused.
+    dup2(from_worker, CHANNEL_FD, False)
+    dup2(leash, LEASH_FD, False)
+    dup2(output, 1, False)
+    dup2(output, 2, False)
+    armour.owner.value = os.getpid()
+    for step in armour.steps:
+        if syscall(*step) < 0:
+            os._exit(EXIT_ARMING)
+    if syscall(*armour.look):
+        os._exit(EXIT_ARMING)
+    if reseed is not None:
+        reseed()
+    frame = b""
+    try:
+        while True:
+            frame, passed, _, _ = channel.recvmsg(MAX_FRAME_BYTES, _MESSAGE_FD_SPACE)
+            if not frame:
+                os._exit(0)
+            if passed:
+                message = int.from_bytes(passed[0][2][:4], sys.byteorder)
+                answer = handle(frame, message)
+                os.close(message)
+            else:
+                answer = handle(frame, None)
+            channel.send(answer)
+    except OSError:
+        os._exit(EXIT_CHANNEL)
+    except BaseException as error:
+        try:
+            channel.send(_error(frame, error))
+        finally:
+            os._exit(EXIT_ERROR)
+
+
+def _error(frame: bytes, error: BaseException) -> bytes:
+    """The answer to a frame whose handling let `error` escape."""
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except BaseException:  # __str__ is the plugin's code
+        text = type(error).__name__
+    return json.dumps({"n": json.loads(frame)["n"], "error": text[:1000]}).encode()

@@ -1,0 +1,302 @@
+"""The zygote: who loads a plugin, and forks a sandbox of it for each session?
+
+runs as        a uid of its own where root starts it, else forkd's user; exec'd fresh, empty environment
+holds          its plugin, one listening socket for workers, a control socket to master, its output pipe
+reads from     workers' requests from a fixed table (PROTOCOL.md); master never writes
+if taken over  forks and ends its own sandboxes, lies in its reports; it was confined before the plugin
+               was loaded, and holds no secret
+restart        by master, with back-off; its sandboxes live on and end with their leashes
+
+Lean on purpose: no threading, logging, asyncio, random, and no Python-level fork. Whatever is loaded
+here is copied by every fork, and can be read by a hostile plugin.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # `signal` would bring nothing more
+import _socket
+import base64
+import ctypes
+import faulthandler
+import gc
+import importlib
+import json
+import os
+import select
+import sys
+from typing import Any
+
+from forkd.sandbox import child, confine, linux, wire
+
+_SIGCHLD, _SIGINT = 17, 2
+_MSG_DONTWAIT, _MSG_CTRUNC, _MSG_TRUNC, _MSG_CMSG_CLOEXEC = 0x40, 0x8, 0x20, 0x4000_0000
+_READ_CHUNK = 4096
+
+KINDS = {"python": "forkd.sandbox.python", "probe": "forkd.sandbox.probe"}
+"""Plugin kind -> the module whose load(spec) gives the sandbox's Handle."""
+
+
+class Output:
+    """sys.stdout and sys.stderr of a zygote and its sandboxes: a pipe that drops rather than blocks.
+
+    Unbuffered, because a sandbox ends by SIGKILL; never an error, because a plugin that prints must not
+    fail when nobody reads.
+    """
+
+    encoding, errors, closed, newlines = "utf-8", "backslashreplace", False, None
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def write(self, text: str) -> int:
+        """Write all, some or none of it; always claims all."""
+        try:
+            os.write(self._fd, text.encode("utf-8", "backslashreplace"))
+        except OSError:
+            return len(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+    def fileno(self) -> int:
+        """The pipe."""
+        return self._fd
+
+    def isatty(self) -> bool:
+        """Never."""
+        return False
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+
+def main() -> None:
+    """Take the specification, confine, load, fork on request; ends with master or by a signal."""
+    spec = _take_spec()
+    control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, wire.CONTROL_FD)
+    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, wire.LISTENER_FD)
+    listener.setblocking(False)
+    _signal.signal(_SIGINT, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, [_SIGCHLD])
+    children = linux.signal_descriptor(_SIGCHLD)
+    linux.prctl(linux.PR_SET_NAME, ctypes.c_char_p(f"forkd:{spec['name']}"[:15].encode()))
+    sys.stdout = sys.stderr = Output(2)
+    faulthandler.enable(file=2, all_threads=False)
+    phase = "confine"
+    try:
+        kind = importlib.import_module(KINDS[spec["kind"]])
+        _preload(spec)
+        statistics = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        layers = confine.confine(
+            layers=spec["layers"],
+            parent=spec["parent"],
+            read_paths=[*spec["read_paths"], *confine.interpreter_paths()],
+            limits=spec["limits"],
+            program=base64.b64decode(spec["load"]),
+        )
+        phase = "load"
+        handle = kind.load(spec)
+        phase = "prepare"
+        if "rlimits" in spec["layers"]:
+            size = int(os.pread(statistics, 100, 0).split()[0]) * os.sysconf("SC_PAGE_SIZE")
+            confine.limit_memory(size, spec["limits"]["memory"])
+        # Whatever the plugin opened while it was loaded would be one file offset shared by all sessions.
+        linux.call("close_range", children + 1, ctypes.c_ulong(0xFFFF_FFFF), ctypes.c_long(0))
+        zygote = Zygote(spec, listener=listener, control=control, children=children, handle=handle)
+    except BaseException as error:
+        _report_failure(control, phase, error)
+        os._exit(1)
+    gc.collect()
+    gc.freeze()
+    control.send(json.dumps({"t": "ready", "api": wire.API, "pid": os.getpid(), "layers": layers}).encode())
+    zygote.run()
+
+
+def _take_spec() -> dict[str, Any]:
+    size = os.fstat(wire.SPEC_FD).st_size
+    text = os.pread(wire.SPEC_FD, size, 0)
+    os.close(wire.SPEC_FD)
+    spec: dict[str, Any] = json.loads(text)
+    return spec
+
+
+def _report_failure(control: Any, phase: str, error: BaseException) -> None:
+    """Tell master what went wrong, with the traceback's last lines. traceback is loaded only here."""
+    try:
+        import traceback  # noqa: PLC0415 - 20 modules, for a zygote that ends
+
+        text = "".join(traceback.format_exception(error))
+    except BaseException:
+        text = type(error).__name__
+    control.send(json.dumps({"t": "failed", "phase": phase, "error": text[-8000:]}).encode())
+
+
+def _preload(spec: dict[str, Any]) -> None:
+    """Load what a sandbox may need and cannot load itself: codecs that are C extensions, new code to it.
+
+    So no charset of a mail is silently unknown. The codecs written in Python are imported by whoever
+    meets them, through Landlock's leave to read the standard library: all of them here would cost every
+    sandbox a tenth more (70 microseconds of page tables).
+    """
+    if spec["kind"] != "python":
+        return
+    import encodings  # noqa: PLC0415 - not for the probe
+
+    for name in sorted(os.listdir(encodings.__path__[0])):  # noqa: PTH208
+        if name.startswith(_COMPILED) and name.endswith(".py"):
+            importlib.import_module("encodings." + name[:-3])
+
+
+_COMPILED = (
+    *("big5", "cp932", "cp949", "cp950", "euc_", "gb", "hz", "iso2022_", "johab", "shift_jis"),
+    *("idna", "zlib"),
+)
+"""Beginnings of the codecs that need a C extension (idna: unicodedata); a test asks for every codec."""
+
+
+class Zygote:
+    """The loop: accept workers, fork for them, report the dead."""
+
+    def __init__(
+        self, spec: dict[str, Any], *, listener: Any, control: Any, children: int, handle: child.Handle
+    ) -> None:
+        self._listener = listener
+        self._control = control
+        self._children_fd = children
+        self._handle = handle
+        self._workers: dict[int, Any] = {}
+        self._children: dict[int, tuple[int, int]] = {}
+        """pid -> worker connection's descriptor, id."""
+        self._armour = child.Armour(
+            cpu_s=spec["cpu_s"],
+            open_files=spec["limits"]["open_files"],
+            program=base64.b64decode(spec["child"]),
+            layers=frozenset(spec["layers"]),
+        )
+        random = sys.modules.get("random")
+        self._reseed = random.seed if random is not None else None
+        self._ancillary = _socket.CMSG_SPACE(4 * wire.FDS_PER_SANDBOX * wire.MAX_FORKS)
+        self._leash_signal = (linux.NUMBER["fcntl"], linux.F_SETSIG, ctypes.c_long(9))
+        self._leash_async = (linux.NUMBER["fcntl"], linux.F_SETFL, ctypes.c_long(linux.O_ASYNC | os.O_RDWR))
+        self._poll = select.poll()
+        for fd in (wire.LISTENER_FD, wire.CONTROL_FD, children):
+            self._poll.register(fd, select.POLLIN)
+
+    def run(self) -> None:
+        """Serve until master closes the control socket."""
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd in self._workers:
+                    self._serve(fd)
+                elif fd == self._children_fd:
+                    self._reap()
+                elif fd == wire.LISTENER_FD:
+                    self._accept()
+                else:
+                    os._exit(0)  # master closed the control socket: no new sandboxes
+
+    def _accept(self) -> None:
+        try:
+            fd, _ = self._listener._accept()
+        except OSError:
+            return  # the worker is gone again, or too many are connected: the limit of open files holds
+        self._workers[fd] = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
+        self._poll.register(fd, select.POLLIN)
+
+    def _serve(self, fd: int) -> None:
+        """One request. A record out of protocol, or one cut short, ends the connection."""
+        try:
+            record, passed, flags, _ = self._workers[fd].recvmsg(
+                wire.MAX_RECORD_BYTES, self._ancillary, _MSG_DONTWAIT | _MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return
+        except OSError:
+            self._drop(fd)
+            return
+        descriptors = memoryview(passed[0][2]).cast("i").tolist() if passed else []
+        try:
+            ids = wire.unpack_fork(record)
+            if flags & (_MSG_CTRUNC | _MSG_TRUNC) or len(descriptors) != wire.FDS_PER_SANDBOX * len(ids):
+                raise wire.WireError("descriptors are missing")
+            self._fork(fd, ids, descriptors)
+        except wire.WireError:
+            self._drop(fd)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _fork(self, worker: int, ids: tuple[int, ...], descriptors: list[int]) -> None:
+        failed: list[wire.Death] = []
+        for index, id_ in enumerate(ids):
+            at = index * wire.FDS_PER_SANDBOX
+            own = (descriptors[at], descriptors[at + 1], descriptors[at + 2])
+            number, command, value = self._leash_signal
+            linux.syscall(number, own[1], command, value)
+            number, command, value = self._leash_async
+            linux.syscall(number, own[1], command, value)
+            pid = linux.fork()
+            if pid == 0:
+                child.serve(
+                    own,
+                    armour=self._armour,
+                    channel=self._control,
+                    handle=self._handle,
+                    reseed=self._reseed,
+                )
+            if pid < 0:
+                failed.append(wire.Death(id_, 0, 0, 0, 0, 0, 0))
+            else:
+                self._children[pid] = (worker, id_)
+        if failed:
+            self._tell(worker, failed)
+
+    def _reap(self) -> None:
+        """Collect the dead and tell their workers. A worker that does not read loses reports only."""
+        os.read(self._children_fd, _READ_CHUNK)
+        deaths: dict[int, list[wire.Death]] = {}
+        while self._children:
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            if pid not in self._children:
+                continue  # forked by the plugin while it was loaded
+            worker, id_ = self._children.pop(pid)
+            death = wire.Death(
+                id_,
+                pid,
+                status,
+                int(usage.ru_utime * 1e6),
+                int(usage.ru_stime * 1e6),
+                usage.ru_maxrss,
+                usage.ru_minflt,
+            )
+            deaths.setdefault(worker, []).append(death)
+        for worker, dead in deaths.items():
+            for at in range(0, len(dead), wire.MAX_DEATHS):
+                self._tell(worker, dead[at : at + wire.MAX_DEATHS])
+
+    def _tell(self, worker: int, deaths: list[wire.Death]) -> None:
+        connection = self._workers.get(worker)
+        if connection is None:
+            return
+        try:
+            connection.send(wire.pack_deaths(deaths), _MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._drop(worker)
+
+    def _drop(self, fd: int) -> None:
+        """Forget a worker. Its sandboxes end with their leashes, which the worker holds."""
+        connection = self._workers.pop(fd, None)
+        if connection is None:
+            return
+        self._poll.unregister(fd)
+        connection.close()
+        # A number is used again: what is left of the old connection's children reports to nobody.
+        self._children = {
+            pid: (-1 if owner == fd else owner, id_) for pid, (owner, id_) in self._children.items()
+        }
