@@ -37,8 +37,21 @@ _MESSAGE_FD_SPACE = 24
 class Armour:
     """Everything a sandbox hands to the kernel, made once in the zygote and kept alive by this object."""
 
-    def __init__(self, *, cpu_s: float, open_files: int, program: bytes, layers: frozenset[str]) -> None:
-        """cpu_s: processor time until SIGKILL; program: the stacked filter; layers: as confine() has them."""
+    def __init__(
+        self,
+        *,
+        cpu_s: float,
+        open_files: int,
+        program: bytes,
+        layers: frozenset[str],
+        title: tuple[int, bytes, int],
+    ) -> None:
+        """What every sandbox of this plugin is given.
+
+        cpu_s: processor time until SIGKILL; program: the stacked filter; layers: as confine() has them;
+        title: what ps shows, from linux.Title.prepare().
+        """
+        self.title = title
         null = ctypes.c_void_p(None)
         zero = ctypes.c_long(0)
         self._kept: list[object] = [null, zero]
@@ -99,6 +112,7 @@ def serve(
     dup2(leash, LEASH_FD, False)
     dup2(output, 1, False)
     dup2(output, 2, False)
+    linux.memmove(*armour.title)
     armour.owner.value = os.getpid()
     for step in armour.steps:
         if syscall(*step) < 0:

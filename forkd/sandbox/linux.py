@@ -122,6 +122,36 @@ def set_limit(resource: int, value: int) -> None:
     call("prlimit64", 0, resource, ctypes.byref(Limit(value, value)), None)
 
 
+class Title:
+    """What ps shows of this process: its argv in memory, written over (as setproctitle(3) does).
+
+    show() writes at most what the command line had room for; the rest is blanked.
+    """
+
+    def __init__(self) -> None:
+        """Find argv; needs /proc, so before Landlock. Without /proc nothing is ever shown."""
+        try:
+            with open("/proc/self/stat", "rb") as stat:  # noqa: PTH123 - pathlib is not loaded in a zygote
+                fields = stat.read().rpartition(b")")[2].split()
+        except OSError:
+            fields = []
+        # Fields 48 and 49 of proc_pid_stat(5), counted behind the name, which is the second.
+        start, end = (int(fields[45]), int(fields[46])) if len(fields) > 46 else (0, 0)
+        self._start, self._room = start, max(0, end - start - 1)
+
+    def prepare(self, text: str) -> tuple[int, bytes, int]:
+        """Arguments for memmove() that show `text`: made before a fork, used after it."""
+        octets = text.encode("ascii", "replace")[: self._room].ljust(self._room, b"\0")
+        return self._start, octets, len(octets)
+
+    def show(self, text: str) -> None:
+        """Show `text` now."""
+        memmove(*self.prepare(text))
+
+
+memmove = ctypes.memmove
+
+
 def seccomp_filter(program: bytes) -> Filter:
     """`program` (struct sock_filter array) as the kernel takes it; keep the result while it is used."""
     return Filter(len(program) // 8, program)

@@ -83,6 +83,8 @@ def main() -> None:
     children = linux.signal_descriptor(_SIGCHLD)
     linux.prctl(linux.PR_SET_NAME, ctypes.c_char_p(f"forkd:{spec['name']}"[:15].encode()))
     sys.stdout = sys.stderr = Output(2)
+    title = linux.Title()
+    title.show(f"forkd: zygote {spec['name']} [loading]")
     faulthandler.enable(file=2, all_threads=False)
     phase = "confine"
     try:
@@ -104,12 +106,15 @@ def main() -> None:
             confine.limit_memory(size, spec["limits"]["memory"])
         # Whatever the plugin opened while it was loaded would be one file offset shared by all sessions.
         linux.call("close_range", children + 1, ctypes.c_ulong(0xFFFF_FFFF), ctypes.c_long(0))
-        zygote = Zygote(spec, listener=listener, control=control, children=children, handle=handle)
+        zygote = Zygote(
+            spec, listener=listener, control=control, children=children, handle=handle, title=title
+        )
     except BaseException as error:
         _report_failure(control, phase, error)
         os._exit(1)
     gc.collect()
     gc.freeze()
+    title.show(f"forkd: zygote {spec['name']} [ready]")
     control.send(json.dumps({"t": "ready", "api": wire.API, "pid": os.getpid(), "layers": layers}).encode())
     zygote.run()
 
@@ -160,7 +165,14 @@ class Zygote:
     """The loop: accept workers, fork for them, report the dead."""
 
     def __init__(
-        self, spec: dict[str, Any], *, listener: Any, control: Any, children: int, handle: child.Handle
+        self,
+        spec: dict[str, Any],
+        *,
+        listener: Any,
+        control: Any,
+        children: int,
+        handle: child.Handle,
+        title: linux.Title,
     ) -> None:
         self._listener = listener
         self._control = control
@@ -174,6 +186,7 @@ class Zygote:
             open_files=spec["limits"]["open_files"],
             program=base64.b64decode(spec["child"]),
             layers=frozenset(spec["layers"]),
+            title=title.prepare(f"forkd: sandbox {spec['name']}"),
         )
         random = sys.modules.get("random")
         self._reseed = random.seed if random is not None else None
