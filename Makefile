@@ -10,11 +10,11 @@ setup:  ## Debian packages (as root), .venv, Python packages; leaves .venv/bin/f
 
 test:  ## set up and run the tests, in one mode, in under ten minutes
 	@tools/setup.sh test
-	.venv/bin/python -m pytest -m "not slow"
+	@tools/test.sh -m "not slow"
 
 test-all:  ## every mode, long loads, mutation checks
 	@tools/setup.sh test
-	.venv/bin/python -m pytest
+	@tools/test.sh
 
 lint:  ## format, lint, types
 	@tools/setup.sh test

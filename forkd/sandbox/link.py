@@ -50,6 +50,10 @@ class Link:
         """Births not sent yet."""
         return len(self._waiting)
 
+    def unsent(self) -> set[int]:
+        """Ids of the sandboxes that no zygote was asked for yet."""
+        return {birth.id for birth in self._waiting}
+
     def ask(self, birth: Birth) -> None:
         """Queue one; flush() sends."""
         self._waiting.append(birth)

@@ -1,0 +1,291 @@
+"""What does a worker hold of one sandbox? Its channel, leash and output, and how a call ends.
+
+Everything that comes up a channel is hostile: one frame per call, of at most MAX_FRAME_BYTES, decoded
+strictly, from one kernel-checked pid. Anything else is a breach, and a breach, a deadline or a death
+all end the same way: CallFailed, leash dropped, the sandbox gone.
+"""
+
+from __future__ import annotations
+
+import _socket
+import asyncio
+import os
+import select
+import signal
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from forkd.rpc.calls import MAX_FRAME_BYTES, Answer, CallFailed
+from forkd.sandbox import output
+from forkd.sandbox.link import refuse_descriptors
+from forkd.sandbox.report import cause, report
+from forkd.sandbox.wire import Death
+
+if TYPE_CHECKING:
+    from forkd.sandbox.kennel import Kennel
+
+LINGER_S = 0.01
+"""End of file on a channel: who ends is reported within that; who only closed it is killed."""
+REPORT_WAIT_S = 0.05
+"""How long a call whose sandbox was killed for that waits for the zygote's word; its client fails anyway."""
+SHOWN_BYTES = 64
+"""First bytes of a frame that broke the protocol, for the log."""
+
+_MSG_DONTWAIT = socket.MSG_DONTWAIT
+_CREDENTIALS = struct.Struct("=iII")
+# Room for the credentials and nothing else: a descriptor sent beside them cannot even be received.
+_CREDENTIALS_SPACE = socket.CMSG_LEN(_CREDENTIALS.size)
+_SCM_CREDENTIALS = 2  # socket.SCM_CREDENTIALS, unknown to the type stubs of other systems
+_decode = msgspec.json.Decoder(Answer).decode
+
+
+class Sandbox:
+    """The worker's end of one sandbox, for one session.
+
+    pid          as the kernel says with its first answer; 0 until then.
+    last_output  the last lines it printed, escaped and bounded; filled when it has failed or was closed.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_failure",
+        "_gone",
+        "_kennel",
+        "_leash",
+        "_lingered",
+        "_n",
+        "_output",
+        "_unsent",
+        "channel",
+        "closed",
+        "id",
+        "last_output",
+        "pid",
+        "session",
+        "theirs",
+    )
+
+    def __init__(self, kennel: Kennel, id_: int) -> None:
+        self._kennel = kennel
+        self.id = id_
+        self.session = ""
+        self.pid = 0
+        self.last_output = ""
+        self._answer: asyncio.Future[Answer] | None = None
+        self._n = 0
+        self._unsent: tuple[bytes, int] | None = None
+        self._failure: tuple[str, str] | None = None
+        self.closed = False
+        self._gone = False
+        self._lingered = False
+        # Blocking objects, used with MSG_DONTWAIT: the flag is of the description, and the sandbox blocks.
+        self.channel, channel = _socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0)
+        self.channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        refuse_descriptors(self.channel)
+        leash, self._leash = os.pipe2(os.O_CLOEXEC)
+        self._output, printed = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.theirs = (channel.detach(), leash, printed)
+
+    @property
+    def plugin(self) -> str:
+        """The plugin's name."""
+        return self._kennel.plugin.name
+
+    async def call(self, frame: bytes, n: int, *, timeout_s: float, message_fd: int = -1) -> Answer:
+        """Send call `n` and wait for its answer, `timeout_s` in all.
+
+        message_fd  goes with the frame (a sealed copy of the message); stays the caller's.
+        Raises CallFailed with a cause of forkd.rpc.calls; the sandbox is dead then, and every later
+        call fails too. Cancelled: likewise dead.
+        """
+        assert self._answer is None, "one call at a time"
+        assert len(frame) <= MAX_FRAME_BYTES
+        if self._failure is not None:
+            raise CallFailed(*self._failure)
+        if self.closed:
+            raise CallFailed("unavailable", "the sandbox was closed")
+        if self.pid and not self._gone:
+            # Whatever it sent since its last answer was sent unasked: never the answer to this call.
+            self._receive()
+            if self._failure is not None:
+                raise CallFailed(*self._failure)
+        loop = self._kennel.host.loop
+        self._n = n
+        answer = self._answer = loop.create_future()
+        timer = loop.call_later(timeout_s, self._late, timeout_s)
+        self._send(frame, message_fd)
+        try:
+            result: Answer = await answer
+            return result
+        except asyncio.CancelledError:
+            self.fail("unavailable", "the call was cancelled")
+            raise
+        finally:
+            timer.cancel()
+            self._answer = None
+
+    def close(self) -> None:
+        """Drop the leash: the kernel kills the sandbox at once. Idempotent, never raises."""
+        if self.closed:
+            return
+        self.closed = True
+        kennel = self._kennel
+        if self.pid:
+            kennel.host.watch_death(self)
+        if text := output.read(self._output):
+            self._printed(text)
+        os.close(self._leash)
+        kennel.host.forget(self.channel.fileno())
+        self.channel.close()
+        os.close(self._output)
+        kennel.released(self)
+
+    # --- what the channel brings -------------------------------------------------------------------
+
+    def ready(self, events: int) -> None:
+        """The channel can be read, or written where something waits."""
+        if events & select.EPOLLOUT and self._unsent is not None:
+            frame, message_fd = self._unsent
+            self._unsent = None
+            self._kennel.host.epoll.modify(self.channel.fileno(), select.EPOLLIN)
+            self._send(frame, message_fd)
+        if events & ~select.EPOLLOUT and not self.closed:
+            self._receive()
+
+    def _send(self, frame: bytes, message_fd: int) -> None:
+        try:
+            if message_fd < 0:
+                self.channel.send(frame, _MSG_DONTWAIT)
+            else:
+                rights = struct.pack("i", message_fd)
+                self.channel.sendmsg([frame], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], _MSG_DONTWAIT)
+        except BlockingIOError:
+            # A sandbox that does not read: it has until the deadline, and only this session waits.
+            self._unsent = (frame, message_fd)
+            self._kennel.host.epoll.modify(self.channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
+        except OSError:
+            self._lost()
+
+    def _receive(self) -> None:
+        try:
+            frame, ancillary, flags, _ = self.channel.recvmsg(
+                MAX_FRAME_BYTES + 1, _CREDENTIALS_SPACE, _MSG_DONTWAIT
+            )
+        except BlockingIOError:
+            return
+        except OSError:
+            self._lost()
+            return
+        if not frame and not ancillary:
+            self._lost()
+            return
+        try:
+            answer = self._checked(frame, ancillary, flags)
+        except _BreachError as breach:
+            self.fail("protocol", str(breach))
+            return
+        if answer.error:
+            self.fail("memory" if answer.error.startswith("MemoryError") else "exception", answer.error)
+            return
+        waiting, self._answer = self._answer, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
+
+    def _checked(self, frame: bytes, ancillary: list[tuple[int, int, bytes]], flags: int) -> Answer:
+        """The frame as the answer to the call in flight, or _BreachError."""
+        if len(ancillary) != 1 or ancillary[0][1] != _SCM_CREDENTIALS:
+            raise _BreachError("a frame without credentials")
+        pid = _CREDENTIALS.unpack(ancillary[0][2])[0]
+        if self.pid and pid != self.pid:
+            raise _BreachError(f"a frame of pid {pid} on the channel of pid {self.pid}")
+        self.pid = pid
+        if flags & socket.MSG_CTRUNC:
+            raise _BreachError("a frame with descriptors")
+        if flags & socket.MSG_TRUNC or len(frame) > MAX_FRAME_BYTES:
+            raise _BreachError("a frame too long")
+        if not frame:
+            raise _BreachError("an empty frame")
+        if self._answer is None or self._answer.done() or self._unsent is not None:
+            raise _BreachError(f"a frame nobody asked for: {frame[:SHOWN_BYTES]!r}")
+        try:
+            answer = _decode(frame)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise _BreachError(f"{error}: {frame[:SHOWN_BYTES]!r}") from error
+        if answer.n != self._n:
+            raise _BreachError(f"answer {answer.n} to call {self._n}")
+        return answer
+
+    # --- ends ---------------------------------------------------------------------------------------
+
+    def _late(self, timeout_s: float) -> None:
+        if self.closed and self._failure is None and self._answer is not None:
+            # It died, and the zygote has not said how within the call's time.
+            self.fail("crash", "the sandbox ended without an answer")
+        else:
+            self.fail("deadline", f"no answer within {timeout_s:g} s")
+
+    def _lost(self) -> None:
+        """End of file: it is dead or has closed its channel. Wait a moment for the zygote's word on how."""
+        if self.closed or self._gone:
+            return
+        self._gone = True
+        kennel = self._kennel
+        if kennel.connected:
+            kennel.host.forget(self.channel.fileno())
+            kennel.unspare(self)
+            kennel.host.loop.call_later(LINGER_S, self._linger)
+        else:
+            self.ended(None)
+
+    def _linger(self) -> None:
+        """Not reported dead in time: it closed its channel and lives, or the machine is slow."""
+        if self.closed:
+            return
+        self._lingered = True
+        self.close()
+        self._kennel.host.loop.call_later(REPORT_WAIT_S, self.ended, None)
+
+    def ended(self, death: Death | None) -> None:
+        """Its death was reported, or will not be in time."""
+        if self._failure is not None:
+            return
+        if death is None:
+            self.fail("crash" if self.pid else "unavailable", "the sandbox ended without an answer")
+        elif self._lingered and os.WIFSIGNALED(death.status) and os.WTERMSIG(death.status) == signal.SIGKILL:
+            self.fail("crash", "it closed its channel without an answer, and was killed")
+        else:
+            self.fail(*cause(death, cpu_s=self._kennel.plugin.cpu_s))
+
+    def died(self, death: Death) -> None:
+        """The zygote reports its death."""
+        ours = self.closed and not self._gone
+        self._kennel.host.on_report(report(death, plugin=self.plugin, session=self.session, ours=ours))
+        if not ours:
+            # The end of file may still be to come, or a call may wait for this word.
+            self._gone = True
+            self.close()
+            self.ended(death)
+
+    def fail(self, why: str, detail: str) -> None:
+        if self._failure is None:
+            self._failure = (why, detail)
+        self.close()
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(CallFailed(*self._failure))
+
+    def _printed(self, text: bytes) -> None:
+        shown = output.escape(text)
+        self.last_output = output.last_lines(shown)
+        kennel = self._kennel
+        meter = kennel.meter
+        if meter.take(len(text), time.monotonic()):
+            dropped, meter.dropped = meter.dropped, 0
+            kennel.host.on_output(self.plugin, self.session, self.pid, shown, dropped)
+
+
+class _BreachError(Exception):
+    """A frame that is not in the protocol."""
