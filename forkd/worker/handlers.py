@@ -222,6 +222,7 @@ def _commit(session: Session, transaction: Transaction, edits: tuple[Edit, ...])
         helo=session.conn.helo or "",
         protocol="ESMTP" if session.conn.esmtp else "SMTP",
     )
+    session.committing = True
     services.committer.submit(file, envelope, Commit(session, transaction, len(edits)))
     return None
 

@@ -58,6 +58,12 @@ def _host_plugin(start: RoleStart, plugin: PluginConfig) -> HostPlugin:
     )
 
 
+def _log_stray(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What escaped every boundary is a bug of ours: logged like any other, never printed raw."""
+    error = context.get("exception") or RuntimeError(context.get("message", "unknown"))
+    log.bug(where="loop", error=error)
+
+
 class Worker:
     """The process: what it opens, its tick, its end."""
 
@@ -73,6 +79,7 @@ class Worker:
         start = self._start
         config = start.config
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_log_stray)
         anvil = channel.RequestClient(loop, start.anvil, ClientCounts)
         host = Host(
             loop,

@@ -36,11 +36,11 @@ class Session(asyncio.Protocol):
         "_buffered",
         "_choked",
         "_closing",
-        "_data_deadline",
         "_idle_deadline",
         "_key",
         "_task",
         "address",
+        "committing",
         "conn",
         "deadline",
         "errors",
@@ -69,6 +69,8 @@ class Session(asyncio.Protocol):
         self.hooks: SessionHooks | None = None
         self.transaction: Transaction | None = None
         self.waiting = True
+        self.committing = False
+        """The committer has our message; what becomes of the client changes nothing."""
         self.id = ""
         self.reason = ""
         self.last_reply: Reply | None = None
@@ -80,7 +82,6 @@ class Session(asyncio.Protocol):
         self._buffered = 0
         self._choked = False
         self._closing = False
-        self._data_deadline = 0.0
 
     # --- the connection's life ------------------------------------------------------------------------
 
@@ -88,15 +89,18 @@ class Session(asyncio.Protocol):
         """A client is there: admission, the connect hook, the greeting."""
         services = self.services
         self.transport = cast(asyncio.Transport, transport)
+        peername = transport.get_extra_info("peername")
+        if not peername:
+            self.transport.abort()  # gone before we could look: nobody to talk to, nothing to count
+            return
         self.started_at = time.monotonic()
         self._idle_deadline = self.started_at + services.config.timeouts.idle_session
         self.deadline = self.started_at + services.config.timeouts.command
         self.id = services.ids.new()
         services.counters.connections += 1
         services.sessions.add(self)
-        host, port = transport.get_extra_info("peername")[:2]
-        self.peer = (host, port)
-        self.address = peer_address(host)
+        self.peer = peername[:2]
+        self.address = peer_address(peername[0])
         entered = services.admission.enter(self.address)
         if isinstance(entered, Reply):
             self.reason = "overload"
@@ -144,31 +148,37 @@ class Session(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio.Protocol
         """The connection is gone, by whomever: free everything, log the session."""
         services = self.services
+        if self not in services.sessions:
+            return
         services.sessions.discard(self)
-        if self._task is not None:
-            self._task.cancel()
+        asked = self._task
+        if asked is not None:
+            asked.cancel()
             self._task = None
         # A commit under way goes on: the message may be ours already, and is delivered then.
-        if self.transaction is not None and not self._committing():
+        if self.transaction is not None and not self.committing:
             self.transaction.abort()
             self.transaction = None
-        self._release_hooks()
+        self._release_hooks(cut_off=asked is not None)
         if self.reason != "overload":
             services.admission.leave(self._key)
         self._log_end()
 
-    def _committing(self) -> bool:
-        return self.waiting and self._task is None
-
-    def _release_hooks(self) -> None:
-        hooks = self.hooks
+    def _release_hooks(self, *, cut_off: bool) -> None:
+        """Let the sandboxes go, after their disconnect hook; not when a call was cut off in the middle."""
+        hooks, self.hooks = self.hooks, None
         if hooks is None:
             return
-        if self.services.dispatcher.wants("disconnect"):
-            self.services.background(_say_goodbye(hooks))
+        if self.services.dispatcher.wants("disconnect") and not cut_off:
+            self.services.background(self._say_goodbye(hooks))
         else:
             hooks.close()
-        self.hooks = None
+
+    async def _say_goodbye(self, hooks: SessionHooks) -> None:
+        try:
+            self._remember(await hooks.run("disconnect"))
+        finally:
+            hooks.close()
 
     def _log_end(self) -> None:
         log.session_end(
@@ -257,13 +267,19 @@ class Session(asyncio.Protocol):
             self.close(self.reason or "quit")
         elif not self.waiting:
             self._touch()
+            if self.services.draining:
+                self.drain()
 
     def answer(self, reply: Reply) -> None:
         """The awaited reply is there: send it and go on. Nothing happens when the client has gone."""
         if self._closing or self.transport.is_closing():
             return
         self.waiting = False
-        self.transport.write(self._take_effect(reply))
+        try:
+            self.transport.write(self._take_effect(reply))
+        except Exception as error:  # the session's boundary: 421, logged, counted
+            self._fail(error)
+            return
         if self._buffered:
             self._buffered = 0
             self.transport.resume_reading()
@@ -349,11 +365,14 @@ class Session(asyncio.Protocol):
     async def ask(self, hook: str, **arguments: Any) -> Decision:
         """Ask the plugins of a hook; remembers their records for the log line."""
         decision = await self.with_hooks().run(hook, **arguments)
+        self._remember(decision)
+        return decision
+
+    def _remember(self, decision: Decision) -> None:
         for record in decision.records:
             self.stories.append(record.short())
             if record.failure:
                 self._tell_failure(record)
-        return decision
 
     def _tell_failure(self, record: PluginRecord) -> None:
         if record.failure == "overload":
@@ -387,13 +406,5 @@ class Session(asyncio.Protocol):
 
     def committed(self, commit: Commit, result: str | SpoolError) -> None:
         """The committer is done with our message: from a queue id on, the mail is ours."""
+        self.committing = False
         self.answer(handlers.end_of_transaction(self, commit, result))
-        if self.services.draining:
-            self.drain()
-
-
-async def _say_goodbye(hooks: SessionHooks) -> None:
-    try:
-        await hooks.run("disconnect")
-    finally:
-        hooks.close()
