@@ -63,6 +63,6 @@ if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ] || [ constraints.txt -nt
     extra=""
     [ "$what" = test ] && extra="[dev]"
     echo "installing Python packages"
-    .venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".$extra"
+    .venv/bin/python -m pip install -q --disable-pip-version-check --use-pep517 -c constraints.txt -e ".$extra"
     touch "$stamp"
 fi
