@@ -43,14 +43,13 @@ def on_hello(session: Session, event: events.Hello) -> Result:
 
 
 async def _ask_hello(session: Session, event: events.Hello) -> Reply:
-    decision = await session.ask("helo", name=event.name, extended=event.extended)
+    decision = await session.plugins.ask("helo", name=event.name, extended=event.extended)
     return decision.reply or _welcome(session, event)
 
 
 def _welcome(session: Session, event: events.Hello) -> Reply:
     drop_transaction(session)
-    if session.hooks is not None:
-        session.hooks.update(helo=event.name, esmtp=event.extended)
+    session.plugins.hello(event.name, extended=event.extended)
     return session.conn.hello_reply(event)
 
 
@@ -67,7 +66,7 @@ def on_mail(session: Session, event: events.Mail) -> Result:
 
 
 async def _ask_mail(session: Session, event: events.Mail) -> Reply:
-    decision = await session.ask(
+    decision = await session.plugins.ask(
         "mail", sender=event.sender, parameters=event.parameters, size=event.size, body=event.body
     )
     if decision.reply is not None:
@@ -77,8 +76,7 @@ async def _ask_mail(session: Session, event: events.Mail) -> Reply:
 
 def _sender_stands(session: Session, event: events.Mail) -> Reply:
     session.transaction = Transaction(event.sender, event.body)
-    if session.services.dispatcher.reads_envelope:
-        session.with_hooks().begin(event.sender)
+    session.plugins.begin(event.sender)
     return replies.SENDER_OK
 
 
@@ -103,7 +101,7 @@ def on_rcpt(session: Session, event: events.Rcpt) -> Result:
 
 
 async def _ask_rcpt(session: Session, event: events.Rcpt, route: Accepted) -> Reply:
-    decision = await session.ask("rcpt", recipient=event.recipient, parameters=event.parameters)
+    decision = await session.plugins.ask("rcpt", recipient=event.recipient, parameters=event.parameters)
     transaction = session.transaction
     assert transaction is not None
     if decision.reply is not None:
@@ -117,8 +115,7 @@ async def _ask_rcpt(session: Session, event: events.Rcpt, route: Accepted) -> Re
 def _recipient_stands(session: Session, mailbox: Mailbox, route: Accepted) -> Reply:
     assert session.transaction is not None
     session.transaction.recipients.append((mailbox, route))
-    if session.services.dispatcher.reads_envelope:
-        session.with_hooks().add_recipient(mailbox)
+    session.plugins.add_recipient(mailbox)
     return replies.RECIPIENT_OK
 
 
@@ -133,7 +130,7 @@ def on_data(session: Session, event: events.Data) -> Result:  # noqa: ARG001 - o
 
 
 async def _ask_data(session: Session) -> Reply:
-    decision = await session.ask("data")
+    decision = await session.plugins.ask("data")
     transaction = session.transaction
     assert transaction is not None
     if decision.reply is not None:
@@ -183,7 +180,7 @@ async def _ask_message(session: Session, transaction: Transaction) -> Reply | No
         read=transaction.read,
     )
     try:
-        decision: Decision = await session.ask("message", message=copies)
+        decision: Decision = await session.plugins.ask("message", message=copies)
     finally:
         copies.close()
     if decision.reply is not None:
@@ -258,7 +255,6 @@ def _end(
         counters.recipients += len(transaction.recipients)
         session.messages += 1
         session.recipients += len(transaction.recipients)
-    stories, session.stories = session.stories, []
     log.message(
         session=session.id,
         id=queue_id,
@@ -269,7 +265,7 @@ def _end(
         reply=session.one_line(reply),
         seconds=time.monotonic() - transaction.started_at if transaction.started_at else 0.0,
         size=transaction.size,
-        plugins=stories,
+        plugins=session.plugins.take_stories(),
         edits=edits,
         discarded=discarded,
     )
@@ -277,8 +273,7 @@ def _end(
         transaction.abort()
     session.transaction = None
     session.finished()
-    if session.hooks is not None:
-        session.hooks.reset()
+    session.plugins.reset()
     return reply
 
 
@@ -333,13 +328,11 @@ def drop_transaction(session: Session) -> None:
     if session.transaction is not None:
         session.transaction.abort()
         session.transaction = None
-    if session.hooks is not None:
-        session.hooks.reset()
+    session.plugins.reset()
 
 
 def _refused(session: Session, sender: Mailbox | None, recipient: Mailbox | None, reply: Reply) -> Reply:
     """MAIL or RCPT is refused: the line that answers "why was this refused?"."""
-    stories, session.stories = session.stories, []
     log.refused(
         session=session.id,
         client=f"{session.peer[0]}:{session.peer[1]}",
@@ -347,7 +340,7 @@ def _refused(session: Session, sender: Mailbox | None, recipient: Mailbox | None
         sender=shown_sender(sender),
         recipient="" if recipient is None else str(recipient),
         reply=session.one_line(reply),
-        plugins=stories,
+        plugins=session.plugins.take_stories(),
     )
     return reply
 

@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from typing import Any, cast
 
 from forkd import log
-from forkd.hooks.dispatcher import Decision, PluginRecord, SessionFacts, SessionHooks
+from forkd.hooks.dispatcher import SessionFacts
 from forkd.queue.spool import SpoolError
 from forkd.smtp import replies
 from forkd.smtp.events import DataChunk
@@ -16,6 +16,7 @@ from forkd.smtp.reply import Reply
 from forkd.smtp.server import ServerConnection
 from forkd.worker import handlers
 from forkd.worker.admission import peer_address
+from forkd.worker.plugins import SessionPlugins
 from forkd.worker.services import Commit, Services
 from forkd.worker.transaction import Transaction
 
@@ -44,29 +45,28 @@ class Session(asyncio.Protocol):
         "conn",
         "deadline",
         "errors",
-        "hooks",
         "id",
         "last_reply",
         "listener",
         "messages",
         "peer",
+        "plugins",
         "reason",
         "recipients",
         "services",
         "started_at",
-        "stories",
         "transaction",
         "transport",
         "waiting",
     )
 
     transport: asyncio.Transport
+    plugins: SessionPlugins
 
     def __init__(self, services: Services, listener: str) -> None:
         self.services = services
         self.listener = listener
         self.conn = ServerConnection(services.options[listener])
-        self.hooks: SessionHooks | None = None
         self.transaction: Transaction | None = None
         self.waiting = True
         self.committing = False
@@ -75,8 +75,6 @@ class Session(asyncio.Protocol):
         self.reason = ""
         self.last_reply: Reply | None = None
         self.messages = self.recipients = self.errors = 0
-        self.stories: list[str] = []
-        """One short text per plugin call since the last log line that told them."""
         self._key: str | None = None
         self._task: asyncio.Task[None] | None = None
         self._buffered = 0
@@ -97,6 +95,7 @@ class Session(asyncio.Protocol):
         self._idle_deadline = self.started_at + services.config.timeouts.idle_session
         self.deadline = self.started_at + services.config.timeouts.command
         self.id = services.ids.new()
+        self.plugins = SessionPlugins(services, self.id, self._facts)
         services.counters.connections += 1
         services.sessions.add(self)
         self.peer = peername[:2]
@@ -122,7 +121,7 @@ class Session(asyncio.Protocol):
             self._refuse(refusal)
             return None
         if self.services.dispatcher.wants("connect"):
-            decision = await self.ask("connect")
+            decision = await self.plugins.ask("connect")
             if decision.reply is not None:
                 self.errors += 1
                 if decision.close or decision.reply.close:
@@ -159,26 +158,10 @@ class Session(asyncio.Protocol):
         if self.transaction is not None and not self.committing:
             self.transaction.abort()
             self.transaction = None
-        self._release_hooks(cut_off=asked is not None)
+        self.plugins.release(cut_off=asked is not None)
         if self.reason != "overload":
             services.admission.leave(self._key)
         self._log_end()
-
-    def _release_hooks(self, *, cut_off: bool) -> None:
-        """Let the sandboxes go, after their disconnect hook; not when a call was cut off in the middle."""
-        hooks, self.hooks = self.hooks, None
-        if hooks is None:
-            return
-        if self.services.dispatcher.wants("disconnect") and not cut_off:
-            self.services.background(self._say_goodbye(hooks))
-        else:
-            hooks.close()
-
-    async def _say_goodbye(self, hooks: SessionHooks) -> None:
-        try:
-            self._remember(await hooks.run("disconnect"))
-        finally:
-            hooks.close()
 
     def _log_end(self) -> None:
         log.session_end(
@@ -192,7 +175,7 @@ class Session(asyncio.Protocol):
             recipients=self.recipients,
             errors=self.errors,
             last_reply="" if self.last_reply is None else self.one_line(self.last_reply),
-            plugins=self.stories,
+            plugins=self.plugins.take_stories(),
         )
 
     def close(self, reason: str) -> None:
@@ -354,41 +337,7 @@ class Session(asyncio.Protocol):
         if self.transaction is None and not self.waiting:
             self.say_and_close(replies.SHUTTING_DOWN, "shutdown")
 
-    # --- plugins and the commit -----------------------------------------------------------------------
-
-    def with_hooks(self) -> SessionHooks:
-        """This session's side of the plugins, made when it is first needed."""
-        if self.hooks is None:
-            self.hooks = self.services.dispatcher.session(self._facts())
-        return self.hooks
-
-    async def ask(self, hook: str, **arguments: Any) -> Decision:
-        """Ask the plugins of a hook; remembers their records for the log line."""
-        decision = await self.with_hooks().run(hook, **arguments)
-        self._remember(decision)
-        return decision
-
-    def _remember(self, decision: Decision) -> None:
-        for record in decision.records:
-            self.stories.append(record.short())
-            if record.failure:
-                self._tell_failure(record)
-
-    def _tell_failure(self, record: PluginRecord) -> None:
-        if record.failure == "overload":
-            self.services.counters.overloads += 1
-            log.overload(what=f"plugin {record.plugin}", detail=record.detail, session=self.id)
-            return
-        self.services.counters.plugin_failures += 1
-        log.plugin_failure(
-            plugin=record.plugin,
-            hook=record.hook,
-            cause=record.failure,
-            session=self.id,
-            detail=record.detail,
-            on_failure=record.verdict,
-            output=record.output,
-        )
+    # --- what others ask of it ------------------------------------------------------------------------
 
     def _facts(self) -> SessionFacts:
         local = self.transport.get_extra_info("sockname")

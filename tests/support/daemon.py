@@ -83,6 +83,7 @@ class Daemon:
     listener: str = ""
     """More keys for [listener.default]."""
     port: int = 0
+    """Where it listens, once it is ready."""
     process: subprocess.Popen[bytes] | None = None
     clients: list[smtplib.SMTP | socket.socket] = dataclasses.field(default_factory=list)
     seen: set[int] = dataclasses.field(default_factory=set)
@@ -96,9 +97,8 @@ class Daemon:
         return self.folder / "var"
 
     def write_config(self) -> Path:
-        self.port = self.port or free_port()
         log = '\n[log]\nformat = "json"\n' if self.json_log and "[log]" not in self.config else ""
-        text = f'[listener.default]\naddress = "127.0.0.1:{self.port}"\n{self.listener}\n{self.config}\n{log}'
+        text = f'[listener.default]\naddress = "127.0.0.1:0"\n{self.listener}\n{self.config}\n{log}'
         if "[domain" not in text:
             text += '\n[domain."test.local"]\n'
         path = self.folder / "forkd.toml"
@@ -141,6 +141,8 @@ class Daemon:
             )
 
         wait_for(is_ready, timeout_s=START_S)
+        # The kernel chose the port, and nobody can have taken it meanwhile.
+        self.port = int(self.events("listening")[-1]["address"].rpartition(":")[2])
         self.seen |= self.pids()
 
     def pids(self) -> set[int]:

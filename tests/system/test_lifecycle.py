@@ -90,9 +90,7 @@ def test_kill_9_of_master_leaves_no_process_and_no_socket(daemon: Daemon):
     assert exchange(greeted, b"MAIL FROM:<a@example.org>\r\n").startswith(b"250"), "a sandbox is at work"
     daemon.stop(signal.SIGKILL)
     wait_for(lambda: not list((daemon.var / "run").glob("**/*.sock")), timeout_s=10)
-    again = Daemon(
-        daemon.folder, prefix=daemon.prefix, python=daemon.python, root=daemon.root, port=daemon.port
-    )
+    again = Daemon(daemon.folder, prefix=daemon.prefix, python=daemon.python, root=daemon.root)
     with again:
         assert again.smtp().noop()[0] == 250
 
