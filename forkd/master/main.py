@@ -36,7 +36,7 @@ from forkd.master.signals import Signals
 from forkd.master.status import Service
 from forkd.master.supervisor import Place, Supervisor
 from forkd.master.zygotes import Zygote
-from forkd.queue.spool import Spool
+from forkd.queue.spool import Spool, spool_root
 from forkd.rpc import places
 from forkd.rpc.start import RoleStart
 
@@ -178,7 +178,7 @@ class Daemon:
         slots = [f"w{number}" for number in range(workers(config))]
         try:
             Spool.prepare(
-                data_dir / "spool",
+                spool_root(data_dir),
                 slots,
                 worker_uid=ids.uid("user"),
                 queue_uid=ids.uid("queue_user"),

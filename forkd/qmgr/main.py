@@ -22,6 +22,7 @@ from forkd.exits import Exit
 from forkd.qmgr import requests
 from forkd.qmgr.manager import Manager, open_lock
 from forkd.queue import recovery
+from forkd.queue.spool import spool_root
 from forkd.rpc import channel
 from forkd.rpc.messages import Heartbeat, QueueRequest, Ready, Stop
 from forkd.rpc.start import RoleStart
@@ -44,7 +45,7 @@ WALK_SHARE = 50
 def main(start: RoleStart) -> int:
     """Run until told to stop or until master is gone; return the exit status."""
     config: Config = start.config
-    root = str(config.server.data_dir / "spool")
+    root = str(spool_root(config.server.data_dir))
     lock = open_lock(root)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -21,6 +21,11 @@ COPY_BYTES = 256 * 1024
 """Pieces in which a file is read back."""
 
 
+def spool_root(data_dir: Path) -> Path:
+    """Where the spool lies below server.data_dir: one answer for who makes, fills and empties it."""
+    return data_dir / "spool"
+
+
 class SpoolError(Exception):
     """The spool could not take the message: temporary -> 451 4.3.0."""
 

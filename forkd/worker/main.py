@@ -23,13 +23,13 @@ import uvloop
 from forkd import log
 from forkd.config.schema import PluginConfig
 from forkd.hooks.dispatcher import Dispatcher
-from forkd.queue.spool import Spool
+from forkd.queue.spool import Spool, spool_root
 from forkd.rpc import channel
 from forkd.rpc.messages import Blame, ClientCounts, Heartbeat, Ready, Stop, ToRole
 from forkd.rpc.start import RoleStart
 from forkd.sandbox.host import Host, HostPlugin
 from forkd.worker.admission import Admission
-from forkd.worker.services import Services, spool_root
+from forkd.worker.services import Services
 from forkd.worker.session import Session
 
 TICK_S = 1.0
@@ -100,7 +100,11 @@ class Worker:
             poke=start.poke,
             dispatcher=Dispatcher(start.plugin_configs, host),
             admission=Admission(config, workers=start.workers, anvil=anvil),
-            spool=Spool(spool_root(config), f"w{start.slot}", durable=config.queue.durability == "fsync"),
+            spool=Spool(
+                spool_root(config.server.data_dir),
+                f"w{start.slot}",
+                durable=config.queue.durability == "fsync",
+            ),
             background=self._background,
         )
         servers = [

@@ -8,7 +8,6 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forkd.config.recipients import Recipients
@@ -146,8 +145,3 @@ class Services:
         # Full, or qmgr is being restarted: its next scan finds the mail (queue.scan_interval).
         with contextlib.suppress(OSError):
             os.write(self._poke, pokes)
-
-
-def spool_root(config: Config) -> Path:
-    """Where the spool lies."""
-    return config.server.data_dir / "spool"
