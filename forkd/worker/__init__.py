@@ -4,6 +4,7 @@ One event loop (uvloop), many sessions. The way of the bytes:
 
     session.py      the pump: socket -> ServerConnection -> one event -> its handler -> reply -> socket
     handlers.py     one short function per event: check (built in), ask (hooks), take effect
+    receiving.py    DATA to the commit: the message comes in, is asked about, is handed over
     plugins.py      the session's side of plugins: asks, tells the log
     transaction.py  MAIL to end of data: recipients, spool file, envelope, the commit
     admission.py    may this peer connect now? limits over all workers, through anvil

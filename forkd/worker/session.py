@@ -14,7 +14,7 @@ from forkd.smtp import replies
 from forkd.smtp.events import DataChunk
 from forkd.smtp.reply import Reply
 from forkd.smtp.server import ServerConnection
-from forkd.worker import handlers
+from forkd.worker import handlers, receiving
 from forkd.worker.admission import peer_address
 from forkd.worker.plugins import SessionPlugins
 from forkd.worker.services import Commit, Services
@@ -356,4 +356,4 @@ class Session(asyncio.Protocol):
     def committed(self, commit: Commit, result: str | SpoolError) -> None:
         """The committer is done with our message: from a queue id on, the mail is ours."""
         self.committing = False
-        self.answer(handlers.end_of_transaction(self, commit, result))
+        self.answer(receiving.end_of_transaction(self, commit, result))
