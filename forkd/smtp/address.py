@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import encodings.punycode  # noqa: F401 - this and uts46data are else loaded when roles may open no file
 import re
+
+import idna
+import idna.uts46data
 
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]"
 """RFC 5322 3.2.3, with the UTF-8 of RFC 6531 3.3."""
@@ -16,8 +20,9 @@ class Mailbox:
 
     `postmaster` without a domain has the empty domain (RFC 5321 4.1.1.3). An address literal keeps
     its brackets and is in canonical form: `[192.0.2.1]`, `[IPv6:2001:db8::1]`. The null sender is
-    None, not a Mailbox. Two spellings of one address are equal, but for the case of the local part,
-    which only its own host may interpret (RFC 5321 2.4).
+    None, not a Mailbox. Two spellings of one address are equal, but for the case and composition of the
+    local part, which only its own host may interpret (RFC 5321 2.4, RFC 6531 3.2), and for a domain in
+    another script: as the client wrote it, U-labels or A-labels, it goes on (RFC 6531 3.7).
     """
 
     local: str
@@ -29,3 +34,14 @@ class Mailbox:
         if not _DOT_STRING.fullmatch(local):
             local = '"' + local.replace("\\", "\\\\").replace('"', '\\"') + '"'
         return f"{local}@{self.domain}" if self.domain else local
+
+
+def a_labels(domain: str) -> str:
+    """The form in which domains are compared: `Bücher.Example` -> `xn--bcher-kva.example` (RFC 5890 2.3.2.1).
+
+    An ASCII name in lower case, whatever it is. Raises ValueError for what is no name in IDNA 2008 after
+    the mapping of UTS 46 (RFC 5891, RFC 5895).
+    """
+    if domain.isascii():
+        return domain.lower()
+    return idna.encode(domain, uts46=True, std3_rules=True).decode("ascii")

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 
-from forkd.smtp import events, grammar, parameters, replies
+from forkd.smtp import events, grammar, parameters, replies, responses, xtext
 from forkd.smtp.events import Event
+from forkd.smtp.lines import AUTH_LINE_OCTETS
 from forkd.smtp.reply import Reply
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Chunk:
+    """BDAT: so many octets of the message follow (RFC 3030 2). The caller hears of Data and ChunkEnd."""
+
+    octets: int
+    last: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -19,14 +29,16 @@ class Command:
     last      nothing may be pipelined behind it (RFC 2920 3.1). QUIT is in that list too, but what
               stands behind it is never read, so that nobody needs to be told.
     octets    what its parameters add to the longest command line.
+    checked   the engine looks at the event, too: at what is in no line.
 
     In which states it is in order, and what comes after it, is in states.py.
     """
 
     verb: str
-    parse: Callable[[bytes, bool], Event | Reply]
+    parse: Callable[[bytes, bool], Event | Chunk | Reply]
     last: bool = False
     octets: int = 0
+    checked: bool = False
 
 
 # These carry nothing, so one of each is enough.
@@ -34,6 +46,13 @@ _DATA = events.Data()
 _RSET = events.Rset()
 _NOOP = events.Noop()
 _QUIT = events.Quit()
+_STARTTLS = events.StartTls()
+
+XCLIENT_ATTRIBUTES = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT")
+"""In the order of Postfix' XCLIENT_README."""
+_UNKNOWN_VALUES = ("[UNAVAILABLE]", "[TEMPUNAVAIL]")
+_ATTRIBUTE = re.compile(rb"([A-Za-z]+)=([\x21-\x3c\x3e-\x7e]{1,255})")
+_CHUNK = re.compile(rb" *([0-9]{1,20})(?: +(LAST))?", re.I)
 
 
 def _ehlo(argument: bytes, extended: bool) -> Event | Reply:  # noqa: ARG001 - one shape for all
@@ -58,6 +77,8 @@ def _mail(argument: bytes, extended: bool) -> Event | Reply:
     found = parameters.parse("MAIL", rest, extended=extended)
     if isinstance(found, Reply):
         return found
+    if "SMTPUTF8" not in found and not argument.isascii():
+        return replies.NEEDS_SMTPUTF8
     if not found:
         return events.Mail(sender, found)
     size = found.get("SIZE")
@@ -67,6 +88,7 @@ def _mail(argument: bytes, extended: bool) -> Event | Reply:
 
 
 def _rcpt(argument: bytes, extended: bool) -> Event | Reply:
+    # Whether it may be UTF-8 is known where the transaction is: the engine looks.
     if argument[:3].upper() != b"TO:":
         return replies.BAD_RCPT
     read = grammar.path(argument[3:], replies.BAD_RECIPIENT)
@@ -78,6 +100,46 @@ def _rcpt(argument: bytes, extended: bool) -> Event | Reply:
         return replies.BAD_RECIPIENT
     found = parameters.parse("RCPT", rest, extended=extended)
     return found if isinstance(found, Reply) else events.Rcpt(recipient, found)
+
+
+def _bdat(argument: bytes, extended: bool) -> Chunk | Reply:  # noqa: ARG001
+    match = _CHUNK.fullmatch(argument)
+    return replies.CHUNK_LOST if match is None else Chunk(int(match[1]), match[2] is not None)
+
+
+def _starttls(argument: bytes, extended: bool) -> Event | Reply:  # noqa: ARG001
+    return replies.NO_ARGUMENT_ALLOWED if argument else _STARTTLS
+
+
+def _auth(argument: bytes, extended: bool) -> Event | Reply:
+    if not extended:
+        return replies.AUTH_NEEDS_EHLO
+    mechanism, *initial = argument.split() or (b"",)
+    name = grammar.printable(mechanism)
+    if not name or len(initial) > 1:
+        return replies.AUTH_SYNTAX
+    if not initial:
+        return events.Auth(name.upper(), None)
+    data = b"" if initial[0] == b"=" else responses.decode(initial[0])
+    return replies.AUTH_NOT_BASE64 if data is None else events.Auth(name.upper(), data)
+
+
+def _xclient(argument: bytes, extended: bool) -> Event | Reply:  # noqa: ARG001
+    found: dict[str, str | None] = {}
+    for word in argument.split():
+        match = _ATTRIBUTE.fullmatch(word)
+        if match is None:
+            return replies.BAD_XCLIENT
+        name, value = match[1].decode("ascii").upper(), match[2].decode("ascii")
+        if name not in XCLIENT_ATTRIBUTES or name in found:
+            return replies.BAD_XCLIENT
+        if value.upper() in _UNKNOWN_VALUES:
+            found[name] = None
+        elif (text := xtext.decode(value)) is None or not (text.isascii() or name == "LOGIN"):
+            return replies.BAD_XCLIENT
+        else:
+            found[name] = text
+    return events.Xclient(found) if found else replies.BAD_XCLIENT
 
 
 def _data(argument: bytes, extended: bool) -> Event | Reply:  # noqa: ARG001
@@ -96,18 +158,26 @@ def _quit(argument: bytes, extended: bool) -> Event | Reply:  # noqa: ARG001
     return replies.NO_ARGUMENT_ALLOWED if argument else _QUIT
 
 
-def _vrfy(argument: bytes, extended: bool) -> Event | Reply:  # noqa: ARG001
-    text = grammar.printable(argument)
-    if text is None:
-        return replies.BAD_CHARACTERS
-    return events.Vrfy(text) if text else replies.ARGUMENT_NEEDED
+def _text(argument: bytes, extended: bool) -> tuple[str, bool] | Reply:
+    """The argument of VRFY or EXPN, and whether it may be UTF-8."""
+    text, _, last = argument.rpartition(b" ")
+    if extended and text and last.upper() == b"SMTPUTF8":
+        found = grammar.printable_utf8(text.rstrip(b" "))
+        return replies.BAD_CHARACTERS if found is None else (found, True)
+    found = grammar.printable(argument)
+    if found is None:
+        return replies.BAD_CHARACTERS if grammar.printable_utf8(argument) is None else replies.NEEDS_SMTPUTF8
+    return (found, False) if found else replies.ARGUMENT_NEEDED
 
 
-def _expn(argument: bytes, extended: bool) -> Event | Reply:  # noqa: ARG001
-    text = grammar.printable(argument)
-    if text is None:
-        return replies.BAD_CHARACTERS
-    return events.Expn(text) if text else replies.ARGUMENT_NEEDED
+def _vrfy(argument: bytes, extended: bool) -> Event | Reply:
+    read = _text(argument, extended)
+    return read if isinstance(read, Reply) else events.Vrfy(*read)
+
+
+def _expn(argument: bytes, extended: bool) -> Event | Reply:
+    read = _text(argument, extended)
+    return read if isinstance(read, Reply) else events.Expn(*read)
 
 
 def _help(argument: bytes, extended: bool) -> Event | Reply:  # noqa: ARG001
@@ -120,14 +190,18 @@ COMMANDS: Mapping[bytes, Command] = {
     for row in (
         Command("HELO", _helo, last=True),
         Command("EHLO", _ehlo, last=True),
-        Command("MAIL", _mail, octets=parameters.line_octets("MAIL")),
-        Command("RCPT", _rcpt, octets=parameters.line_octets("RCPT")),
+        Command("MAIL", _mail, octets=parameters.line_octets("MAIL"), checked=True),
+        Command("RCPT", _rcpt, octets=parameters.line_octets("RCPT"), checked=True),
         Command("DATA", _data, last=True),
+        Command("BDAT", _bdat, checked=True),
         Command("RSET", _rset),
         Command("NOOP", _noop, last=True),
         Command("VRFY", _vrfy, last=True),
         Command("EXPN", _expn, last=True),
         Command("HELP", _help),
+        Command("STARTTLS", _starttls, last=True, checked=True),
+        Command("AUTH", _auth, last=True, octets=AUTH_LINE_OCTETS - 512, checked=True),
+        Command("XCLIENT", _xclient, last=True),
         Command("QUIT", _quit),
     )
 }
@@ -135,7 +209,7 @@ COMMANDS: Mapping[bytes, Command] = {
 UNSUPPORTED: Mapping[bytes, Reply] = {
     # Known, not offered: 502, not 500 (RFC 5321 4.2.4).
     **dict.fromkeys(
-        (b"SEND", b"SOML", b"SAML", b"TURN", b"ETRN", b"ATRN", b"AUTH", b"STARTTLS", b"BDAT", b"BURL"),
+        (b"SEND", b"SOML", b"SAML", b"TURN", b"ETRN", b"ATRN", b"BURL"),
         replies.NOT_IMPLEMENTED,
     ),
     # A browser made to talk to us: its body could hold commands, so not another line is read
@@ -144,5 +218,5 @@ UNSUPPORTED: Mapping[bytes, Reply] = {
 }
 """Verbs that are no commands here, with their own reply; every other word is 500."""
 
-MAX_EXTRA_OCTETS = max(row.octets for row in COMMANDS.values())
-"""The longest command line is so much longer than the setting."""
+MAX_EXTRA_OCTETS = max(row.octets for row in COMMANDS.values() if row.verb != "AUTH")
+"""The longest command line is so much longer than the setting; that of AUTH is known to lines.py."""

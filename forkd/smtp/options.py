@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+
+_MECHANISM = re.compile(r"[A-Z0-9_-]{1,20}")
+"""RFC 4422 3.1."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # compared and hashed by identity
@@ -30,6 +34,16 @@ class ServerOptions:
     early_talker: str = "refuse"
     """Input behind a command that must be last in its group, or before the greeting: `refuse` with
     554 5.5.1 and close, or `ignore` the violation and read on (RFC 2920 3.1)."""
+    tls: bool = False
+    """STARTTLS is offered (RFC 3207)."""
+    tls_required: bool = False
+    """530 5.7.0 to all but NOOP, EHLO, STARTTLS and QUIT while there is no TLS (RFC 3207 4)."""
+    auth: tuple[str, ...] = ()
+    """SASL mechanisms offered, in upper case, best first; empty: no AUTH (RFC 4954)."""
+    auth_needs_tls: bool = True
+    """AUTH is offered under TLS only; 538 5.7.11 before it."""
+    auth_required: bool = False
+    """530 5.7.0 to what leads to mail, and to VRFY and EXPN, before AUTH (RFC 6409 4.3)."""
 
     def __post_init__(self) -> None:
         if not self.hostname or not self.hostname.isascii() or not self.hostname.isprintable():
@@ -43,3 +57,8 @@ class ServerOptions:
             raise ValueError(f"wire is normalize or reject, not {self.wire!r}")
         if self.early_talker not in ("refuse", "ignore"):
             raise ValueError(f"early_talker is refuse or ignore, not {self.early_talker!r}")
+        for mechanism in self.auth:
+            if not _MECHANISM.fullmatch(mechanism):
+                raise ValueError(f"auth: {mechanism!r} is not the name of a SASL mechanism")
+        if self.auth_required and not self.auth:
+            raise ValueError("auth_required is not possible without auth")

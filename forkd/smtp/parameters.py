@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from forkd.smtp import replies
+from forkd.smtp import replies, xtext
+from forkd.smtp.events import Parameters
 from forkd.smtp.reply import Reply
 
-_SYNTAX = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e]+))?")
-"""esmtp-param of RFC 5321 4.1.2."""
-
-Parameters = dict[str, str | None]
-"""Keyword in upper case to value as written; None where there is no `=`."""
+_SYNTAX = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e\x80-\xff]+))?")
+"""esmtp-param of RFC 5321 4.1.2, with the UTF-8 of RFC 6531 3.3."""
+# UTF-8 as it is belongs to the address type of RFC 6533 3; it needs SMTPUTF8, as an address does.
+_UTF8_ORCPT = r"[Uu][Tt][Ff]-8;[\x21-\x3c\x3e-\x7e\u00a0-\u2027\u202a-\U0010ffff]+"
+_OCCASION = "(?:SUCCESS|FAILURE|DELAY)"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,6 +34,36 @@ class Parameter:
 PARAMETERS: tuple[Parameter, ...] = (
     Parameter("MAIL", "SIZE", 26, re.compile(r"[0-9]{1,20}"), replies.BAD_SIZE, "RFC 1870 3, 4"),
     Parameter("MAIL", "BODY", 17, re.compile(r"7BIT|8BITMIME", re.I), replies.BAD_BODY, "RFC 6152 2"),
+    Parameter("MAIL", "SMTPUTF8", 10, re.compile(""), replies.NO_VALUE_ALLOWED, "RFC 6531 3.1, 3.4"),
+    # DSN is not announced, but clients that send its parameters all the same lose nothing by it.
+    Parameter("MAIL", "RET", 9, re.compile(r"FULL|HDRS", re.I), replies.BAD_RET, "RFC 3461 4.3"),
+    Parameter(
+        "MAIL",
+        "ENVID",
+        107,  # the value has 100 at most
+        re.compile(rf"(?=.{{1,100}}\Z){xtext.PATTERN}"),
+        replies.BAD_ENVID,
+        "RFC 3461 4.4",
+    ),
+    Parameter(
+        "MAIL", "AUTH", 500, re.compile(rf"<>|(?!\Z){xtext.PATTERN}"), replies.BAD_AUTH, "RFC 4954 3, 5"
+    ),
+    Parameter(
+        "RCPT",
+        "NOTIFY",
+        29,
+        re.compile(rf"NEVER|{_OCCASION}(?:,{_OCCASION}){{0,2}}", re.I),
+        replies.BAD_NOTIFY,
+        "RFC 3461 4.1",
+    ),
+    Parameter(
+        "RCPT",
+        "ORCPT",
+        507,  # the value has 500 at most
+        re.compile(rf"(?=.{{1,500}}\Z)(?:[A-Za-z0-9-]+;{xtext.PATTERN}|{_UTF8_ORCPT})"),
+        replies.BAD_ORCPT,
+        "RFC 3461 4.2",
+    ),
 )
 
 OF_VERB: dict[str, dict[str, Parameter]] = {
@@ -61,6 +92,10 @@ def parse(verb: str, text: bytes, *, extended: bool) -> Parameters | Reply:
         match = _SYNTAX.fullmatch(word)
         if match is None:
             return replies.BAD_PARAMETER
+        try:
+            value = None if match[2] is None else match[2].decode("utf-8")
+        except UnicodeDecodeError:
+            return replies.BAD_PARAMETER
         keyword = match[1].decode("ascii").upper()
         row = rows.get(keyword)
         if row is None:
@@ -69,7 +104,6 @@ def parse(verb: str, text: bytes, *, extended: bool) -> Parameters | Reply:
             return replies.PARAMETERS_NEED_EHLO
         if keyword in found:
             return replies.DOUBLE_PARAMETER
-        value = None if match[2] is None else match[2].decode("ascii")
         if not row.value.fullmatch(value or ""):
             return row.wrong
         found[keyword] = value

@@ -8,6 +8,8 @@ import re
 
 MAX_LINE_OCTETS = 512
 """RFC 5321 4.5.3.1.5: a reply line has 512 octets at most, code and CRLF included."""
+MAX_CHALLENGE_OCTETS = 12_288
+"""But for the line of an authentication exchange, which cannot be cut (RFC 4954 4)."""
 
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}", re.ASCII)
 _UNSAFE = re.compile(r"[^\x20-\x7e]")
@@ -65,7 +67,7 @@ def _check_codes(code: int, enhanced: str | None) -> None:
 def _encode(reply: Reply) -> bytes:
     code = reply.code
     prefix = f"{reply.enhanced} " if reply.enhanced else ""
-    room = MAX_LINE_OCTETS - len("250-\r\n") - len(prefix)
+    room = (MAX_CHALLENGE_OCTETS if code == 334 else MAX_LINE_OCTETS) - len("250-\r\n") - len(prefix)
     if len(reply.lines) == 1 and len(reply.lines[0]) <= room:
         return f"{code} {prefix}{_safe(reply.lines[0])}\r\n".encode("ascii")
     texts = [piece for line in reply.lines for piece in _wrapped(_safe(line), room)]

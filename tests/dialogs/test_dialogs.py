@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from forkd.smtp import replies
-from forkd.smtp.events import DataChunk, DataEnd, Event, Mail, Rcpt
+from forkd.smtp import replies, sasl
+from forkd.smtp.events import Auth, AuthData, Data, DataChunk, DataEnd, Event, Mail, Rcpt
 from forkd.smtp.options import ServerOptions
 from forkd.smtp.reply import Reply, reply
 from forkd.smtp.server import ServerConnection
@@ -16,6 +16,7 @@ from tests.support.feed import accept, single
 
 FILES = sorted(Path(__file__).parent.glob("*.txt"))
 BLOCKED = reply(550, "5.7.1", "Sender blocked")
+USER = sasl.Password("user@test.local", "secret")
 LOCAL_DOMAINS = ("", "test.local", "localhost")
 
 
@@ -36,8 +37,19 @@ class EngineServer:
     """The engine as a Server; `step` octets are handed over at a time."""
 
     def __init__(self, dialog: Dialog, *, byte_by_byte: bool) -> None:
-        settings = {"hostname": "mx.example.org", "message_size": 52_428_800, **dialog.options}
-        self._connection = ServerConnection(ServerOptions(**settings))  # type: ignore[arg-type]
+        settings: dict[str, object] = {
+            "hostname": "mx.example.org",
+            "message_size": 52_428_800,
+            **{
+                key: value == "yes" if value in ("yes", "no") else value
+                for key, value in dialog.options.items()
+            },
+        }
+        if "auth" in settings:
+            settings["auth"] = tuple(str(settings["auth"]).split())
+        xclient = bool(settings.pop("xclient", False))
+        self._connection = ServerConnection(ServerOptions(**settings), xclient=xclient)  # type: ignore[arg-type]
+        self._exchange: sasl.Exchange | None = None
         self._byte_by_byte = byte_by_byte
         self._said = self._connection.greeting()
         self._message = self._accepted = b""
@@ -50,9 +62,28 @@ class EngineServer:
             if isinstance(event, DataChunk):
                 self._message += event.data
                 continue
+            if isinstance(event, Data):
+                self._message = b""
             if isinstance(event, DataEnd):
                 self._accepted, self._message = self._message, b""
-            self._said += self._connection.send(default_policy(self._connection, event))
+            self._said += self._connection.send(self._answer(event))
+
+    def _answer(self, event: Event) -> Reply:
+        if isinstance(event, Auth):
+            self._exchange = sasl.start(event.mechanism)
+            if event.initial is None:
+                return replies.challenge(self._exchange.first())
+            return self._authenticate(event.initial)
+        if isinstance(event, AuthData):
+            return replies.AUTH_CANCELLED if event.data is None else self._authenticate(event.data)
+        return default_policy(self._connection, event)
+
+    def _authenticate(self, data: bytes) -> Reply:
+        assert self._exchange is not None
+        step = self._exchange.step(data)
+        if isinstance(step, sasl.Challenge):
+            return replies.challenge(step.data)
+        return replies.AUTH_OK if step == USER else replies.AUTH_FAILED
 
     def line(self) -> str | None:
         """The next line of the replies."""
@@ -64,6 +95,10 @@ class EngineServer:
     def closed(self) -> bool:
         """Nothing more will be read."""
         return self._connection.closed
+
+    def handshake(self) -> None:
+        """TLS holds."""
+        self._connection.secured()
 
     def message(self) -> bytes:
         """The message whose end came last."""

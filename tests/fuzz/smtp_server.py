@@ -13,7 +13,10 @@ import random
 import sys
 from pathlib import Path
 
-from forkd.smtp.events import DataChunk, DataEnd
+from forkd.smtp import replies
+from forkd.smtp.events import Auth, Data, DataChunk, DataEnd, Event, Hello, Rset, Xclient
+from forkd.smtp.reply import Reply
+from forkd.smtp.server import ServerConnection
 from tests.support.feed import accept, assert_same, cut, fresh, pile, play
 
 MESSAGE_SIZE = 300
@@ -24,11 +27,15 @@ def one_input(data: bytes) -> None:
     switches, seed, speech = data[:1], data[1:2], data[2:]
     choice = switches[0] if switches else 0
     start = fresh(
-        accept,
+        _policy,
         wire="reject" if choice & 1 else "normalize",
         recipients=2 if choice & 2 else 100,
         errors=3 if choice & 4 else 20,
         message_size=MESSAGE_SIZE,
+        auth=("PLAIN", "LOGIN") if choice & 8 else (),
+        auth_needs_tls=False,
+        auth_required=bool(choice & 8 and choice & 16),
+        xclient=bool(choice & 32),
     )
     dice = random.Random(seed)  # the same input is the same run
     pieces = cut(speech, (dice.randrange(len(speech) + 1) for _ in range(dice.randrange(1, 9))))
@@ -48,6 +55,17 @@ def one_input(data: bytes) -> None:
         elif isinstance(event, DataEnd):
             assert event.fault is not None or stored == event.size
             stored = 0
+        elif isinstance(event, Hello | Rset | Xclient):  # chunks thrown away
+            stored = 0
+
+
+def _policy(connection: ServerConnection, event: Event) -> Reply:
+    """Takes everything, after one challenge where AUTH says nothing yet; no chunks from `refuse`."""
+    if isinstance(event, Auth) and event.initial is None:
+        return replies.challenge(b"?")
+    if isinstance(event, Data) and event.chunked and connection.helo == "refuse":
+        return replies.NO_SPACE
+    return accept(connection, event)
 
 
 def _check_replies(sent: bytes) -> None:

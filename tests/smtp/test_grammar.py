@@ -108,10 +108,51 @@ def test_a_path_has_256_octets_at_most() -> None:
     assert grammar.path(longest.replace(b"<", b"<l"), WRONG) is replies.ADDRESS_TOO_LONG
 
 
-@pytest.mark.parametrize("text", [b"<\xc3\xa9@x.org>", b"<a@\xc3\xa9.org>", b'<"\xff"@x.org>'])
-def test_octets_above_127_are_told_apart(text: bytes) -> None:
-    """553 5.6.7 without SMTPUTF8 (RFC 6531 3.5)."""
-    assert grammar.path(text, WRONG) is replies.ADDRESS_NOT_ASCII
+@pytest.mark.parametrize(
+    ("text", "mailbox"),
+    [
+        ("<é@x.org>", Mailbox("é", "x.org")),
+        ("<用户@例子.example>", Mailbox("用户", "例子.example")),
+        ("<a@BÜCHER.Example>", Mailbox("a", "bücher.example")),
+        ("<a@bu\u0308cher.example>", Mailbox("a", "bücher.example")),
+        ('<"é \\" x"@x.org>', Mailbox('é " x', "x.org")),
+        ("<é@[192.0.2.1]>", Mailbox("é", "[192.0.2.1]")),
+        ("<@relay.org:é@x.org>", Mailbox("é", "x.org")),
+        ("<e\u0301@x.org>", Mailbox("e\u0301", "x.org")),
+    ],
+)
+def test_a_path_may_be_utf8(text: str, mailbox: Mailbox) -> None:
+    """RFC 6531 3.3: local parts as written, domains in U-labels, composed and in lower case."""
+    assert grammar.path(text.encode() + b" SMTPUTF8", WRONG) == (mailbox, b" SMTPUTF8")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"<\xff@x.org>",
+        b"<\xe9@x.org>",
+        b"<\xc3\xa9@>",
+        b"<\xed\xa0\x80@x.org>",
+        "<\x85@x.org>".encode(),
+        "<a\u2028b@x.org>".encode(),
+        "<a@\u2603\ufe0f.example>".encode(),
+        "<a@ü..example>".encode(),
+        "<a@-ü.example>".encode(),
+        "<é@x@y>".encode(),
+        "<a b@é.example>".encode(),
+        ("<a@" + "ü" * 63 + ".example>").encode(),
+        "<é@[IPv6:nothing]>".encode(),
+    ],
+)
+def test_bad_utf8_and_bad_labels_are_bad_syntax(text: bytes) -> None:
+    """No controls, no line separators, no domain that IDNA 2008 does not have (RFC 6531 3.3, RFC 5891)."""
+    assert grammar.path(text, WRONG) is WRONG
+
+
+def test_the_length_of_a_utf8_path_is_that_of_its_octets() -> None:
+    """256, brackets included (RFC 6531 3.1, RFC 5321 4.5.3.1.3)."""
+    assert isinstance(grammar.path(f"<{'é' * 124}@x.org>".encode(), WRONG), tuple)
+    assert grammar.path(f"<{'é' * 125}@x.org>".encode(), WRONG) is replies.ADDRESS_TOO_LONG
 
 
 @pytest.mark.parametrize(
@@ -131,12 +172,17 @@ def test_any_printable_local_part_survives_quoting(local: str) -> None:
     assert grammar.path(f"<{mailbox}>".encode(), WRONG) == (mailbox, b"")
 
 
-@given(st.binary(max_size=80) | st.text(alphabet='<>@."\\[]:, aA1-%!', max_size=80).map(str.encode))
+@given(
+    st.binary(max_size=80)
+    | st.text(alphabet='<>@."\\[]:, aA1-%!éß٠ׁ例', max_size=80).map(str.encode)
+    | st.text(max_size=40).map(lambda text: f"<a@{text}>".encode("utf-8", "replace"))
+)
 def test_any_octets_are_a_path_or_a_reply(text: bytes) -> None:
     """Total: no octets raise."""
     result = grammar.path(text, WRONG)
-    assert result in (WRONG, replies.ADDRESS_TOO_LONG, replies.ADDRESS_NOT_ASCII) or isinstance(result, tuple)
+    assert result in (WRONG, replies.ADDRESS_TOO_LONG) or isinstance(result, tuple)
     grammar.hello_name(text)
+    grammar.printable_utf8(text)
     grammar.printable(text)
 
 
@@ -151,6 +197,9 @@ def test_any_octets_are_a_path_or_a_reply(text: bytes) -> None:
         b"<a@" + b"a-" * 100_000,
         b"<a@[" + b"1" * 200_000,
         b" " * 200_000,
+        "<é".encode() + b"a." * 100_000 + b">",
+        b"<a@" + "é".encode() * 100_000 + b">",
+        b'<"\xc3\xa9' + b"\\\\" * 100_000 + b">",
     ],
 )
 def test_a_hostile_path_costs_no_more_than_its_length(text: bytes) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from forkd.smtp import replies
-from forkd.smtp.events import Event, Mail, Rcpt
+from forkd.smtp.events import Auth, AuthData, Data, Event, Mail, Rcpt
 from forkd.smtp.reply import Reply
 from forkd.smtp.server import ServerConnection
 from tests.support.feed import accept, assert_same, cut, fresh, pile, play
@@ -36,15 +38,44 @@ WORDS = st.sampled_from(
         b"\0",
         b"\xff",
         b"x" * 300,
+        b"BDAT 6\r\nabcdef",
+        b"BDAT 3 LAST\r\na\r\n",
+        b"BDAT 0 LAST\r\n",
+        b"BDAT 150\r\n",
+        b"BDAT 9999\r\n",
+        b"BDAT\n",
+        b"AUTH PLAIN AGEAYg==\r\n",
+        b"AUTH LOGIN\r\n",
+        b"dXNlcg==\r\n",
+        b"*\r\n",
+        b"XCLIENT ADDR=192.0.2.1\r\n",
+        b"MAIL FROM:<\xc3\xa9@b> SMTPUTF8 RET=FULL\r\n",
+        b"RCPT TO:<\xc3\xa9@b> NOTIFY=NEVER\r\n",
+        b"VRFY \xc3\xa9 SMTPUTF8\r\n",
     ]
 )
 SPEECH = st.lists(WORDS | st.binary(max_size=6), max_size=25).map(b"".join)
 CUTS = st.lists(st.integers(0, 400), max_size=12)
 WIRE = st.sampled_from(["normalize", "reject"])
+OFFERED = st.fixed_dictionaries(
+    {
+        "auth": st.sampled_from([(), ("PLAIN", "LOGIN")]),
+        "auth_needs_tls": st.booleans(),
+        "tls_required": st.booleans(),
+        "xclient": st.booleans(),
+        "secure": st.booleans(),
+    }
+)
 
 
 def policy(connection: ServerConnection, event: Event) -> Reply:
-    """Refuses a sender and a recipient now and then."""
+    """Refuses a sender and a recipient now and then; AUTH LOGIN has one challenge, and some fail."""
+    if isinstance(event, Auth) and event.initial is None:
+        return replies.challenge(b"Username:")
+    if isinstance(event, AuthData) and event.data == b"":
+        return replies.AUTH_FAILED
+    if isinstance(event, Data) and event.chunked and connection.errors % 2:
+        return replies.RELAY_DENIED
     if isinstance(event, Rcpt) and event.recipient.local == "deny":
         return replies.UNKNOWN_RECIPIENT
     if isinstance(event, Mail) and event.size == 100:
@@ -53,13 +84,18 @@ def policy(connection: ServerConnection, event: Event) -> Reply:
 
 
 @settings(max_examples=400, deadline=None)
-@given(speech=SPEECH, cuts=CUTS, wire=WIRE)
+@given(speech=SPEECH, cuts=CUTS, wire=WIRE, offered=OFFERED)
 @example(
-    speech=b"EHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nx\n.\r\nQUIT\r\n", cuts=[50], wire="reject"
+    speech=b"EHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nx\n.\r\nQUIT\r\n",
+    cuts=[50],
+    wire="reject",
+    offered={},
 )
-def test_any_cuts_give_the_same_events_and_replies(speech: bytes, cuts: list[int], wire: str) -> None:
-    """Whether answered between the pieces or piled up first."""
-    start = fresh(policy, wire=wire, message_size=200, recipients=2, errors=6)
+def test_any_cuts_give_the_same_events_and_replies(
+    speech: bytes, cuts: list[int], wire: str, offered: dict[str, Any]
+) -> None:
+    """Whether answered between the pieces or piled up first, whatever is offered."""
+    start = fresh(policy, wire=wire, message_size=200, recipients=2, errors=6, **offered)
     whole = play(start, [speech])
     pieces = cut(speech, cuts)
     assert_same(play(start, pieces), whole)

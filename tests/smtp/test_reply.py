@@ -71,7 +71,14 @@ def test_stock_replies_have_the_codes_their_standards_ask_for() -> None:
     assert {name for name, value in table.items() if value.enhanced is None} == {"START_DATA", "BAD_HELO"}
     assert all(value.close for value in table.values() if value.code == 421)
     closing = {value.code for value in table.values() if value.close}
-    assert closing == {221, 421, 554}
+    assert closing == {221, 421, 552, 554}
+
+
+def test_a_challenge_is_one_line_however_long() -> None:
+    """RFC 4954 4: base64 behind 334, up to 12,288 octets, which no fold may cut."""
+    assert replies.challenge(b"").encode() == b"334 \r\n"
+    assert replies.challenge(b"Username:").encode() == b"334 VXNlcm5hbWU6\r\n"
+    assert replies.challenge(b"x" * 6000).encode().count(b"\r\n") == 1
 
 
 def test_queued_names_the_id() -> None:

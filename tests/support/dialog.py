@@ -47,7 +47,17 @@ class ExpectMessage:
     number: int
 
 
-Step = Say | Expect | ExpectClose | ExpectMessage
+@dataclasses.dataclass(frozen=True)
+class Handshake:
+    """TLS is set up here."""
+
+    number: int
+
+
+Step = Say | Expect | ExpectClose | ExpectMessage | Handshake
+
+CONFIGURED = frozenset({"tls", "tls_required", "auth", "auth_needs_tls", "auth_required", "xclient"})
+"""Settings that a live daemon has only with certificates, users and trusted networks to go with them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +67,11 @@ class Dialog:
     title: str
     options: dict[str, str | int]
     steps: tuple[Step, ...]
+
+    @property
+    def configured(self) -> bool:
+        """It needs more of a live daemon than limits and a listener's own settings."""
+        return not CONFIGURED.isdisjoint(self.options)
 
 
 class Server(Protocol):
@@ -70,6 +85,9 @@ class Server(Protocol):
 
     def closed(self) -> bool:
         """The server has closed the connection."""
+
+    def handshake(self) -> None:
+        """Set up TLS, now that both sides have agreed on it."""
 
     def message(self) -> bytes | None:
         """The message accepted last; None where this server cannot tell."""
@@ -96,11 +114,13 @@ def load(path: Path) -> Dialog:
             if steps and isinstance(steps[-1], ExpectMessage):
                 octets = steps.pop().octets + octets  # type: ignore[union-attr]
             steps.append(ExpectMessage(octets, number))
+        elif mark == "T:":
+            steps.append(Handshake(number))
         elif mark == "! ":
             key, _, value = (part.strip() for part in text.partition("="))
             options[key] = int(value) if value.isdigit() else value
         elif line and not line.startswith("#"):
-            raise ValueError(f"{path.name}:{number}: neither C:, c:, S:, M:, ! nor #")
+            raise ValueError(f"{path.name}:{number}: neither C:, c:, S:, M:, T:, ! nor #")
     return Dialog(title.removeprefix("# "), options, tuple(steps))
 
 
@@ -120,6 +140,10 @@ def play(dialog: Dialog, server: Server) -> None:
                 extra = server.line()
                 assert extra is None, f"line {number}: {extra!r}, not the close"
                 assert server.closed(), f"line {number}: not closed"
+            case Handshake(number):
+                extra = server.line()
+                assert extra is None, f"line {number}: {extra!r}, not a handshake"
+                server.handshake()
             case ExpectMessage(octets, number):
                 message = server.message()
                 assert message in (None, octets), f"line {number}: {message!r}, not {octets!r}"

@@ -1,8 +1,8 @@
 """How does a parser test talk to the engine? Through feed(): whole, then in octets, always the same events.
 
 A Start says where the dialogue stands when the octets of the test arrive: `fresh()`, `ready()`,
-`in_mail()`, `in_rcpt()`, `in_data()`, each taking options and a policy. The policy gives the reply to
-each event and is `accept` unless said.
+`in_mail()`, `in_rcpt()`, `in_data()`, `in_chunks()`, each taking options and a policy. The policy gives
+the reply to each event and is `accept` unless said.
 
 Early talkers are ignored unless a test asks for them, because cutting a pipelined group makes the
 violation go away: that rule is about time, see test_server.py.
@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from forkd.smtp import events, replies
+from forkd.smtp import events, extensions, replies
 from forkd.smtp.events import DataChunk, DataEnd, Event, Refused
 from forkd.smtp.options import ServerOptions
 from forkd.smtp.reply import Reply
@@ -27,6 +27,10 @@ _ACCEPTED = {
     events.Mail: replies.SENDER_OK,
     events.Rcpt: replies.RECIPIENT_OK,
     events.Data: replies.START_DATA,
+    events.ChunkEnd: replies.CHUNK_OK,
+    events.StartTls: replies.TLS_READY,
+    events.Auth: replies.AUTH_OK,
+    events.AuthData: replies.AUTH_OK,
     events.Rset: replies.RSET_OK,
     events.Noop: replies.NOOP_OK,
     events.Vrfy: replies.VRFY,
@@ -34,6 +38,8 @@ _ACCEPTED = {
     events.Help: replies.HELP,
     events.Quit: replies.BYE,
 }
+
+OPTIONS = ServerOptions(hostname="mx.example.org", message_size=10_000_000)
 
 _EHLO = b"EHLO client.example.org\r\n"
 _MAIL = b"MAIL FROM:<sender@example.org>\r\n"
@@ -49,6 +55,10 @@ def accept(connection: ServerConnection, event: Event) -> Reply:
         return connection.hello_reply(event)
     if isinstance(event, DataEnd):
         return event.fault or replies.DATA_OK
+    if isinstance(event, events.Xclient):
+        return extensions.greeting_reply(OPTIONS)
+    if isinstance(event, events.AuthData) and event.data is None:
+        return replies.AUTH_CANCELLED
     return _ACCEPTED[type(event)]
 
 
@@ -63,6 +73,7 @@ class Start:
 
     before: tuple[bytes, ...] = ()
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Of ServerOptions; `xclient` and `secure` are the connection's own."""
     policy: Policy = accept
 
     def connection(self) -> ServerConnection:
@@ -72,7 +83,9 @@ class Start:
             "message_size": 10_000_000,
             "early_talker": "ignore",
         }
-        connection = ServerConnection(ServerOptions(**{**settings, **self.options}))
+        settings.update(self.options)
+        own = {name: settings.pop(name) for name in ("xclient", "secure") if name in settings}
+        connection = ServerConnection(ServerOptions(**settings), **own)
         connection.greeting()
         for octets in self.before:
             connection.receive_data(octets)
@@ -103,6 +116,11 @@ def in_rcpt(policy: Policy = accept, **options: Any) -> Start:
 def in_data(policy: Policy = accept, **options: Any) -> Start:
     """354 was given: the message comes."""
     return Start((_EHLO, _MAIL, _RCPT, _DATA), options, policy)
+
+
+def in_chunks(policy: Policy = accept, **options: Any) -> Start:
+    """A first chunk of eight octets was read, `part 1` and CRLF: more must come."""
+    return Start((_EHLO, _MAIL, _RCPT, b"BDAT 8\r\npart 1\r\n"), options, policy)
 
 
 @dataclasses.dataclass
@@ -181,6 +199,11 @@ def assert_same(one: Heard, other: Heard) -> None:
 def kinds(heard: Iterable[Event]) -> list[type[Event]]:
     """The kinds of events."""
     return [type(event) for event in heard]
+
+
+def refusals(heard: Iterable[Event]) -> list[Reply]:
+    """The engine's own refusals among the events."""
+    return [event.reply for event in heard if isinstance(event, Refused)]
 
 
 def message(heard: Iterable[Event]) -> bytes:

@@ -61,6 +61,8 @@ def test_every_dialog_holds_against_the_live_daemon(make_daemon: Make):
     groups: dict[str, list[tuple[str, Dialog]]] = {}
     for path in FILES:
         dialog = load(path)
+        if dialog.configured:  # certificates, users, trusted networks: their own tests have them
+            continue
         groups.setdefault(json.dumps(dialog.options, sort_keys=True), []).append((path.name, dialog))
     failed = []
     for options, dialogs in groups.items():
