@@ -5,20 +5,33 @@
                          │                                     │
                          └──── problems, all of them ──────────┘──> ConfigError
 
-schema      one struct per table: every key, its default, the reason for it, its range
-units       `5s`, `64MiB`
-lines       on which line of the text a key stands
-problems    what is wrong: file, line, table, key, rule, value, nearest valid key
-later       what the design has and this version has not; refused by name, not as "unknown"
-reader      one TOML table into one struct, going on after each problem
-checks      contradictions between keys that are fine one by one
-manifest    plugin.toml (its author's) and plugins.d/NN-name.toml (the admin's) into a PluginConfig
-stock       where the plugins and the sample configuration that come with forkd lie
-load        files in, LoadedConfig out
-show        LoadedConfig out again, as TOML or JSON
-recipients  which recipients exist and how they are routed; shared by worker (550) and qmgr (route)
+schema         one struct per table of forkd.toml: every key, its default, the reason for it, its range;
+               who uses the schema imports all of it from here
+client_schema  its tables about clients: listeners, TLS, AUTH, names, networks, limits, timeouts
+plugin_schema  manifest, entry, and the PluginConfig that both become
+table          what the structs are made of: base class, ranges
+units          `5s`, `64MiB`
+addresses      addresses and networks as they are written
+domains        names of domains, and the one form in which two are compared
+lines          on which line of the text a key stands
+problems       what is wrong: file, line, table, key, rule, value, nearest valid key
+later          what the design has and this version has not; refused by name, not as "unknown"
+reader         one TOML table into one struct, going on after each problem
+checking       what a check works with; looks at files that are named
+checks         contradictions between keys that are fine one by one; client_checks those about clients,
+               auth_checks those about AUTH
+manifest       plugin.toml (its author's): what a plugin says about itself
+wants          which of its wants hold with the settings it is given
+entry          plugins.d/NN-name.toml (the admin's) and the manifest into a PluginConfig
+grants         is every want granted, and do limits, scope and failure policy fit?
+groups         plugins that share a sandbox into one PluginConfig
+stock          where the plugins and the sample configuration that come with forkd lie
+load           files in, LoadedConfig out
+show           LoadedConfig out again, as TOML or JSON, secrets hidden
+recipients     which recipients exist and how they are routed; shared by worker (550) and qmgr (route)
 
 Promises: load() returns something everybody may use without asking again (absolute paths, names
 resolved, ranges held), or raises one ConfigError with *all* problems of *all* files. Nothing here
-starts, opens or creates anything; reading the same files twice gives equal values.
+starts or creates anything; files that are named (certificates, lists, sockets) are looked at and not
+read. Reading the same files twice gives equal values.
 """

@@ -7,43 +7,28 @@ sees causes, not consequences. What is legal but surprising becomes a note: prin
 
 from __future__ import annotations
 
-import dataclasses
-import ipaddress
 import re
 import string
 from collections.abc import Callable
 from typing import Final
 
+from forkd.config.auth_checks import AUTH_CHECKS, auth_with_plugins, wants_auth
+from forkd.config.checking import Check
+from forkd.config.client_checks import CLIENT_CHECKS
+from forkd.config.domains import DOMAIN_NAME, domain_slip, is_domain
 from forkd.config.lines import KeyPath
 from forkd.config.problems import Problems, Source, toml_key
 from forkd.config.reader import nearest, one_of
-from forkd.config.schema import LAYERS, Config, Maildir
+from forkd.config.recipients import folded
+from forkd.config.schema import LAYERS, Config, Maildir, PluginConfig
 from forkd.config.units import format_duration, format_size
+from forkd.smtp.address import a_labels
 
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-DOMAIN_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
-"""RFC 5321 4.1.2 Domain, lengths of RFC 1035 2.3.4. Names in other scripts are written in A-labels (xn--)."""
-USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Check:
-    """What a check works with. `notes` collects what is legal but worth saying."""
-
-    config: Config
-    source: Source
-    problems: Problems
-    notes: list[str]
-
-    def bad(self, path: KeyPath, rule: str, *, value: object, hint: str = "") -> None:
-        self.problems.add(self.source, path, rule, value=value, hint=hint)
-
-    def clean(self, *paths: KeyPath) -> bool:
-        return self.problems.clean(self.source, *paths)
+USER_NAME: Final = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 
 
 def check(config: Config, source: Source, problems: Problems, notes: list[str]) -> None:
-    """Run every check of CHECKS; `config` has its defaults filled in."""
+    """Run every check of CHECKS; `config` has its defaults filled in. It looks at files that are named."""
     for one in CHECKS:
         one(Check(config, source, problems, notes))
 
@@ -64,48 +49,31 @@ def _server(c: Check) -> None:
         )
 
 
-def _listeners(c: Check) -> None:
-    """Each has an address of its own."""
-    taken: dict[tuple[str, int], str] = {}
-    for name, listener in c.config.listener.items():
-        path = ("listener", name, "address")
-        if not c.clean(path):
-            continue
-        try:
-            host, port = parse_address(listener.address)
-        except ValueError as error:
-            c.bad(path, str(error), value=listener.address, hint=_address_hint(listener.address))
-            continue
-        for (other_host, other_port), other in taken.items():
-            if port == other_port != 0 and _overlap(host, other_host):
-                c.bad(path, f"[listener.{toml_key(other)}] has this address", value=listener.address)
-        taken[host, port] = name
-
-
 def _domains(c: Check) -> None:
     """Names, mailboxes and transports of our domains."""
     seen: dict[str, str] = {}
     for name, domain in c.config.domain.items():
         path = ("domain", name)
         literal = name.startswith("[") and name.endswith("]")
-        if not literal and not DOMAIN_NAME.fullmatch(name):
+        same = name.lower()
+        if not literal and not is_domain(name):
+            meant = domain_slip(name)
             rule = 'this is a domain name in quotes, as in [domain."example.org"]'
-            hint = _domain_hint(name)
-            c.problems.add(c.source, path, rule, hint=hint)
-        elif name.lower() in seen:
-            c.problems.add(
-                c.source, path, f"this domain stands as [domain.{toml_key(seen[name.lower()])}] too"
-            )
-        seen[name.lower()] = name
+            c.bad(path, rule, hint=f'write [domain."{meant}"]' if meant else "")
+        else:
+            same = same if literal else a_labels(name)
+            if same in seen:
+                c.bad(path, f"this domain stands as [domain.{toml_key(seen[same])}] too")
+        seen[same] = name
         if c.clean((*path, "transport")):
-            _transport_exists(c, (*path, "transport"), domain.transport)
+            c.transport_exists((*path, "transport"), domain.transport)
         if c.clean((*path, "detail")) and len(domain.detail) > 1:
             c.bad((*path, "detail"), "this is one character, or empty for none", value=domain.detail)
         if c.clean((*path, "mailboxes")) and not isinstance(domain.mailboxes, str):
             _mailboxes(c, (*path, "mailboxes"), domain.mailboxes)
     if not c.config.domain and c.clean(("domain",), ("networks", "relay")) and not c.config.networks.relay:
         rule = "no mail could ever be accepted: there is no domain of ours and no network that may relay"
-        c.problems.add(c.source, (), rule, hint='write [domain."example.org"]')
+        c.bad((), rule, hint='write [domain."example.org"]')
 
 
 def _mailboxes(c: Check, path: KeyPath, mailboxes: tuple[str, ...]) -> None:
@@ -116,35 +84,9 @@ def _mailboxes(c: Check, path: KeyPath, mailboxes: tuple[str, ...]) -> None:
             c.bad(path, rule, value=mailbox, hint=f'write "{mailbox.split("@")[0]}"' if mailbox else "")
         elif mailbox == "*":
             c.bad(path, "every mailbox is written without brackets", value=mailboxes, hint='write "*"')
-        elif mailbox.lower() in seen:
+        elif folded(mailbox) in seen:
             c.bad(path, "mailboxes are compared without case: this one stands twice", value=mailbox)
-        seen.add(mailbox.lower())
-
-
-def _networks(c: Check) -> None:
-    """Networks are networks; nobody opens a relay to the world."""
-    for key in ("trusted", "relay"):
-        path = ("networks", key)
-        if not c.clean(path):
-            continue
-        for text in getattr(c.config.networks, key):
-            try:
-                network = ipaddress.ip_network(text, strict=True)
-            except ValueError:
-                rule = "this is a network, as in 192.0.2.0/24 or 2001:db8::/32, or an address"
-                c.bad(path, rule, value=text, hint=_network_hint(text))
-                continue
-            if network.prefixlen == 0:
-                rule = (
-                    "this would be an open relay: everybody's mail to everywhere"
-                    if key == "relay"
-                    else "this would exempt the whole world from every limit"
-                )
-                c.bad(path, rule, value=text)
-            elif isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped:
-                rule = "clients over IPv4 are seen with their IPv4 address"
-                hint = f"write {network.network_address.ipv4_mapped}"
-                c.bad(path, rule, value=text, hint=hint)
+        seen.add(folded(mailbox))
 
 
 def _relay(c: Check) -> None:
@@ -157,9 +99,12 @@ def _relay(c: Check) -> None:
         hint = f"set relay_transport in [queue] to {one_of(c.config.transport)}"
         c.bad(("networks", "relay"), rule, value=networks, hint=hint)
     if transport:
-        _transport_exists(c, ("queue", "relay_transport"), transport)
-        if not networks:
-            c.notes.append("queue.relay_transport is not used: no client may relay (networks.relay is empty)")
+        c.transport_exists(("queue", "relay_transport"), transport)
+        if not networks and not any(wants_auth(listener) for listener in c.config.listener.values()):
+            c.notes.append(
+                "queue.relay_transport is not used: no client may relay "
+                "(networks.relay is empty, and AUTH is off)"
+            )
 
 
 def _transports(c: Check) -> None:
@@ -257,11 +202,11 @@ def _durability(c: Check) -> None:
         )
 
 
-CHECKS: tuple[Callable[[Check], None], ...] = (
+CHECKS: Final[tuple[Callable[[Check], None], ...]] = (
     _server,
-    _listeners,
+    *CLIENT_CHECKS,
+    *AUTH_CHECKS,
     _domains,
-    _networks,
     _relay,
     _transports,
     _limits,
@@ -271,70 +216,17 @@ CHECKS: tuple[Callable[[Check], None], ...] = (
 )
 
 
-def parse_address(text: str) -> tuple[str, int]:
-    """`127.0.0.1:25` or `[::1]:25` as host and port; port 0 lets the kernel choose (for tests).
-
-    Raises ValueError, its text being the rule. Host names are refused: which of its addresses is meant,
-    and whether it can be looked up at boot, is nothing to find out by trying.
-    """
-    rule = "this is HOST:PORT with an IP address, as in 127.0.0.1:25, 0.0.0.0:25 or [::]:25"
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65_535:
-        raise ValueError(rule)
-    bracketed = host.startswith("[") and host.endswith("]")
-    try:
-        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
-    except ValueError:
-        raise ValueError(rule) from None
-    if bracketed != (address.version == 6):
-        raise ValueError(rule)
-    return str(address), int(port)
-
-
-def _address_hint(text: str) -> str:
-    host, colon, port = text.rpartition(":")
-    if host in ("*", "") and colon:
-        return f'write "0.0.0.0:{port}" or "[::]:{port}"'
-    if host == "localhost":
-        return f'write "127.0.0.1:{port}" or "[::1]:{port}"'
-    if host.count(":") > 1 and not host.startswith("["):
-        return f'write "[{host}]:{port}"'
-    if not colon and "." in text:
-        return f'write "{text}:25"'
-    return f'write "127.0.0.1:{text}"' if text.isdecimal() else ""
-
-
-def _overlap(one: str, other: str) -> bool:
-    """One address, or one of them is every address of the same family."""
-    if one == other:
-        return True
-    same_family = (":" in one) == (":" in other)
-    return same_family and any(ipaddress.ip_address(host).is_unspecified for host in (one, other))
-
-
-def _transport_exists(c: Check, path: KeyPath, name: str) -> None:
-    if name not in c.config.transport and c.clean(("transport", name)):
-        c.bad(
-            path,
-            f"there is no [transport.{toml_key(name)}]",
-            value=name,
-            hint=nearest(name, c.config.transport),
+def check_with_plugins(
+    config: Config, source: Source, problems: Problems, notes: list[str], plugins: tuple[PluginConfig, ...]
+) -> None:
+    """What depends both on forkd.toml and on the plugins that are on."""
+    c = Check(config, source, problems, notes)
+    auth_with_plugins(c, plugins)
+    asked = [plugin for plugin in plugins if "message" in plugin.hooks]
+    slowest = max(asked, key=lambda plugin: plugin.limits.message_timeout, default=None)
+    budget = config.sandbox.message_budget
+    if slowest and slowest.limits.message_timeout > budget:
+        c.notes.append(
+            f"sandbox.message_budget = {format_duration(budget)} is over before the plugin {slowest.name} "
+            f"could be late (its message_timeout is {format_duration(slowest.limits.message_timeout)})"
         )
-
-
-def _network_hint(text: str) -> str:
-    try:
-        return f'write "{ipaddress.ip_network(text, strict=False)}"'
-    except ValueError:
-        return ""
-
-
-def _domain_hint(name: str) -> str:
-    candidate = name.strip().rstrip(".").removeprefix("@").removeprefix("*.")
-    if candidate != name and DOMAIN_NAME.fullmatch(candidate):
-        return f'write [domain."{candidate}"]'
-    try:
-        encoded = name.encode("idna").decode("ascii")
-    except UnicodeError:
-        return ""
-    return f'write [domain."{encoded}"]' if DOMAIN_NAME.fullmatch(encoded) else ""

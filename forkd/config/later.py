@@ -26,24 +26,7 @@ class Document(enum.Enum):
 
 _KEYS: Final[dict[Document, dict[KeyPath, str]]] = {
     Document.CONFIG: {
-        ("tls",): "TLS",
-        ("listener", "*", "tls"): "TLS",
-        ("listener", "*", "certificate"): "TLS",
-        ("listener", "*", "key"): "TLS",
-        ("auth",): "AUTH",
-        ("listener", "*", "auth"): "AUTH",
         ("listener", "*", "accept"): 'before-queue delivery (accept = "proxy")',
-        ("listener", "*", "proxy"): "the PROXY protocol",
-        ("listener", "*", "proxy_protocol"): "the PROXY protocol",
-        ("listener", "*", "xclient"): "XCLIENT",
-        ("networks", "proxy"): "the PROXY protocol",
-        ("networks", "xclient"): "XCLIENT",
-        ("limits", "messages_per_minute"): "rates of messages",
-        ("limits", "recipients_per_minute"): "rates of recipients",
-        ("limits", "auth_failures"): "AUTH",
-        ("limits", "message_budget"): "a budget of plugin time per message",
-        ("timeouts", "message_budget"): "a budget of plugin time per message",
-        ("sandbox", "message_budget"): "a budget of plugin time per message",
         ("sandbox", "cgroup"): "cgroup limits per plugin",
         ("server", "workers_min"): "pools that follow load",
         ("server", "workers_max"): "pools that follow load",
@@ -58,30 +41,19 @@ _KEYS: Final[dict[Document, dict[KeyPath, str]]] = {
         ("admin",): "roles on the control socket",
         ("bounce",): "bounces",
         ("queue", "warn_after"): "delay warnings",
-        ("user",): "user accounts",
         ("state",): "the state store",
         ("dns",): "DNS for plugins",
         ("route",): "routing of relayed domains",
     },
     Document.ENTRY: {
-        ("group",): "sharing one sandbox between plugins (group)",
         ("kind",): "the plugin kinds indimail and program",
         ("dir",): "the plugin kind indimail",
         ("argv",): "the plugin kind program",
         ("python",): "an interpreter of the plugin's own",
         ("package",): "plugins installed as packages",
-        ("scope",): "limiting a plugin to listeners, networks or domains (scope)",
-        ("listeners",): "limiting a plugin to listeners (scope)",
-        ("networks",): "limiting a plugin to client networks (scope)",
-        ("domains",): "limiting a plugin to recipients' domains (scope)",
         ("environment",): "the plugin kinds indimail and program",
         ("refusal",): "the plugin kind indimail",
         ("data_at",): "the plugin kind indimail",
-        ("limits", "fresh"): 'a sandbox for each call (fresh = "call")',
-        ("limits", "reuse"): "serving several sessions with one sandbox (reuse)",
-        ("fresh",): 'a sandbox for each call (fresh = "call")',
-        ("reuse",): "serving several sessions with one sandbox (reuse)",
-        ("limits", "session_time"): "a limit on all calls of a session together",
         ("limits", "processes"): "processes of a plugin's own",
         ("limits", "threads"): "threads of a plugin's own",
         ("limits", "file_size"): "files a plugin may write",
@@ -91,9 +63,6 @@ _KEYS: Final[dict[Document, dict[KeyPath, str]]] = {
         ("requires",): "libraries of the plugin's own",
         ("argv",): "the plugin kind program",
         ("symbol",): "the plugin kind indimail",
-        ("limits", "fresh"): 'a sandbox for each call (fresh = "call")',
-        ("limits", "reuse"): "serving several sessions with one sandbox (reuse)",
-        ("limits", "session_time"): "a limit on all calls of a session together",
         ("limits", "processes"): "processes of a plugin's own",
         ("limits", "threads"): "threads of a plugin's own",
         ("limits", "file_size"): "files a plugin may write",
@@ -101,16 +70,6 @@ _KEYS: Final[dict[Document, dict[KeyPath, str]]] = {
 }
 
 _GRANTS: Final = {
-    "quarantine": "quarantine",
-    "edit_body": "replacing the body",
-    "add_recipient": "adding recipients",
-    "delete_recipient": "deleting recipients",
-    "rewrite_recipient": "rewriting recipients",
-    "change_sender": "changing the sender",
-    "export": "facts for later plugins (export)",
-    "auth": "AUTH",
-    "change_header": "changing headers",
-    "delete_header": "deleting headers",
     "dns": "DNS for plugins",
     "state": "the state store",
     "connect": "granted connections",
@@ -126,7 +85,6 @@ for _name, _feature in _GRANTS.items():
 
 _VALUES: Final[dict[Document, dict[KeyPath, dict[Any, str]]]] = {
     Document.CONFIG: {
-        ("listener", "*", "role"): {"submission": "the role submission (with AUTH)"},
         ("transport", "*", "kind"): {
             "lmtp": "LMTP delivery",
             "smtp": "SMTP delivery",
@@ -146,7 +104,6 @@ _VALUES: Final[dict[Document, dict[KeyPath, dict[Any, str]]]] = {
             "indimail": "IndiMail's compiled plugins",
             "program": "programs as plugins",
         },
-        ("hooks",): {"auth": "AUTH"},
     },
 }
 

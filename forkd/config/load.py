@@ -17,14 +17,17 @@ from typing import Any, Final
 
 import msgspec
 
-from forkd.config.checks import DOMAIN_NAME, check
+from forkd.config.checks import check, check_with_plugins
+from forkd.config.domains import DOMAIN_NAME, server_name
 from forkd.config.entry import read_entries
+from forkd.config.grants import Around
 from forkd.config.later import Document
 from forkd.config.lines import key_lines
 from forkd.config.problems import Problems, Source, display_path, toml_value
 from forkd.config.reader import Reader
 from forkd.config.schema import Config, Domain, Listener, Maildir, PluginConfig, Plugins
 from forkd.config.stock import ENTRIES
+from forkd.smtp.address import a_labels
 
 DEFAULT_DOMAINS: Final = ("localhost", "test.local")
 """Without a file: names that no mail from outside can be for (RFC 6761, RFC 6762)."""
@@ -36,7 +39,8 @@ _COLON = re.compile(r"\s*([\w-]+)\s*:\s")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """A configuration that was checked; all paths absolute, all names resolved, defaults filled in.
+    """A configuration that was checked; all paths absolute, all names resolved, defaults filled in; names of
+    domains and certificates in A-labels and lower case.
 
     plugins   switched on, in the order in which they are asked
     file      absolute path of forkd.toml; None: defaults, there is no file
@@ -73,8 +77,16 @@ def load(path: Path | None, *, cwd: Path | None = None) -> LoadedConfig:
         check(config, source, problems, notes)
     folder = _plugins_dir(config, source, problems, notes)
     config = msgspec.structs.replace(config, plugins=Plugins(dir=folder))
-    plugins = _plugins(config, problems, notes)
+    before = len(problems)
+    plugins = _plugins(config, source, problems, notes)
+    if whole and len(problems) == before:
+        check_with_plugins(config, source, problems, notes, plugins)
     problems.raise_if_any()
+    config = msgspec.structs.replace(
+        config,
+        domain={a_labels(name): domain for name, domain in config.domain.items()},
+        certificate={server_name(name): pair for name, pair in config.certificate.items()},
+    )
     return LoadedConfig(config, plugins, source.path, tuple(notes))
 
 
@@ -84,16 +96,27 @@ def data_dir_of(path: Path | None, *, cwd: Path | None = None) -> Path:
     For commands that only look for a running daemon: it was started when the file was still good.
     Raises ConfigError when the file cannot be read as TOML at all.
     """
+    return _path_of(path, cwd, ("server", "data_dir"), Config().server.data_dir)
+
+
+def users_file_of(path: Path | None, *, cwd: Path | None = None) -> Path:
+    """Where auth.users is, or will be: `forkd user add` makes the file that load() insists on.
+
+    Raises ConfigError when the file cannot be read as TOML at all.
+    """
+    return _path_of(path, cwd, ("auth", "users"), Config().auth.users)
+
+
+def _path_of(path: Path | None, cwd: Path | None, key: tuple[str, str], default: Path) -> Path:
     start = Path.cwd() if cwd is None else cwd
     if path is None:
-        return Path(os.path.normpath(start / Config().server.data_dir))
+        return Path(os.path.normpath(start / default))
     problems = Problems()
     source, raw = read_toml(Path(os.path.normpath(start / path)), problems)
     problems.raise_if_any()
-    server = raw.get("server")
-    given = server.get("data_dir") if isinstance(server, dict) else None
-    chosen = given if isinstance(given, str) and given else Config().server.data_dir
-    return Path(os.path.normpath(source.folder / chosen))
+    table = raw.get(key[0])
+    given = table.get(key[1]) if isinstance(table, dict) else None
+    return Path(os.path.normpath(source.folder / (given if isinstance(given, str) and given else default)))
 
 
 def read_toml(file: Path, problems: Problems) -> tuple[Source, dict[str, Any]]:
@@ -184,12 +207,16 @@ def _filled(config: Config, source: Source, notes: list[str]) -> Config:
         )
     if not server.hostname:
         server = msgspec.structs.replace(server, hostname=_machine_name(notes))
+    auth = config.auth
+    if not auth.users.is_absolute():
+        auth = msgspec.structs.replace(auth, users=Path(os.path.normpath(source.folder / auth.users)))
     domains = config.domain
     if source.path is None:
         domains = {name: Domain() for name in DEFAULT_DOMAINS}
     return msgspec.structs.replace(
         config,
         server=server,
+        auth=auth,
         listener=config.listener or {"default": Listener()},
         domain=domains,
         transport={"local": Maildir(), **config.transport},
@@ -223,7 +250,9 @@ def _plugins_dir(config: Config, source: Source, problems: Problems, notes: list
     return chosen
 
 
-def _plugins(config: Config, problems: Problems, notes: list[str]) -> tuple[PluginConfig, ...]:
+def _plugins(
+    config: Config, source: Source, problems: Problems, notes: list[str]
+) -> tuple[PluginConfig, ...]:
     """What the entries in plugins.dir switch on; a file that is hidden or no .toml is no entry."""
     folder = config.plugins.dir
     if folder is None:
@@ -234,4 +263,5 @@ def _plugins(config: Config, problems: Problems, notes: list[str]) -> tuple[Plug
         entry, raw = read_toml(file, problems)
         if len(problems) == before:
             entries.append((entry, raw))
-    return read_entries(entries, read_toml, problems, notes, copies=config.sandbox.message_copies)
+    sound = frozenset(table for table in ("listener", "domain") if problems.clean(source, (table,)))
+    return read_entries(entries, Around(config, sound), read_toml, problems, notes)

@@ -11,10 +11,16 @@ hooks = ["mail"]
 type = "path"                   # string integer number boolean strings path paths
 default = ""                    # none: the admin must give it
 description = "A list file"
+secret = false                  # true: never shown, as for a password
 
 [wants.powers]                  # everything it wants, each with the reason an admin reads
-accept = "known partners skip the later checks"
-edit_headers = { names = ["X-Score"], reason = "shows the score" }
+accept = "known partners skip the later checks"     # the same: discard quarantine edit_body
+                                # delete_recipient rewrite_recipient change_sender auth
+quarantine = { reason = "holds mail", when = { action = "quarantine" } }    # with these settings only
+edit_headers = { names = ["X-Score", "X-Spam-*"], reason = "shows the score" }
+                                # { names_in = ["add"], … }: those that the admin's setting `add` names
+add_recipient = { domains = ["*"], reason = "an archive gets a copy" }      # "*": those the admin grants
+export = { names = ["SCORE"], reason = "later plugins go by it" }
 [wants.reads]
 headers = "the score looks at Subject"
 [wants.files]
@@ -38,13 +44,38 @@ from forkd.config.later import Document
 from forkd.config.lines import KeyPath
 from forkd.config.problems import Problems, Source, display_path
 from forkd.config.reader import Reader, nearest
-from forkd.config.schema import API_VERSION, Manifest, Setting
+from forkd.config.schema import API_VERSION, Manifest, Setting, Wanted
+from forkd.config.wants import is_wanted_domain
 
 FILE_NAME: Final = "plugin.toml"
 PLUGIN_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 """It becomes part of socket names, log fields and process titles."""
 HEADER_NAMES: Final = re.compile(r"[!-)+-9;-~]+\*?|\*")
 """RFC 5322 3.6.8 field name; a * at the end stands for any rest."""
+EXPORT_NAME: Final = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+"""A session fact; compiled plugins see it in their environment."""
+KEPT_HEADERS: Final = frozenset({"received", "return-path", "delivered-to"})
+"""Nobody edits these: the detection of loops and delivery rest on them. A `*` does not cover them."""
+
+_RESERVED: Final = re.compile(
+    r"(TCP|LD_|DYLD_|PYTHON|GCONV_|MALLOC_|GLIBC_|QMAIL).*|PATH|HOME|SHELL|IFS|ENV|BASH_ENV|USER|LOGNAME|TMPDIR"
+    r"|RELAYCLIENT|AUTHENTICATED|LOCPATH|NLSPATH",
+)
+"""What loaders, shells and we ourselves set: a plugin that could would decide for others."""
+
+_HOOKS_FOR: Final[dict[str, tuple[str, ...]]] = {
+    "discard": ("rcpt", "data", "message"),
+    "quarantine": ("data", "message"),
+    "edit_headers": ("message",),
+    "edit_body": ("message",),
+    "add_recipient": ("message",),
+    "delete_recipient": ("message",),
+    "rewrite_recipient": ("rcpt",),
+    "change_sender": ("message",),
+    "export": ("connect", "helo", "auth", "mail", "rcpt", "data", "message"),
+    "auth": ("auth",),
+}
+"""Power -> hooks at which it can be used; `accept` can be at all."""
 
 ReadToml = Callable[[Path, Problems], tuple[Source, dict[str, Any]]]
 
@@ -108,18 +139,29 @@ def _check_identity(plugin: PluginFolder, problems: Problems) -> None:
 
 def _check_wants(plugin: PluginFolder, problems: Problems) -> None:
     manifest, source, wants = plugin.manifest, plugin.source, plugin.manifest.wants
-    if wants.powers.edit_headers is not None:
-        path: KeyPath = ("wants", "powers", "edit_headers")
-        for name in wants.powers.edit_headers.names:
-            if not HEADER_NAMES.fullmatch(name):
-                problems.add(source, path, "this is the name of a header field", value=name)
-        if "message" not in manifest.hooks:
-            problems.add(source, path, "headers are edited by the hook message, which is not in hooks")
-    if wants.powers.discard and not {"rcpt", "data", "message"} & set(manifest.hooks):
-        rule = "only rcpt, data and message can discard, and none of them is in hooks"
-        problems.add(source, ("wants", "powers", "discard"), rule)
+    powers = wants.powers
+    for power, hooks in _HOOKS_FOR.items():
+        if getattr(powers, power) is not None and not set(hooks) & set(manifest.hooks):
+            rule = f"this is for the hook {' or '.join(hooks)}, which is not in hooks"
+            problems.add(source, ("wants", "powers", power), rule)
+    if "auth" in manifest.hooks and powers.auth is None:
+        rule = "the hook auth is shown passwords: it needs the power auth"
+        hint = 'say why: auth = "..." below [wants.powers]'
+        problems.add(source, ("hooks",), rule, value=manifest.hooks, hint=hint)
+    for power, wrong in (("edit_headers", header_slip), ("export", export_slip)):
+        _check_names(plugin, ("wants", "powers", power), wrong, problems)
+    for name in powers.add_recipient.domains if powers.add_recipient else ():
+        if not is_wanted_domain(name):
+            rule = 'this is a domain name, or "*" for those the admin grants'
+            problems.add(source, ("wants", "powers", "add_recipient"), rule, value=name)
+    for table in ("powers", "reads"):
+        struct = getattr(wants, table)
+        for key in struct.__struct_fields__:
+            wanted = getattr(struct, key)
+            if isinstance(wanted, Wanted):
+                _check_when(plugin, ("wants", table, key, "when"), wanted, problems)
     for part in ("headers", "body"):
-        if getattr(wants.reads, part) and "message" not in manifest.hooks:
+        if getattr(wants.reads, part) is not None and "message" not in manifest.hooks:
             rule = f"only the hook message sees the {part}, and it is not in hooks"
             problems.add(source, ("wants", "reads", part), rule)
     for name in wants.files:
@@ -130,6 +172,53 @@ def _check_wants(plugin: PluginFolder, problems: Problems) -> None:
         elif setting.type not in ("path", "paths"):
             rule = f"the setting {name} must be of type path or paths to name files"
             problems.add(source, ("wants", "files", name), rule)
+
+
+def _check_names(
+    plugin: PluginFolder, path: KeyPath, wrong: Callable[[str], str], problems: Problems
+) -> None:
+    """Names are such names, and settings that are to hold some are there and hold texts."""
+    wanted, settings = getattr(plugin.manifest.wants.powers, path[-1]), plugin.manifest.settings
+    if wanted is None:
+        return
+    for name in wanted.names:
+        if wrong(name):
+            problems.add(plugin.source, path, wrong(name), value=name)
+    for name in wanted.names_in:
+        setting = settings.get(name)
+        if setting is None or setting.type not in ("string", "strings"):
+            rule = "this is the name of a setting of type string or strings"
+            problems.add(plugin.source, path, rule, value=name, hint=nearest(name, settings))
+    if not wanted.names and not wanted.names_in:
+        problems.add(plugin.source, path, "this wants nothing: there are neither names nor names_in")
+
+
+def _check_when(plugin: PluginFolder, path: KeyPath, wanted: Wanted, problems: Problems) -> None:
+    """Conditions are about settings that are there, and values these can have."""
+    reader = Reader(plugin.source, problems, Document.MANIFEST)
+    for name, value in wanted.when.items():
+        setting = plugin.manifest.settings.get(name)
+        if setting is None:
+            hint = nearest(name, plugin.manifest.settings)
+            problems.add(plugin.source, (*path, name), "there is no such setting", hint=hint)
+        else:
+            reader.value((*path, name), value, _TYPES[setting.type])
+
+
+def header_slip(name: str) -> str:
+    """Why this is no header field that is edited; empty: it is one, or some, by a * at the end."""
+    if not HEADER_NAMES.fullmatch(name):
+        return "this is the name of a header field, or its beginning and a *"
+    if name.lower() in KEPT_HEADERS:
+        return "no plugin edits this field: the detection of loops and delivery rest on it"
+    return ""
+
+
+def export_slip(name: str) -> str:
+    """Why no fact can have this name; empty: one can."""
+    if not EXPORT_NAME.fullmatch(name):
+        return "a fact's name is a capital letter, then capital letters, digits and _; 64 at most"
+    return "this name is not a plugin's to set" if _RESERVED.fullmatch(name) else ""
 
 
 def _check_settings(plugin: PluginFolder, problems: Problems) -> None:

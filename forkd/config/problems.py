@@ -99,11 +99,20 @@ class Problems:
         self._bad: set[tuple[Path | None, KeyPath]] = set()
 
     def add(
-        self, source: Source, path: KeyPath, rule: str, *, value: Any = NOT_GIVEN, hint: str = ""
+        self,
+        source: Source,
+        path: KeyPath,
+        rule: str,
+        *,
+        value: Any = NOT_GIVEN,
+        hint: str = "",
+        secret: bool = False,
     ) -> None:
-        """Note one problem of the key at `path`; () is the file as a whole."""
+        """Note one problem of the key at `path`; () is the file. secret: the value is not shown."""
         line = source.line(path)
         table, key = (table_name(path[:-1]), toml_key(path[-1])) if path else ("", "")
+        if secret:
+            value = NOT_GIVEN
         if isinstance(value, dict):
             table, key, value = table_name(path), "", NOT_GIVEN
         self._bad.add((source.path, path))
@@ -116,7 +125,7 @@ class Problems:
                 rule=rule,
                 value="" if value is NOT_GIVEN else shorten(toml_value(value)),
                 hint=hint,
-                source_line=source.text.splitlines()[line - 1] if line else "",
+                source_line=source.text.splitlines()[line - 1] if line and not secret else "",
             )
         )
 

@@ -21,7 +21,7 @@ import msgspec
 from forkd.config.later import Document, later_key, later_value, not_yet
 from forkd.config.lines import KeyPath
 from forkd.config.problems import NOT_GIVEN, Problems, Source, toml_value
-from forkd.config.schema import Between, Config, NotEmpty, Table
+from forkd.config.schema import Between, Config, Entry, Manifest, NotEmpty, Ordered, Table
 from forkd.config.units import (
     Bytes,
     Seconds,
@@ -85,9 +85,18 @@ class Reader:
             if feature:
                 self.bad(where, not_yet(feature), hint="remove this key")
             else:
-                self.bad(
-                    where, f"no such {'key' if path else 'table or key'}", hint=nearest(key, known, path)
-                )
+                rule = f"no such {'key' if path else 'table or key'}"
+                self.bad(where, rule, hint=self._elsewhere(key, known, path) or nearest(key, known))
+
+    def _elsewhere(self, key: str, known: list[str], path: KeyPath) -> str:
+        """A hint: the table in which there is a key of this name; empty at the top for a misspelt table."""
+        root = _ROOTS[self.document]
+        if (not path and _close(key, known)) or path[:1] == ("settings",):
+            return ""
+        if path and any(field.name == key for field in msgspec.structs.fields(root)):
+            return f"there is a table [{key}] of its own" if _has_tables(root, key) else ""
+        tables = [f"[{table}]" for table in _tables_with(root, key) if (table,) != path]
+        return f"there is a key of that name in {' and '.join(tables)}" if tables else ""
 
     def bad(self, path: KeyPath, rule: str, *, value: Any = NOT_GIVEN, hint: str = "") -> Any:
         """Note a problem of this file; returns the mark that says so."""
@@ -99,7 +108,10 @@ class Reader:
         origin = typing.get_origin(wanted)
         if origin is Annotated:
             base, *rules = typing.get_args(wanted)
-            value = self.value(path, raw, base)
+            if any(isinstance(rule, Ordered) for rule in rules):
+                value = self._list(path, raw, typing.get_args(base)[0], twice=True)
+            else:
+                value = self.value(path, raw, base)
             return value if value is _BAD else self._held(path, raw, value, rules)
         if origin is Literal:
             return self._choice(path, raw, typing.get_args(wanted))
@@ -167,12 +179,19 @@ class Reader:
         return self.bad(path, f"this is {one_of(choices)}", value=raw, hint=hint)
 
     def _union(self, path: KeyPath, raw: Any, choices: tuple[Any, ...]) -> Any:
-        """The unions of the schema: `X | None`, "*" or a list, tables told apart by `kind`."""
+        """The unions of the schema: `X | None` (an empty path is none), a text or a
+        table, "*" or a list, tables told apart by `kind`."""
         choices = tuple(choice for choice in choices if choice is not type(None))
+        if choices == (Path,) and raw == "":
+            return None
         if len(choices) == 1:
             return self.value(path, raw, choices[0])
         if all(isinstance(choice, type) and issubclass(choice, Table) for choice in choices):
             return self._tagged(path, raw, choices)
+        text = next((choice for choice in choices if typing.get_origin(choice) is Annotated), None)
+        if text is not None:
+            other = next(choice for choice in choices if choice is not text)
+            return self.value(path, raw, other if isinstance(raw, dict) else text)
         literal = next(choice for choice in choices if typing.get_origin(choice) is Literal)
         other = next(choice for choice in choices if choice is not literal)
         words = typing.get_args(literal)
@@ -196,7 +215,7 @@ class Reader:
         table = self.table(path, raw, by_tag[tag])
         return _BAD if table is None else table
 
-    def _list(self, path: KeyPath, raw: Any, wanted: Any) -> Any:
+    def _list(self, path: KeyPath, raw: Any, wanted: Any, *, twice: bool = False) -> Any:
         if not isinstance(raw, list):
             hint = f"write [{toml_value(raw)}]" if isinstance(raw, str) else ""
             return self.bad(path, "this is a list", value=raw, hint=hint)
@@ -204,7 +223,7 @@ class Reader:
         if any(value is _BAD for value in values):
             return _BAD
         for at, item in enumerate(raw):
-            if item in raw[:at]:
+            if item in raw[:at] and not twice:
                 return self.bad(path, f"{toml_value(item)} stands twice in this list", value=raw)
         return tuple(values)
 
@@ -225,18 +244,19 @@ class Reader:
         return value
 
 
-def nearest(given: str, known: Iterable[str], path: KeyPath | None = None, *, listing: bool = True) -> str:
-    """A hint: the known word that was probably meant, the table it stands in, or what there is."""
+def nearest(given: str, known: Iterable[str], *, listing: bool = True) -> str:
+    """A hint: the known word that was probably meant, or what there is."""
     words = [str(word) for word in known]
-    folded = {word.lower().replace("-", "_"): word for word in words}
-    if path is not None:
-        tables = [f"[{table}]" for table in _tables_with(given) if (table,) != path]
-        if tables:
-            return f"there is a key of that name in {' and '.join(tables)}"
-    close = difflib.get_close_matches(given.lower().replace("-", "_"), folded, n=1)
+    close = _close(given, words)
     if close:
-        return f'did you mean "{folded[close[0]]}"?'
+        return f'did you mean "{close}"?'
     return f"there is {', '.join(words)}" if listing and words else ""
+
+
+def _close(given: str, words: Iterable[str]) -> str:
+    folded = {word.lower().replace("-", "_"): word for word in words}
+    close = difflib.get_close_matches(given.lower().replace("-", "_"), folded, n=1)
+    return folded[close[0]] if close else ""
 
 
 def one_of(choices: Iterable[Any]) -> str:
@@ -245,14 +265,27 @@ def one_of(choices: Iterable[Any]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
-def _tables_with(key: str) -> list[str]:
+_ROOTS: Final[dict[Document, type[Table]]] = {
+    Document.CONFIG: Config,
+    Document.ENTRY: Entry,
+    Document.MANIFEST: Manifest,
+}
+
+
+def _tables_with(root: type[Table], key: str) -> list[str]:
     return [
         table.name
-        for table in msgspec.structs.fields(Config)
+        for table in msgspec.structs.fields(root)
         if isinstance(table.type, type)
         and issubclass(table.type, Table)
         and any(field.name == key for field in msgspec.structs.fields(table.type))
     ]
+
+
+def _has_tables(root: type[Table], key: str) -> bool:
+    """`[key]` or `[key.NAME]` can be written."""
+    kind = next(field.type for field in msgspec.structs.fields(root) if field.name == key)
+    return typing.get_origin(kind) is dict or (isinstance(kind, type) and issubclass(kind, Table))
 
 
 def _a_table(path: KeyPath) -> str:

@@ -8,10 +8,12 @@ configuration, then only looked up.
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from collections.abc import Mapping
 from typing import Final
 
 from forkd.config.schema import Config, Domain
+from forkd.smtp.address import a_labels
 
 POSTMASTER: Final = "postmaster"
 
@@ -21,7 +23,7 @@ class Accepted:
     """The recipient is ours, or may be relayed.
 
     transport   name of a [transport]
-    mailbox     local part of the mailbox: lower case and without detail for a domain of ours, as given
+    mailbox     local part of the mailbox: folded() and without detail for a domain of ours, as given
                 for a relayed one (RFC 5321 2.4: only the final host may interpret it)
     detail      what stood behind the separator, or empty
     """
@@ -51,7 +53,7 @@ class _Local:
     transport: str
     detail: str
     mailboxes: frozenset[str] | None
-    """Lower case; None: every one."""
+    """Folded; None: every one."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,14 +61,14 @@ class Recipients:
     """The table; make it with from_config()."""
 
     domains: Mapping[str, _Local]
-    """By name in lower case, in the order of the configuration."""
+    """By name in A-labels and lower case, in the order of the configuration."""
     relay_transport: str
 
     @classmethod
     def from_config(cls, config: Config) -> Recipients:
         """The table of a loaded configuration."""
         return cls(
-            domains={name.lower(): _local(domain) for name, domain in config.domain.items()},
+            domains={a_labels(name): _local(domain) for name, domain in config.domain.items()},
             relay_transport=config.queue.relay_transport,
         )
 
@@ -74,15 +76,17 @@ class Recipients:
         """What becomes of mail to `local`@`domain`.
 
         local       without quotes and escapes, as in Mailbox
-        domain      any case; empty only for `postmaster` without a domain (RFC 5321 4.1.1.3), which is
-                    that of the first domain
-        may_relay   the client is in networks.relay; qmgr passes True, since RCPT has decided already
+        domain      any case, A-labels or U-labels (RFC 6531 3.3: an SMTPUTF8 client may write either);
+                    empty only for `postmaster` without a domain (RFC 5321 4.1.1.3), which is that of the
+                    first domain
+        may_relay   the client is in networks.relay, or has authenticated; qmgr passes True, since RCPT has
+                    decided already
 
-        Postmaster exists in every domain of ours (RFC 5321 4.5.1). Local parts are compared without
-        case, first whole, then without detail, so that a listed `c++` is not taken for `c`.
+        Postmaster exists in every domain of ours (RFC 5321 4.5.1). Local parts are compared by folded(),
+        first whole, then without detail, so that a listed `c++` is not taken for `c`.
         """
-        ours = self.domains.get(domain.lower())
-        name = local.lower()
+        ours = self.domains.get(_key(domain))
+        name = folded(local)
         if ours is None:
             if not domain:
                 first = next(iter(self.domains.values()), None)
@@ -98,16 +102,35 @@ class Recipients:
         return _UNKNOWN
 
 
+def folded(local: str) -> str:
+    """A local part as it is compared: without case, and the same however its accents are encoded.
+
+    Upper and lower case are one by our choice (RFC 5321 2.4 leaves it to the host that has the mailbox);
+    UTF-8 is casefolded in normalization form C, which is what senders should write (RFC 6532 3.1).
+    """
+    if local.isascii():
+        return local.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", local).casefold())
+
+
+def _key(domain: str) -> str:
+    """A recipient's domain as `domains` has it; what is no name is nobody's, and stays as it is."""
+    try:
+        return a_labels(domain)
+    except ValueError:
+        return domain
+
+
 def _local(domain: Domain) -> _Local:
     every = domain.mailboxes == "*"
     return _Local(
         transport=domain.transport,
         detail=domain.detail,
-        mailboxes=None if every else frozenset(mailbox.lower() for mailbox in domain.mailboxes),
+        mailboxes=None if every else frozenset(map(folded, domain.mailboxes)),
     )
 
 
 def _split(local: str, separator: str) -> tuple[str, str]:
-    """Mailbox (lower case) and detail; what begins with the separator has no detail."""
+    """Mailbox (folded) and detail; what begins with the separator has no detail."""
     at = local.find(separator, 1) if separator else -1
-    return (local.lower(), "") if at < 0 else (local[:at].lower(), local[at + len(separator) :])
+    return (folded(local), "") if at < 0 else (folded(local[:at]), local[at + len(separator) :])

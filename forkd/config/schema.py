@@ -1,15 +1,85 @@
-"""What may be set, what is its default, and why that one? One struct per TOML table."""
+"""What may be set, what is its default, and why that one? One struct per TOML table.
+
+The whole of forkd.toml. The tables about clients stand in client_schema, those about plugins in
+plugin_schema; who uses the schema imports all of it from here.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from forkd.config.units import Bytes as Bytes  # noqa: PLC0414 - part of the schema's words
-from forkd.config.units import Seconds as Seconds  # noqa: PLC0414
+from forkd.config.client_schema import Auth, Certificate, Limits, Listener, Names, Networks, Timeouts, Tls
+from forkd.config.plugin_schema import (
+    API_VERSION,
+    HOOKS,
+    Entry,
+    Grants,
+    Hook,
+    Manifest,
+    Member,
+    PluginConfig,
+    PluginLimits,
+    Powers,
+    Scope,
+    Setting,
+    Wanted,
+    WantedDomains,
+    WantedNames,
+    WantedPowers,
+    WantedReads,
+    Wants,
+)
+from forkd.config.table import DAY, Between, NotEmpty, Ordered, Table, Text, Wait
+from forkd.config.units import Bytes, Seconds
+
+__all__ = [
+    "API_VERSION",
+    "HOOKS",
+    "LAYERS",
+    "Auth",
+    "Between",
+    "Bytes",
+    "Certificate",
+    "Config",
+    "Discard",
+    "Domain",
+    "Entry",
+    "Grants",
+    "Hook",
+    "Limits",
+    "Listener",
+    "Log",
+    "Maildir",
+    "Manifest",
+    "Member",
+    "Names",
+    "Networks",
+    "NotEmpty",
+    "Ordered",
+    "PluginConfig",
+    "PluginLimits",
+    "Plugins",
+    "Powers",
+    "Queue",
+    "Sandbox",
+    "Scope",
+    "Seconds",
+    "Server",
+    "Setting",
+    "Table",
+    "Timeouts",
+    "Tls",
+    "Transport",
+    "Wanted",
+    "WantedDomains",
+    "WantedNames",
+    "WantedPowers",
+    "WantedReads",
+    "Wants",
+]
 
 LAYERS = (
     "seccomp",
@@ -26,30 +96,6 @@ LAYERS = (
     "empty_environment",
 )
 """What sandbox.require may name: the walls that the start-up self-test reports on."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Between:
-    """Range of a number, both ends included, in the base unit; `None`: no end."""
-
-    low: float
-    high: float | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class NotEmpty:
-    """A string or list that must say something."""
-
-
-_DAY = 86_400.0
-Count = Annotated[int, Between(1, 1_000_000_000)]
-CountOrNone = Annotated[int, Between(0, 1_000_000_000)]
-Wait = Annotated[Seconds, Between(0.001, 30 * _DAY)]
-Text = Annotated[str, NotEmpty()]
-
-
-class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all tables: frozen, no unknown keys. Ranges stand in the types; reader.py holds them."""
 
 
 class Server(Table, frozen=True):
@@ -69,23 +115,8 @@ class Server(Table, frozen=True):
     """Worker processes; 0: one per CPU this process may use."""
     heartbeat: Annotated[Seconds, Between(2, 3600)] = Seconds(10)
     """A worker whose loop stood still for so long is killed and replaced (it beats once a second)."""
-    stop_timeout: Annotated[Seconds, Between(0, _DAY)] = Seconds(30)
+    stop_timeout: Annotated[Seconds, Between(0, DAY)] = Seconds(30)
     """How long TERM lets transactions finish (below systemd's TimeoutStopSec, 90 s)."""
-
-
-class Listener(Table, frozen=True):
-    """[listener.NAME]: one address we accept mail on."""
-
-    address: str = "127.0.0.1:2525"
-    """HOST:PORT; IPv6 as [::1]:PORT; loopback unless the admin says otherwise."""
-    role: Literal["mx"] = "mx"
-    """mx: takes mail for [domain]s from anybody."""
-    wire: Literal["normalize", "reject"] = "normalize"
-    """Bare CR or LF in a message: made CRLF or space, as Postfix does, or refused (550 5.6.0)."""
-    early_talker: Literal["refuse", "ignore"] = "refuse"
-    """A client that does not wait for a reply where it must (RFC 2920 3.1) has 554 5.5.1, or is served on."""
-    backlog: Annotated[int, Between(1, 65_535)] = 1024
-    """Connections the kernel holds while workers are busy; it caps them at net.core.somaxconn."""
 
 
 class Domain(Table, frozen=True):
@@ -97,53 +128,6 @@ class Domain(Table, frozen=True):
     """Separator of a detail address (user+detail), one character; empty: none."""
     transport: Text = "local"
     """Name of the [transport] that delivers this domain's mail."""
-
-
-class Networks(Table, frozen=True):
-    """[networks]: which clients are treated how."""
-
-    trusted: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
-    """Exempt from per-address limits and rates; never from relay rules."""
-    relay: tuple[str, ...] = ()
-    """May send to any domain (through queue.relay_transport); empty: no open relay by accident."""
-
-
-class Limits(Table, frozen=True):
-    """[limits]: what one client may use."""
-
-    message_size: Annotated[Bytes, Between(1, 1 << 40)] = Bytes(50 << 20)
-    """Of the message as it comes in; announced by SIZE (Gmail, Outlook.com: 25 to 50 MB)."""
-    recipients: Count = 1000
-    """Per transaction: 452 4.5.3 beyond (RFC 5321 4.5.3.1.8 asks for 100 at least)."""
-    command_line: Annotated[int, Between(512, 65_536)] = 512
-    """Octets with CRLF (RFC 5321 4.5.3.1.4); extensions add theirs."""
-    errors: Count = 20
-    """Refused commands (5xx) since the last accepted message, then 421 (Postfix smtpd_hard_error_limit)."""
-    sessions_per_client: Count = 50
-    """At once, per IPv4 address or IPv6 /64 (Postfix smtpd_client_connection_count_limit)."""
-    connections_per_minute: CountOrNone = 0
-    """Per client; 0: no rate."""
-    sessions: Annotated[int, Between(1, 1_000_000)] = 10_000
-    """At once, per worker: each needs a descriptor and up to 16 KiB."""
-    max_hops: Count = 100
-    """Received fields; more is a loop (RFC 5321 6.3 asks for 100 at least)."""
-    relay_probe: bool = True
-    """Refuse %, ! and a second @ in a local part from a client that may not relay (550 5.7.1)."""
-
-
-class Timeouts(Table, frozen=True):
-    """[timeouts]: how long a client may take."""
-
-    command: Wait = Seconds(300)
-    """Between commands (RFC 5321 4.5.3.2.7)."""
-    data_block: Wait = Seconds(180)
-    """Between two pieces of the message (RFC 5321 4.5.3.2.5)."""
-    data_total: Wait = Seconds(600)
-    """For the whole of DATA (RFC 5321 4.5.3.2.6), so that a dripping client ends ..."""
-    data_per_mib: Annotated[Seconds, Between(0, 3600)] = Seconds(60)
-    """... and this much more for each MiB received: 50 MiB may take an hour."""
-    idle_session: Wait = Seconds(1800)
-    """A session without a finished transaction: NOOP and RSET alone do not keep a place for ever."""
 
 
 class Queue(Table, frozen=True):
@@ -159,7 +143,7 @@ class Queue(Table, frozen=True):
     """First retry; each further one waits about twice as long, with jitter ..."""
     retry_max: Wait = Seconds(14_400)
     """... up to this."""
-    give_up: Annotated[Seconds, Between(0, 30 * _DAY)] = Seconds(432_000)
+    give_up: Annotated[Seconds, Between(0, 30 * DAY)] = Seconds(432_000)
     """5 days, as everybody (RFC 5321 4.5.4.1: 4 to 5 days)."""
     concurrency: Annotated[int, Between(1, 1024)] = 8
     """Deliveries at once; each waits for a disk or a next hop."""
@@ -193,6 +177,11 @@ class Sandbox(Table, frozen=True):
     """First of the plugins' uids when root starts us (outside every range systemd and Debian hand out)."""
     message_copies: Annotated[Bytes, Between(0, 1 << 40)] = Bytes(256 << 20)
     """Budget per worker for sealed copies of messages; beyond it 451 4.3.2."""
+    message_budget: Annotated[Seconds, Between(0.001, 600)] = Seconds(120)
+    """Wall time of all plugins together on one message: its client waits 10 minutes at most (RFC 5321
+    4.5.3.2.6), and then sends it again. Plugins not yet asked by then: 451 4.3.2."""
+    overload_wait: Annotated[Seconds, Between(0, 60)] = Seconds(1)
+    """How long a session waits for a sandbox when all are in use, before 451 4.3.2."""
     start_timeout: Wait = Seconds(30)
     """For loading a plugin: importing it and its plugin_init."""
 
@@ -213,168 +202,24 @@ class Plugins(Table, frozen=True):
     """Folder of NN-name.toml files; default: plugins.d beside forkd.toml, filled in when it is there."""
 
 
-# --- a plugin: manifest (its author's) and entry (the admin's) ---------------------------------------
-
-HOOKS = ("connect", "helo", "mail", "rcpt", "data", "message", "disconnect")
-API_VERSION = 1
-"""Of forkd.sdk; a manifest names the one it was written for."""
-
-
-class Setting(Table, frozen=True, kw_only=True):
-    """[settings.NAME] of a manifest: one setting the admin may or must give."""
-
-    type: Literal["string", "integer", "number", "boolean", "strings", "path", "paths"]
-    """path, paths: the admin's are relative to his file, a default to the plugin's folder."""
-    description: str = ""
-    default: Any = msgspec.UNSET
-    """No default: the admin must give it."""
-
-
-class WantedHeaders(Table, frozen=True, kw_only=True):
-    """wants.powers.edit_headers of a manifest."""
-
-    names: Annotated[tuple[str, ...], NotEmpty()]
-    reason: Text
-
-
-class WantedPowers(Table, frozen=True):
-    """[wants.powers] of a manifest: power = "reason"."""
-
-    accept: Text = ""
-    discard: Text = ""
-    edit_headers: WantedHeaders | None = None
-
-
-class WantedReads(Table, frozen=True):
-    """[wants.reads] of a manifest: part of the mail = "reason"."""
-
-    envelope: Text = ""
-    headers: Text = ""
-    body: Text = ""
-
-
-class Wants(Table, frozen=True):
-    """[wants] of a manifest: everything beyond its own hooks' fields and deny, defer, disconnect."""
-
-    powers: WantedPowers = WantedPowers()
-    reads: WantedReads = WantedReads()
-    files: dict[str, Text] = {}
-    """Name of a path setting = reason: the files that setting names."""
-
-
-class Powers(Table, frozen=True):
-    """What a plugin may do to mail beyond deny, defer and disconnect."""
-
-    accept: bool = False
-    discard: bool = False
-    edit_headers: tuple[str, ...] = ()
-    """Header names it may add; a trailing * matches a prefix."""
-
-
-class PluginLimits(Table, frozen=True):
-    """[limits] of a plugin (plugins.md)."""
-
-    timeout: Annotated[Seconds, Between(0.001, 600)] = Seconds(5)
-    """Wall time of one call; a client waits for it (RFC 5321 4.5.3.2: 5 minutes for most commands)."""
-    message_timeout: Annotated[Seconds, Between(0.001, 600)] = Seconds(60)
-    """The same for the `message` hook; clients wait 10 minutes after the dot (RFC 5321 4.5.3.2.6)."""
-    cpu: Annotated[Seconds, Between(0.001, 3600)] = Seconds(2)
-    """CPU time per session."""
-    memory: Annotated[Bytes, Between(1 << 20, 1 << 40)] = Bytes(256 << 20)
-    """Address space above that of the loaded plugin."""
-    open_files: Annotated[int, Between(8, 65_536)] = 32
-    sandboxes: CountOrNone = 0
-    """Alive at once over all workers; 0: 64 per CPU."""
-    spare: Annotated[int, Between(0, 1000)] = 2
-    """Warm sandboxes kept ready per worker."""
-
-
-class Manifest(Table, frozen=True, kw_only=True):
-    """plugin.toml, written by the plugin's author, readable without running the plugin."""
-
-    name: Text
-    version: Text
-    api: int
-    kind: Literal["python"] = "python"
-    description: str = ""
-    module: str = ""
-    """File in the plugin's folder; empty: NAME.py."""
-    hooks: Annotated[
-        tuple[Literal["connect", "helo", "mail", "rcpt", "data", "message", "disconnect"], ...], NotEmpty()
-    ]
-    settings: dict[str, Setting] = {}
-    wants: Wants = Wants()
-    limits: PluginLimits = PluginLimits()
-    """Suggested: what is stricter than the default applies, what is looser only when the admin writes it."""
-
-
-class Grants(Table, frozen=True):
-    """[grants] of an entry: what the admin allows."""
-
-    accept: bool = False
-    discard: bool = False
-    edit_headers: tuple[str, ...] = ()
-    reads: tuple[Literal["envelope", "headers", "body"], ...] = ()
-    files: tuple[Path, ...] = ()
-    """Files or folders, read-only."""
-
-
-class Entry(Table, frozen=True, kw_only=True):
-    """plugins.d/NN-name.toml, written by the admin."""
-
-    plugin: Text
-    """Name of a plugin that comes with forkd, or path of a plugin's folder."""
-    enabled: bool = True
-    order: Annotated[int, Between(0, 999_999)] | None = None
-    """Lower is asked first; default: the number the file's name begins with."""
-    mode: Literal["enforce"] = "enforce"
-    settings: dict[str, Any] = {}
-    grants: Grants = Grants()
-    limits: PluginLimits = PluginLimits()
-    on_failure: Literal["disconnect", "defer", "skip", "deny"] = "disconnect"
-    trusted: bool = False
-    """Starts even where its file access cannot be confined (sandbox.require files)."""
-
-
-class PluginConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """One switched-on plugin, manifest and entry brought together and checked: what the program uses."""
-
-    name: str
-    version: str
-    folder: Path
-    """Absolute; the plugin's module and manifest lie here."""
-    module: str
-    """File name of the module in `folder`, e.g. block_senders.py."""
-    order: int
-    hooks: tuple[str, ...]
-    settings: dict[str, Any]
-    """Validated, defaults filled in, paths absolute; JSON-able."""
-    powers: Powers
-    reads: tuple[str, ...]
-    """Of envelope, headers, body."""
-    files: tuple[Path, ...]
-    """Granted for reading, absolute."""
-    limits: PluginLimits
-    """Entry over suggestion over default; sandboxes 0 still means 64 per CPU."""
-    on_failure: Literal["disconnect", "defer", "skip", "deny"] = "disconnect"
-    trusted: bool = False
-    source: str = ""
-    """The entry's file, for messages."""
-
-
 class Config(Table, frozen=True):
     """The whole of forkd.toml, with defaults; plugins.d/*.toml becomes LoadedConfig.plugins."""
 
     server: Server = Server()
-    listener: dict[str, Listener] = {}
+    listener: dict[str, Listener] = msgspec.field(default_factory=dict)
     """None given: load() puts {"default": Listener()}."""
-    domain: dict[str, Domain] = {}
+    certificate: dict[str, Certificate] = msgspec.field(default_factory=dict)
+    """By the name that clients ask for, or "*.example.org"; the first one is for all others."""
+    tls: Tls = Tls()
+    auth: Auth = Auth()
+    names: Names = Names()
+    domain: dict[str, Domain] = msgspec.field(default_factory=dict)
     """Without any file: localhost and test.local, every mailbox; a file must name its own."""
     networks: Networks = Networks()
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     queue: Queue = Queue()
-    transport: dict[str, Transport] = {}
+    transport: dict[str, Transport] = msgspec.field(default_factory=dict)
     """load() puts `local`, a maildir, unless it is set."""
     sandbox: Sandbox = Sandbox()
     log: Log = Log()

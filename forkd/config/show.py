@@ -1,17 +1,23 @@
-"""What is in force, written so that it can be read again: as TOML, or as plain data for JSON."""
+"""What is in force, written so that it can be read again: as TOML, or as plain data for JSON.
+
+Settings that a plugin's manifest calls secret are not shown; nothing else here is one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from forkd.config.load import LoadedConfig
 from forkd.config.problems import display_path, table_name, toml_key, toml_value
-from forkd.config.schema import PluginConfig, Table
+from forkd.config.schema import Member, PluginConfig, Table
 from forkd.config.units import Bytes, Seconds, format_duration, format_size
+
+HIDDEN: Final = "(hidden)"
+"""In the place of a secret."""
 
 
 def as_data(loaded: LoadedConfig, *, everything: bool = True) -> dict[str, Any]:
@@ -48,19 +54,43 @@ def _table(table: Table, *, everything: bool) -> dict[str, Any]:
             tables = {key: _table(item, everything=everything) for key, item in value.items()}
             if tables:
                 data[field.encode_name] = tables
-        elif value is not None and (everything or value != field.default):
-            data[field.encode_name] = _plain(value)
+        elif everything or value != field.default:
+            data[field.encode_name] = "" if value is None else _plain(value)
     return data
 
 
 def _plugin(plugin: PluginConfig) -> dict[str, Any]:
+    """A plugin, or a group with a table for each member."""
     data: dict[str, Any] = {}
     for field in msgspec.structs.fields(plugin):
         value = getattr(plugin, field.name)
-        if field.name == "name":
-            continue  # the table's own name
+        if field.name in ("name", "members", "settings"):
+            continue  # the table's own name; shown below
+        if plugin.group and field.name in ("version", "folder", "module"):
+            continue  # each member's
         data[field.name] = _table(value, everything=True) if isinstance(value, Table) else _plain(value)
+    if plugin.group:
+        data["member"] = {member.name: _member(member) for member in plugin.members}
+    else:
+        data["settings"] = _settings(plugin.members[0])
     return data
+
+
+def _member(member: Member) -> dict[str, Any]:
+    return {
+        "version": member.version,
+        "folder": str(member.folder),
+        "module": member.module,
+        "hooks": list(member.hooks),
+        "settings": _settings(member),
+    }
+
+
+def _settings(member: Member) -> dict[str, Any]:
+    return {
+        name: HIDDEN if name in member.secrets and value else _plain(value)
+        for name, value in member.settings.items()
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 from forkd.exits import Exit
-from tests.cli.conftest import Forkd
+from tests.cli.conftest import ROOT, Forkd
 from tests.support.config_files import DOMAIN, write
 
 
@@ -51,6 +54,47 @@ def test_check_speaks_json(forkd: Forkd, tmp_path: Path):
     assert json.loads(forkd("config", "check", "--json", "forkd.toml").stdout)["ok"] is True
 
 
+def test_check_warns_of_what_is_legal(forkd: Forkd, tmp_path: Path):
+    """A key that everybody can read is no reason not to start, and one to be told."""
+    write(tmp_path, forkd_toml=DOMAIN + '[certificate."mx.example.org"]\nchain = "c.pem"\n')
+    (tmp_path / "c.pem").write_text("")
+    (tmp_path / "c.pem").chmod(0o644)
+    done = forkd("config", "check", "forkd.toml")
+    assert done.returncode == 0
+    assert 'note: certificate."mx.example.org".chain: everybody on this machine may read c.pem' in done.stderr
+    notes = json.loads(forkd("config", "check", "--json", "forkd.toml").stdout)["notes"]
+    assert any("may read c.pem" in note for note in notes)
+
+
+def test_check_looks_at_the_files_of_tls_and_auth(forkd: Forkd, tmp_path: Path):
+    """Before the daemon finds out."""
+    tls = '[certificate."mx.example.org"]\nchain = "no.pem"\n[auth]\nbackend = "users"\n'
+    write(tmp_path, forkd_toml=DOMAIN + tls)
+    done = forkd("config", "check", "forkd.toml")
+    assert done.returncode == Exit.CONFIG
+    assert 'chain = "' in done.stderr
+    assert 'no.pem": there is no such file' in done.stderr
+    assert "= help: `forkd user add NAME` makes it" in done.stderr
+
+
+def test_no_color_is_respected(forkd: Forkd, tmp_path: Path):
+    """https://no-color.org: not one escape sequence, on a terminal either."""
+    write(tmp_path, forkd_toml="[server]\nx = 1\n" + DOMAIN)
+    command = "python -m forkd config check forkd.toml".replace("python", sys.executable)
+    arguments = ["script", "-qec", command, "/dev/null"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
+
+    def seen(**more: str) -> str:
+        done = subprocess.run(
+            arguments, cwd=tmp_path, env=environment | more, capture_output=True, text=True, timeout=60,
+            check=False,
+        )  # fmt: skip
+        return done.stdout
+
+    assert "\x1b[" in seen()
+    assert "\x1b[" not in seen(NO_COLOR="1")
+
+
 def test_check_takes_the_file_as_option_too(forkd: Forkd, tmp_path: Path):
     """--config is known to every command; twice is one too many."""
     write(tmp_path, forkd_toml=DOMAIN, b_toml=DOMAIN)
@@ -62,6 +106,9 @@ def test_show_effective_is_toml_of_everything(forkd: Forkd):
     """operations.md: `config show --effective`, defaults and plugins included."""
     shown = tomllib.loads(forkd("config", "show", "--effective").stdout)
     assert shown["timeouts"]["command"] == "5m"
+    assert {"tls", "auth", "names"} < set(shown)
+    assert shown["listener"]["default"]["tls"] == "auto"
+    assert shown["plugin"]["mark"]["limits"]["fresh"] == "session"
     assert set(shown["plugin"]) == {"block_senders", "mark"}
 
 

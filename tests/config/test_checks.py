@@ -125,26 +125,40 @@ def test_a_domain_in_a_header_without_quotes_is_understood(tmp_path: Path):
     [
         ("example.org.", 'write [domain."example.org"]'),
         ("@example.org", 'write [domain."example.org"]'),
-        ("bücher.example", 'write [domain."xn--bcher-kva.example"]'),
         ("exa mple", ""),
         ("-a.example", ""),
+        ("büch er.example", ""),
     ],
 )
 def test_a_domain_is_a_domain_name(tmp_path: Path, name: str, hint: str):
-    """RFC 5321 4.1.2 Domain; other scripts in A-labels until SMTPUTF8 comes."""
+    """RFC 5321 4.1.2 Domain, RFC 5890 2.3.2 in other scripts."""
     found = problem(tmp_path, f'[domain."{name}"]\n')
     assert ("domain name" in found.rule, found.hint) == (True, hint)
 
 
-def test_a_domain_stands_once_whatever_its_case(tmp_path: Path):
-    """Domains are compared without case (RFC 5321 2.4)."""
-    found = problem(tmp_path, '[domain."a.example"]\n[domain."A.Example"]\n')
-    assert (found.line, "a.example" in found.rule) == (2, True)
+@pytest.mark.parametrize(
+    ("first", "second"), [("a.example", "A.Example"), ("bücher.example", "xn--bcher-kva.example")]
+)
+def test_a_domain_stands_once_however_it_is_written(tmp_path: Path, first: str, second: str):
+    """Domains are compared without case (RFC 5321 2.4), and in A-labels (RFC 5890 2.3.2.4)."""
+    found = problem(tmp_path, f'[domain."{first}"]\n[domain."{second}"]\n')
+    assert (found.line, first in found.rule) == (2, True)
+
+
+def test_a_domain_may_be_written_as_it_is_read(tmp_path: Path):
+    """Everybody who uses the configuration has one form of it."""
+    assert list(loaded(tmp_path, '[domain."Bücher.Example"]\n').config.domain) == ["xn--bcher-kva.example"]
 
 
 @pytest.mark.parametrize(
     ("mailboxes", "hint"),
-    [('["bob@a.example"]', 'write "bob"'), ('["*"]', 'write "*"'), ('["bob", "Bob"]', ""), ('[""]', "")],
+    [
+        ('["bob@a.example"]', 'write "bob"'),
+        ('["*"]', 'write "*"'),
+        ('["bob", "Bob"]', ""),
+        ('["jürgen", "JÜRGEN"]', ""),
+        ('[""]', ""),
+    ],
 )
 def test_mailboxes_are_local_parts(tmp_path: Path, mailboxes: str, hint: str):
     """Without the domain, each once, compared without case."""
@@ -183,3 +197,39 @@ def test_the_layers_that_can_be_required_are_those_the_self_test_reports():
     from forkd.sandbox.selftest import REPORTED
 
     assert sorted(LAYERS) == sorted(REPORTED)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ('[server]\nhostname = "mail example"', "this is a host name"),
+        ('[server]\nqueue_user = "Mail User"', "this is the name of a system user"),
+        ('[domain."a.example"]\ndetail = "--"', "this is one character"),
+        ('[transport.a]\nkind = "maildir"\npath = ""', "this must not be empty"),
+        ('[transport.a]\nkind = "maildir"\npath = "mail/{user"', "the braces do not match"),
+    ],
+)
+def test_a_text_of_a_certain_form_has_it(tmp_path: Path, text: str, rule: str):
+    """What the system or the protocol would refuse later, or take for something else."""
+    assert rule in problem(tmp_path, text).rule
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[server]\nstop_timeout = "2m"', "longer than systemd waits"),
+        ('[queue]\nmin_free = "1MiB"', "is less than one message"),
+    ],
+)
+def test_what_may_cost_mail_or_time_is_a_note(tmp_path: Path, text: str, said: str):
+    """systemd.service(5), TimeoutStopSec; a message may fill what is left of the disk."""
+    assert any(said in note for note in loaded(tmp_path, text).notes)
+    assert not any(said in note for note in loaded(tmp_path, '[queue]\nmin_free = "1GiB"').notes)
+
+
+def test_a_machine_without_a_host_name_greets_as_localhost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """And it is said, since other servers may refuse it."""
+    monkeypatch.setattr("socket.gethostname", lambda: "my machine")
+    result = loaded(tmp_path, "")
+    assert result.config.server.hostname == "localhost"
+    assert any("set server.hostname" in note for note in result.notes)

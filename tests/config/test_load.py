@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from forkd.config.load import data_dir_of, load
+from forkd.config.load import data_dir_of, load, users_file_of
 from forkd.config.problems import ConfigError
 from forkd.config.schema import Domain, Listener, Maildir
 from tests.support.config_files import loaded, problem, problems, write
@@ -119,6 +119,15 @@ def test_the_data_folder_of_a_broken_configuration_is_still_known(tmp_path: Path
     path = write(tmp_path, forkd_toml='[server]\ndata_dir = "d"\ncolour = 1\n')
     assert data_dir_of(path) == tmp_path / "d"
     assert data_dir_of(None, cwd=tmp_path) == tmp_path / "var"
+
+
+def test_the_users_file_is_known_before_it_is_there(tmp_path: Path):
+    """`forkd user add` makes the file that load() insists on."""
+    path = write(tmp_path, forkd_toml='[auth]\nbackend = "users"\nusers = "u/list"\n')
+    assert users_file_of(path) == tmp_path / "u/list"
+    assert users_file_of(write(tmp_path, forkd_toml="")) == tmp_path / "users"
+    assert users_file_of(None, cwd=tmp_path) == tmp_path / "users"
+    assert load(None, cwd=tmp_path).config.auth.users == tmp_path / "users"
 
 
 def test_paths_in_messages_are_what_the_admin_would_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

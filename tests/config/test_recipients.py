@@ -13,6 +13,7 @@ TABLE = Recipients.from_config(
             "list.example": Domain(mailboxes=("Alice", "c++"), transport="lists"),
             "any.example": Domain(),
             "plain.example": Domain(detail=""),
+            "xn--bcher-kva.example": Domain(mailboxes=("Jürgen", "alice")),
         },
         queue=Queue(relay_transport="out"),
     )
@@ -34,10 +35,18 @@ TABLE = Recipients.from_config(
         ("a+b", "any.example", Accepted("local", "a", "b")),
         ("+b", "any.example", Accepted("local", "+b")),
         ("a+b", "plain.example", Accepted("local", "a+b")),
+        ("alice", "xn--bcher-kva.example", Accepted("local", "alice")),
+        ("alice", "bücher.example", Accepted("local", "alice")),
+        ("alice", "BÜCHER。Example", Accepted("local", "alice")),
+        ("JÜRGEN+Tag", "bücher.example", Accepted("local", "jürgen", "Tag")),
+        ("ju\u0308rgen", "bücher.example", Accepted("local", "jürgen")),
+        ("jurgen", "bücher.example", Unknown()),
+        ("alice", "b\u0000ücher.example", NotLocal()),
+        ("alice", "ü" * 80, NotLocal()),
     ],
 )
 def test_mailboxes_of_our_domains(local: str, domain: str, expected: object):
-    """Compared without case, first whole, then without detail."""
+    """Without case, first whole, then without detail; domains in A-labels (RFC 6531 3.3), UTF-8 folded."""
     assert TABLE.resolve(local, domain, may_relay=False) == expected
 
 
@@ -61,6 +70,11 @@ def test_other_domains_are_refused_but_for_who_may_relay():
 def test_who_may_relay_is_still_told_of_unknown_mailboxes_of_ours():
     """A domain of ours is never relayed."""
     assert TABLE.resolve("bob", "list.example", may_relay=True) == Unknown()
+
+
+def test_a_relayed_address_stays_as_it_was_written():
+    """RFC 5321 2.4: only the final host may interpret it, and RFC 6531 addresses are as good as others."""
+    assert TABLE.resolve("JÜRGEN", "straße.example", may_relay=True) == Accepted("out", "JÜRGEN")
 
 
 def test_without_a_relay_transport_nothing_is_relayed():

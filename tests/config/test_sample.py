@@ -10,9 +10,24 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from forkd.config.auth_checks import wants_auth
+from forkd.config.grants import written
 from forkd.config.load import load
-from forkd.config.schema import Config, Discard, Domain, Listener, Maildir, Plugins, Table
-from forkd.config.stock import ENTRIES, SAMPLE
+from forkd.config.schema import (
+    Certificate,
+    Config,
+    Discard,
+    Domain,
+    Entry,
+    Grants,
+    Listener,
+    Maildir,
+    PluginLimits,
+    Plugins,
+    Scope,
+    Table,
+)
+from forkd.config.stock import ENTRIES, SAMPLE, stock_plugins
 
 _KEY = re.compile(r"# (\w+ = .*)")
 _EXAMPLE = re.compile(r"# (\[.*)")
@@ -49,6 +64,18 @@ def test_the_sample_is_the_defaults(copy: Path, switched_on: bool):
     assert comparable(load(copy)) == comparable(load(None, cwd=copy.parent))
 
 
+def test_the_examples_hold_too(copy: Path):
+    """What is commented out as a whole table fits what stands around it, once its files are there."""
+    for name in ("mail.example.org.pem", "mail.example.org.key", "users"):
+        (copy.parent / name).touch(0o600)
+    text = uncommented(examples=True)
+    assert text.count('backend = "none"') == 1
+    copy.write_text(text.replace('backend = "none"', 'backend = "users"'))
+    config = load(copy).config
+    assert set(config.listener) == {"default", "submission", "submissions"}
+    assert [name for name, one in config.listener.items() if wants_auth(one)] == ["submission", "submissions"]
+
+
 def test_every_key_of_the_schema_is_in_the_sample():
     """A key that is not in the sample is one that nobody finds."""
     content = tomllib.loads(uncommented(examples=True))
@@ -58,6 +85,7 @@ def test_every_key_of_the_schema_is_in_the_sample():
         (Domain, content["domain"]["test.local"]),
         (Maildir, content["transport"]["local"]),
         (Discard, content["transport"]["nowhere"]),
+        (Certificate, content["certificate"]["mail.example.org"]),
         (Config, content),
     ]
     for field in msgspec.structs.fields(Config):
@@ -86,3 +114,45 @@ def test_every_key_of_the_sample_has_its_reason_beside_it():
         and not row.startswith("# kind")
     ]
     assert not bare
+
+
+def test_every_key_of_an_entry_is_in_a_sample():
+    """The entry of block_senders shows everything that such a file can say."""
+    text = (ENTRIES / "10-block_senders.toml").read_text()
+    missing = [
+        f"{cls.__name__}.{field.name}"
+        for cls in (Entry, Grants, Scope, PluginLimits)
+        for field in msgspec.structs.fields(cls)
+        if not re.search(rf"^(# )?(\[{field.name}\]|{field.name} = )", text, re.MULTILINE)
+        and field.name != "mode"  # enforce is all there is
+    ]
+    assert not missing
+
+
+def test_limits_in_the_sample_of_an_entry_are_the_defaults():
+    """What is commented out shows what is in force."""
+    text = (ENTRIES / "10-block_senders.toml").read_text()
+    rows = re.findall(
+        r"^# (\w+ = [^#\n]+)", text.partition("[limits]")[2].partition("\n# Two trades")[0], re.M
+    )
+    shown = tomllib.loads("\n".join(rows))
+    default = {name: written(getattr(PluginLimits(), name)) for name in PluginLimits.__struct_fields__}
+    assert {name: str(value) for name, value in shown.items()} == default
+
+
+def test_both_trades_say_what_they_cost():
+    """plugins.md: the sample shows both, commented out, with what they cost and what they give up."""
+    text = (ENTRIES / "10-block_senders.toml").read_text()
+    for trade in ("# reuse = 100", '# group = "checks"'):
+        after = text.partition(trade)[2]
+        assert "#   You get: " in after
+        assert "#   You give up: " in after
+
+
+def test_the_stock_plugins_are_off_and_can_be_switched_on(copy: Path):
+    """One key, and what the file says holds; every plugin that comes with forkd has such a file."""
+    copy.write_text(SAMPLE.read_text())
+    assert [plugin.name for plugin in load(copy).plugins] == ["block_senders", "mark"]
+    for file in (copy.parent / "plugins.d").glob("*.toml"):
+        file.write_text(file.read_text().replace("\nenabled = false\n", "\n"))
+    assert sorted(plugin.name for plugin in load(copy).plugins) == stock_plugins()

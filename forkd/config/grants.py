@@ -1,0 +1,335 @@
+"""Does the admin allow what a plugin wants, and does what he allows make sense?
+
+One manifest beside one entry. Each want must be granted in so many words; what is granted and not
+wanted is said, and widens nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from forkd.config.addresses import NetworkError, parse_network
+from forkd.config.domains import is_domain
+from forkd.config.later import Document
+from forkd.config.lines import KeyPath
+from forkd.config.manifest import PluginFolder, export_slip, header_slip, read_setting
+from forkd.config.problems import NOT_GIVEN, Problems, display_path, toml_key, toml_value
+from forkd.config.reader import Reader, nearest
+from forkd.config.schema import Config, Entry, PluginLimits, Powers, Scope, WantedNames
+from forkd.config.units import Bytes, Seconds, format_duration, format_size
+from forkd.config.wants import FLAGS, PARTS, InForce, in_force, named
+from forkd.smtp.address import a_labels
+
+SANDBOXES_PER_CPU: Final = 64
+"""What `sandboxes = 0` means; a suggestion below it is stricter on any machine."""
+EDITS: Final = (
+    "edit_headers",
+    "edit_body",
+    "add_recipient",
+    "delete_recipient",
+    "rewrite_recipient",
+    "change_sender",
+)
+"""Powers that change a message or its envelope."""
+_WITH_DOMAINS: Final = frozenset({"rcpt", "data", "message"})
+"""Hooks at which recipients are known."""
+
+_FOR_WHAT: Final = {
+    "accept": "to end a hook early, so that later plugins are not asked",
+    "discard": "to drop mail that was answered 250",
+    "quarantine": "to hold messages back",
+    "edit_headers": "to edit the header",
+    "edit_body": "to replace the body of messages",
+    "add_recipient": "to add recipients of",
+    "delete_recipient": "to take recipients out",
+    "rewrite_recipient": "to put other recipients in the place of given ones",
+    "change_sender": "to change the sender",
+    "export": "to set the fact",
+    "auth": "to be shown passwords and to say whether they are right",
+}
+"""Powers, as a refusal to start names them."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Around:
+    """What stands in forkd.toml around the plugins."""
+
+    config: Config
+    sound: frozenset[str]
+    """Of listener and domain: those without a problem, so that an admin sees causes, not consequences."""
+
+    def has_listener(self, name: str) -> bool:
+        """There is such a [listener], as far as one can tell."""
+        return name in self.config.listener or "listener" not in self.sound
+
+    def ours(self, name: str) -> bool:
+        """A domain of ours, as far as one can tell. `name` is one."""
+        return a_labels(name) in map(a_labels, self.domains()) or "domain" not in self.sound
+
+    def domains(self) -> list[str]:
+        """Those of ours, as they are written."""
+        return [name for name in self.config.domain if is_domain(name)]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Joining:
+    """One entry beside one manifest; each method is one question about the two."""
+
+    around: Around
+    reader: Reader
+    entry: Entry
+    plugin: PluginFolder
+    notes: list[str]
+
+    def settings(self) -> dict[str, Any]:
+        """The entry's settings over the manifest's defaults, each of its declared type."""
+        declared = self.plugin.manifest.settings
+        self.reader.unknown_keys(("settings",), self.entry.settings, list(declared))
+        by_author = Reader(self.plugin.source, self.reader.problems, Document.MANIFEST)
+        values: dict[str, Any] = {}
+        for name, setting in declared.items():
+            path: KeyPath = ("settings", name)
+            if name in self.entry.settings:
+                given = self.entry.settings[name]
+                trial = (
+                    Reader(self.reader.source, Problems(), Document.ENTRY) if setting.secret else self.reader
+                )
+                values[name] = read_setting(trial, path, setting, given)
+                if setting.secret and len(trial.problems):
+                    rule = f"this does not fit the type {setting.type}"
+                    self.reader.problems.add(self.reader.source, path, rule, secret=True)
+            elif setting.default is not msgspec.UNSET:
+                values[name] = read_setting(by_author, path, setting, setting.default)
+            else:
+                said = f": {setting.description}" if setting.description else ""
+                self.reader.bad(path, f"this setting must be given ({setting.type}){said}")
+        return values
+
+    def wants(self, settings: dict[str, Any]) -> InForce:
+        """What it wants with these settings; names that the admin's settings give are names."""
+        powers = self.plugin.manifest.wants.powers
+        for power, wrong in (("edit_headers", header_slip), ("export", export_slip)):
+            wanted: WantedNames | None = getattr(powers, power)
+            for key in wanted.names_in if wanted else ():
+                for name in named(settings.get(key)):
+                    if wrong(name):
+                        self.reader.bad(("settings", key), wrong(name), value=name)
+        return in_force(self.plugin.manifest.wants, settings)
+
+    def powers(self, wants: InForce) -> Powers:
+        """Every wanted power is granted; a grant beyond that is said and does nothing."""
+        granted = self.entry.grants
+        for power in FLAGS:
+            if power in wants.powers and not getattr(granted, power):
+                self._not_granted(power, _FOR_WHAT[power], f"{power} = true", wants.powers[power])
+            elif getattr(granted, power) and power not in wants.powers:
+                self._not_wanted(power)
+        for power, wrong in (("edit_headers", header_slip), ("export", export_slip)):
+            for name in getattr(granted, power):
+                if wrong(name):
+                    self.reader.bad(("grants", power), wrong(name), value=name)
+        for name in granted.add_recipient:
+            self._ours(name)
+        self._list("edit_headers", wants, covers)
+        self._list("export", wants, str.__eq__)
+        self._list("add_recipient", wants, _domain_covers)
+        flags = {power: power in wants.powers for power in FLAGS}
+        return Powers(
+            **flags,
+            edit_headers=wants.names.get("edit_headers", ()),
+            add_recipient=self._domains(wants.names.get("add_recipient", ())),
+            export=wants.names.get("export", ()),
+        )
+
+    def _list(self, power: str, wants: InForce, covered: Callable[[str, str], bool]) -> None:
+        granted: tuple[str, ...] = getattr(self.entry.grants, power)
+        names = wants.names.get(power, ())
+        missing = [name for name in names if not any(covered(grant, name) for grant in granted)]
+        if missing:
+            line = f"{power} = {toml_value([*granted, *missing])}"
+            what = f"{_FOR_WHAT[power]} {', '.join(missing)}"
+            self._not_granted(power, what, line, wants.powers[power])
+        elif granted and not names:
+            self._not_wanted(power)
+
+    def _ours(self, name: str) -> None:
+        """Recipients are added where we deliver, so that no plugin can send mail to the world."""
+        if name != "*" and not (is_domain(name) and self.around.ours(name)):
+            rule = "recipients can only be added in domains of ours"
+            hint = nearest(name, [*self.around.domains(), "*"])
+            self.reader.bad(("grants", "add_recipient"), rule, value=name, hint=hint)
+
+    def _domains(self, wanted: Sequence[str]) -> tuple[str, ...]:
+        """A plugin that wants "*" gets what is granted; one that names its domains gets these."""
+        names = self.entry.grants.add_recipient if "*" in wanted else wanted
+        return ("*",) if "*" in names else tuple(a_labels(name) for name in names if is_domain(name))
+
+    def reads(self, wants: InForce) -> tuple[str, ...]:
+        """Every part of the mail it wants to read is granted."""
+        granted = self.entry.grants.reads
+        missing = [part for part in wants.reads if part not in granted]
+        whole = [part for part in PARTS if part in granted or part in missing]
+        for part in missing:
+            line = f"reads = {toml_value(whole)}"
+            self._not_granted("reads", f"to read the {part}", line, wants.reads[part])
+        for part in granted:
+            if part not in wants.reads:
+                self._not_wanted(f"reads {part}")
+        return tuple(wants.reads)
+
+    def files(self, settings: dict[str, Any]) -> None:
+        """Files that settings name can be read, and are there."""
+        wanted, granted = self.plugin.manifest.wants.files, self.entry.grants.files
+        for file in granted:
+            if not file.exists():
+                self.reader.bad(("grants", "files"), "there is no such file", value=file)
+        for name, reason in wanted.items():
+            value = settings.get(name)
+            for text in [value] if isinstance(value, str) else value or []:
+                file = Path(text)
+                inside = [*granted, self.plugin.folder]
+                if text and not any(file == root or root in file.parents for root in inside):
+                    line = f"files = {toml_value([display_path(f) for f in (*granted, file)])}"
+                    self._not_granted("files", f"to read {display_path(file)}", line, reason)
+                elif text and not file.exists():
+                    self.reader.bad(("settings", name), "there is no such file", value=file)
+        if granted and not wanted:
+            self._not_wanted("files")
+
+    def limits(self, given: frozenset[str]) -> PluginLimits:
+        """The limits in force; a suggestion that would loosen one is said and does nothing."""
+        default, suggested, manifest = PluginLimits(), self.plugin.suggested, self.plugin.manifest
+        values: dict[str, Any] = {}
+        for field in msgspec.structs.fields(PluginLimits):
+            name = field.name
+            if name in given:
+                values[name] = getattr(self.entry.limits, name)
+            elif name in suggested:
+                value = getattr(manifest.limits, name)
+                if _stricter(name, value, getattr(default, name)):
+                    values[name] = value
+                else:
+                    self.notes.append(
+                        f"plugin {manifest.name} suggests {name} = {written(value)}; the default, "
+                        f"{written(getattr(default, name))}, stays in force unless its [limits] say so"
+                    )
+        limits = PluginLimits(**values)
+        self._contradictions(limits, given)
+        return limits
+
+    def _contradictions(self, limits: PluginLimits, given: frozenset[str]) -> None:
+        if limits.reuse > 1 and limits.fresh == "call":
+            key = "reuse" if "reuse" in given else "fresh"
+            rule = (
+                'a sandbox that is new for each call (fresh = "call") cannot serve several sessions (reuse)'
+            )
+            self.reader.bad(("limits", key), rule, value=getattr(limits, key), hint="leave one of them out")
+        for key, hook in (("timeout", ""), ("message_timeout", "message")):
+            value, whole = getattr(limits, key), limits.session_time
+            if value <= whole or not {key, "session_time"} & given:
+                continue
+            if hook and hook not in self.plugin.manifest.hooks:
+                continue
+            rule = (
+                f"{key} ({format_duration(value)}) is longer than session_time ({format_duration(whole)}): "
+                "all calls of a session would be over before one could be late"
+            )
+            blamed = key if key in given else "session_time"
+            self.reader.bad(("limits", blamed), rule, value=format_duration(getattr(limits, blamed)))
+
+    def failure_policy(self, wants: InForce) -> None:
+        """A message whose edit is missing is not the message the admin asked for."""
+        edits = [power for power in EDITS if power in wants.powers]
+        if self.entry.on_failure == "skip" and edits:
+            rule = (
+                f"a plugin that edits messages ({edits[0]}) cannot be skipped: "
+                "mail would go on without its edit"
+            )
+            self.reader.bad(("on_failure",), rule, value="skip", hint='write "disconnect", "defer" or "deny"')
+
+    def scope(self) -> Scope:
+        """For whom it is asked: what is named exists, and some hook is left. Returns it in one form."""
+        scope, hooks = self.entry.scope, self.plugin.manifest.hooks
+        for name in scope.listeners:
+            if not self.around.has_listener(name):
+                rule = f"there is no [listener.{toml_key(name)}]"
+                hint = nearest(name, self.around.config.listener)
+                self.reader.bad(("scope", "listeners"), rule, value=name, hint=hint)
+        networks = []
+        for text in scope.networks:
+            try:
+                networks.append(str(parse_network(text)))
+            except NetworkError as error:
+                self.reader.bad(("scope", "networks"), str(error), value=text, hint=error.hint)
+        domains = [a_labels(name) for name in scope.domains if self._in_scope(name)]
+        if scope.domains and not _WITH_DOMAINS & set(hooks):
+            rule = (
+                "a plugin with domains is asked at rcpt, data and message only, and this one has "
+                f"none of these hooks: it would never be asked (it has {', '.join(hooks)})"
+            )
+            self.reader.bad(("scope", "domains"), rule, value=scope.domains)
+        elif scope.domains and set(hooks) - _WITH_DOMAINS - {"disconnect"}:
+            left_out = [hook for hook in hooks if hook not in {*_WITH_DOMAINS, "disconnect"}]
+            self.notes.append(
+                f"plugin {self.plugin.manifest.name} has scope.domains: "
+                f"it is not asked at {', '.join(left_out)}"
+            )
+        return Scope(listeners=scope.listeners, networks=tuple(networks), domains=tuple(domains))
+
+    def _in_scope(self, name: str) -> bool:
+        """A domain that a recipient can have: one of ours, or any where mail is relayed."""
+        if not is_domain(name):
+            rule = "this is a domain name"
+            self.reader.bad(("scope", "domains"), rule, value=name)
+            return False
+        if self.around.config.queue.relay_transport or self.around.ours(name):
+            return True
+        rule = "this is no domain of ours, and no mail is relayed: it would never be asked"
+        self.reader.bad(("scope", "domains"), rule, value=name, hint=nearest(name, self.around.domains()))
+        return False
+
+    def _not_granted(self, key: str, what: str, line: str, reason: str) -> None:
+        name = self.plugin.manifest.name
+        rule = f'the plugin {name} wants {what}, which is not granted; its reason: "{reason}"'
+        self.reader.bad(
+            ("grants", key), rule, value=NOT_GIVEN, hint=f"write {line} below [grants], or switch it off"
+        )
+
+    def _not_wanted(self, what: str) -> None:
+        source = display_path(self.reader.source.path)
+        self.notes.append(f"{source}: grants {what}, which {self.plugin.manifest.name} does not want")
+
+
+def covers(granted: str, wanted: str) -> bool:
+    """Does a granted header name, or its beginning with a *, allow a wanted one? Case does not count."""
+    granted, wanted = granted.lower(), wanted.lower()
+    if granted.endswith("*"):
+        return wanted.startswith(granted[:-1])
+    return granted == wanted
+
+
+def _domain_covers(granted: str, wanted: str) -> bool:
+    """An author who wants "*" cannot know the admin's domains: any that are granted are what he gets."""
+    if "*" in (granted, wanted):
+        return True
+    return is_domain(granted) and is_domain(wanted) and a_labels(granted) == a_labels(wanted)
+
+
+def written(value: Any) -> str:
+    """A limit as it is written in TOML, without quotes."""
+    if isinstance(value, Seconds):
+        return format_duration(value)
+    return format_size(value) if isinstance(value, Bytes) else str(value)
+
+
+def _stricter(name: str, value: Any, default: Any) -> bool:
+    if name == "sandboxes":
+        return bool(0 < value <= SANDBOXES_PER_CPU)
+    if name == "fresh":
+        return bool(value == "call")
+    return bool(value <= default)
