@@ -8,22 +8,28 @@ has not seen: Seen remembers that.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from forkd.hooks.facts import SessionFacts
+from forkd.rpc.calls import MAX_FRAME_BYTES, Overloaded
 from forkd.smtp.address import Mailbox
 
 PAGE_BYTES = 40_000
-"""Recipients in one frame; with facts and arguments it stays below MAX_FRAME_BYTES (65,536)."""
+"""Of news in one frame; with the frame around it, it stays below MAX_FRAME_BYTES (65,536)."""
+FRAME_BYTES = 200
+"""More than number, hook and the braces of a frame take."""
+MAX_FACT = 1_000
+"""Characters of one fact: the subject of a client's certificate is as long as the client likes."""
 
 _encode = msgspec.json.encode
 NO_ARGUMENTS = b"{}"
 
 
 class Seen:
-    """What one plugin of one session has been told."""
+    """What one plugin's sandbox has been told in this session."""
 
     __slots__ = ("facts", "n", "recipients", "sender", "transaction")
 
@@ -40,22 +46,35 @@ class Seen:
 class Frames:
     """The pieces of one session."""
 
-    __slots__ = ("_changes", "_delta", "_facts", "_full", "_recipients", "_sender", "_transaction")
+    __slots__ = (
+        "_changes",
+        "_delta",
+        "_encoded",
+        "_full",
+        "_sender",
+        "_transaction",
+        "facts",
+        "recipients",
+    )
 
     def __init__(self, facts: SessionFacts) -> None:
-        self._facts = facts
+        self.facts = facts
+        """As they are now."""
+        self.recipients: list[Mailbox] = []
+        """Accepted in this transaction."""
         self._full: bytes | None = None
         self._changes: list[dict[str, Any]] = []
         self._delta: tuple[int, bytes] = (-1, b"")
         self._sender: bytes | None = None
-        self._recipients: list[bytes] = []
+        self._encoded: list[bytes] = []
+        """The first of `recipients`, as many as some plugin was told."""
         self._transaction = 0
 
     def update(self, changes: dict[str, Any]) -> None:
         """Facts have changed; names of SessionFacts."""
-        changes = {name: value for name, value in changes.items() if getattr(self._facts, name) != value}
+        changes = {name: value for name, value in changes.items() if getattr(self.facts, name) != value}
         if changes:
-            self._facts = dataclasses.replace(self._facts, **changes)
+            self.facts = dataclasses.replace(self.facts, **changes)
             self._changes.append(changes)
             self._full = None
             self._delta = (-1, b"")
@@ -66,22 +85,31 @@ class Frames:
 
     def add_recipient(self, recipient: Mailbox) -> None:
         """A recipient was accepted."""
-        self._recipients.append(_encode(recipient))
+        self.recipients.append(recipient)
 
     def reset(self) -> None:
         """The transaction is over or cleared."""
         self._sender = None
-        self._recipients.clear()
+        self.recipients = []
+        self._encoded = []
         self._transaction += 1
 
-    def build(self, seen: Seen, hook: str, args: bytes, *, envelope: bool) -> tuple[list[bytes], bytes]:
+    def build(
+        self, seen: Seen, hook: str, args: bytes, *, envelope: bool, edits: Sequence[bytes] = ()
+    ) -> tuple[list[bytes], bytes]:
         """The page frames to be sent first (mostly none), and the frame of the call itself.
 
         Numbers follow seen.n in the order of sending; `seen` counts all of it as told.
         args      the encoded arguments, the same for every plugin.
         envelope  this plugin may read the envelope.
+        edits     of plugins before, encoded: those that this one may see.
+        Raises    Overloaded when the arguments fit no frame: a command line of 60,000 octets is no
+                  plugin's fault, and nothing to be let through unseen.
         """
-        news = self._facts_news(seen)
+        if len(args) > MAX_FRAME_BYTES - FRAME_BYTES:
+            raise Overloaded(f"{len(args)} octets of arguments fit no frame")
+        news = b',"new":true' if seen.n == 0 else b""
+        news += self._facts_news(seen)
         if seen.transaction != self._transaction:
             seen.transaction = self._transaction
             seen.sender = False
@@ -92,24 +120,30 @@ class Frames:
             if self._sender is not None and not seen.sender:
                 seen.sender = True
                 news += b',"sender":' + self._sender
-            if seen.recipients < len(self._recipients):
-                *full, last = self._recipient_pages(seen.recipients)
-                seen.recipients = len(self._recipients)
-                for page in full:
-                    seen.n += 1
-                    pages.append(b'{"n":%d,"hook":"page"%b,"recipients":[%b]}' % (seen.n, news, page))
-                    news = b""
-                news += b',"recipients":[%b]' % last
+            if seen.recipients < len(self.recipients):
+                for mailbox in self.recipients[len(self._encoded) :]:
+                    self._encoded.append(_encode(mailbox))
+                told, seen.recipients = seen.recipients, len(self.recipients)
+                news = _paged(seen, pages, news, b"recipients", self._encoded[told:])
+        if edits:
+            news = _paged(seen, pages, news, b"edits", edits)
+        if len(news) + len(args) > MAX_FRAME_BYTES - FRAME_BYTES:
+            pages.append(_page(seen, news))
+            news = b""
         seen.n += 1
         return pages, b'{"n":%d,"hook":"%b"%b,"args":%b}' % (seen.n, hook.encode(), news, args)
 
     def _facts_news(self, seen: Seen) -> bytes:
-        """The frame's `session` member with its comma: everything at first, then what has changed."""
+        """The frame's `session` member with its comma: what is no default at first, then what has changed."""
         now = len(self._changes)
         since, seen.facts = seen.facts, now
         if since < 0:
             if self._full is None:
-                self._full = b',"session":' + _encode(self._facts)
+                # What a Session has from its beginning is not told: each fact costs a fresh sandbox pages.
+                facts = {
+                    name: value for name, default in _FACTS if (value := getattr(self.facts, name)) != default
+                }
+                self._full = b',"session":' + _encode(_clipped(facts))
             return self._full
         if since == now:
             return b""
@@ -117,18 +151,37 @@ class Frames:
             merged: dict[str, Any] = {}
             for change in self._changes[since:]:
                 merged.update(change)
-            self._delta = (since, b',"session":' + _encode(merged))
+            self._delta = (since, b',"session":' + _encode(_clipped(merged)))
         return self._delta[1]
 
-    def _recipient_pages(self, start: int) -> list[bytes]:
-        pages: list[bytes] = []
-        page: list[bytes] = []
-        size = 0
-        for recipient in self._recipients[start:]:
-            if page and size + len(recipient) > PAGE_BYTES:
-                pages.append(b",".join(page))
-                page, size = [], 0
-            page.append(recipient)
-            size += len(recipient) + 1
-        pages.append(b",".join(page))
-        return pages
+
+_FACTS = tuple(
+    (field.name, {} if field.name == "exports" else field.default)
+    for field in dataclasses.fields(SessionFacts)
+)
+
+
+def _clipped(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name: value[:MAX_FACT] if isinstance(value, str) else value for name, value in facts.items()}
+
+
+def _page(seen: Seen, news: bytes) -> bytes:
+    seen.n += 1
+    return b'{"n":%d,"hook":"page"%b}' % (seen.n, news)
+
+
+def _paged(seen: Seen, pages: list[bytes], news: bytes, key: bytes, items: Iterable[bytes]) -> bytes:
+    """Put a list behind the news, in as many pages as it takes; what is left for the call's own frame."""
+    page: list[bytes] = []
+    size = len(news)
+    for item in items:
+        if size + len(item) > PAGE_BYTES and (page or news):
+            pages.append(_page(seen, news + _member(key, page)))
+            page, news, size = [], b"", 0
+        page.append(item)
+        size += len(item) + 1
+    return news + _member(key, page)
+
+
+def _member(key: bytes, page: list[bytes]) -> bytes:
+    return b',"%b":[%b]' % (key, b",".join(page)) if page else b""

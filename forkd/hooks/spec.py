@@ -14,20 +14,26 @@ class HookSpec:
 
     arguments    names in the frame's `args` object.
     verdicts     what an answer's verdict may be; an empty set: no answer but None.
-    edits        the answer may carry edits of the message.
-    deny_code    replaces the plugin's code (RFC 5321 3.1: only 554 instead of the greeting).
+    edits        operations that the answer's edits may have.
+    deny_code    replaces the plugin's code (connect: RFC 5321 3.1, only 554 instead of the greeting;
+                 auth: RFC 4954 4, 535).
+    defer_code   likewise (auth: RFC 4954 4, 454).
     defer_closes there is no command that could be refused for now: 421 and close.
+    by_domain    plugins whose scope names recipients' domains are asked at it.
     """
 
     name: str
     arguments: frozenset[str] = frozenset()
     verdicts: frozenset[str]
-    edits: bool = False
+    edits: frozenset[str] = frozenset({"export"})
     deny_code: int | None = None
+    defer_code: int | None = None
     defer_closes: bool = False
+    by_domain: bool = False
 
 
-_COMMON = frozenset({"accept", "deny", "defer", "disconnect"})
+_REFUSALS = frozenset({"deny", "defer", "disconnect"})
+_COMMON = _REFUSALS | {"accept"}
 
 HOOKS: dict[str, HookSpec] = {
     spec.name: spec
@@ -35,25 +41,43 @@ HOOKS: dict[str, HookSpec] = {
         HookSpec(name="connect", verdicts=_COMMON, deny_code=554, defer_closes=True),
         HookSpec(name="helo", arguments=frozenset({"name", "extended"}), verdicts=_COMMON),
         HookSpec(
-            name="mail", arguments=frozenset({"sender", "parameters", "size", "body"}), verdicts=_COMMON
+            name="auth",
+            arguments=frozenset({"user", "secret"}),
+            verdicts=_REFUSALS | {"ok"},
+            deny_code=535,
+            defer_code=454,
         ),
         HookSpec(
-            name="rcpt", arguments=frozenset({"recipient", "parameters"}), verdicts=_COMMON | {"discard"}
+            name="mail",
+            arguments=frozenset({"sender", "parameters", "size", "body", "smtputf8"}),
+            verdicts=_COMMON,
         ),
-        HookSpec(name="data", verdicts=_COMMON | {"discard"}),
+        HookSpec(
+            name="rcpt",
+            arguments=frozenset({"recipient", "parameters"}),
+            verdicts=_COMMON | {"discard"},
+            edits=frozenset({"rewrite_recipient", "export"}),
+            by_domain=True,
+        ),
+        HookSpec(name="data", verdicts=_COMMON | {"discard", "quarantine"}, by_domain=True),
         HookSpec(
             name="message",
-            arguments=frozenset({"size", "header_size", "edits"}),
-            verdicts=_COMMON | {"discard"},
-            edits=True,
+            verdicts=_COMMON | {"discard", "quarantine"},
+            edits=frozenset(
+                {
+                    *("add_header", "change_header", "delete_header", "replace_body"),
+                    *("add_recipient", "delete_recipient", "change_sender", "export"),
+                }
+            ),
+            by_domain=True,
         ),
-        HookSpec(name="disconnect", verdicts=frozenset()),
+        HookSpec(name="disconnect", verdicts=frozenset(), edits=frozenset()),
     )
 }
 """Every hook, in a session's order."""
 
-POWERS = frozenset({"accept", "discard"})
-"""Verdicts that need a grant of the same name."""
+POWERS = {"accept": "accept", "discard": "discard", "quarantine": "quarantine", "ok": "auth"}
+"""Verdicts that need a grant, and its name."""
 
 DENY_CODES = frozenset(c for c in range(520, 560) if c // 10 % 10 in (2, 3, 5))
 """RFC 5321 4.2.1: the second digit says connections, authentication, mail system; 50x speaks of syntax."""
@@ -62,14 +86,14 @@ DEFER_CODES = frozenset(c for c in range(420, 460) if c // 10 % 10 in (2, 3, 5))
 
 
 def verdict_reply(spec: HookSpec, verdict: Verdict) -> Reply | None:
-    """The reply a checked verdict becomes; None where the command goes on (accept, discard)."""
+    """The reply a checked verdict becomes; None for accept, discard, quarantine, ok: the command goes on."""
     match verdict.do:
         case "deny":
             return Reply(spec.deny_code or verdict.code, verdict.enhanced, (verdict.text,))
         case "defer" if spec.defer_closes:
             return Reply(421, verdict.enhanced, (verdict.text,), close=True)
         case "defer":
-            return Reply(verdict.code, verdict.enhanced, (verdict.text,))
+            return Reply(spec.defer_code or verdict.code, verdict.enhanced, (verdict.text,))
         case "disconnect":
             return Reply(421, verdict.enhanced, (verdict.text,), close=True)
         case _:
@@ -109,4 +133,4 @@ def failure_reply(spec: HookSpec, failure: FailureSpec, session_id: str) -> Repl
         return Reply(spec.deny_code or failure.code, failure.enhanced, (text,))
     if failure.close or spec.defer_closes:
         return Reply(421, failure.enhanced, (text,), close=True)
-    return Reply(failure.code, failure.enhanced, (text,))
+    return Reply(spec.defer_code or failure.code, failure.enhanced, (text,))

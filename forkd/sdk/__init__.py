@@ -13,15 +13,23 @@ A plugin is a folder with `plugin.toml` (what it is and what it wants) and one m
 
         return Plugin(mail=mail)
 
-Every hook returns None (no opinion), a verdict, or at `message` also edits:
+Every hook returns None (no opinion), a verdict, edits, or a list of edits and at most one verdict:
 
-    connect(session)                         None, accept, deny, defer, disconnect
+    connect(session)                         None, accept, deny, defer, disconnect; export(...)
     helo(session, name)                      "
-    mail(session, sender)                    "
-    rcpt(session, recipient)                 " and discard (this recipient only)
-    data(session, envelope)                  " and discard (the message)
-    message(session, envelope, message)      " and add_header(...), or a list of them
+    auth(session, user, secret)              None, ok, deny, defer, disconnect; export(...)
+    mail(session, sender)                    None, accept, deny, defer, disconnect; export(...)
+    rcpt(session, recipient)                 " and discard (this recipient only); rewrite(...)
+    data(session, envelope)                  " and discard, quarantine (the message)
+    message(session, envelope, message)      " and the edits below
     disconnect(session)                      nothing; only if an earlier hook of the plugin was called
+
+    add_header(name, value)      change_header(name, value, n=1)      delete_header(name, n=0)
+    replace_body(body)           add_recipient(address)               delete_recipient(address)
+    change_sender(address)
+
+The first verdict ends the hook for all plugins. Edits are made in their order, and the next plugin sees
+the message and the envelope as they are then; those of a plugin that refuses count for nothing.
 
 What to know:
 
@@ -31,27 +39,54 @@ What to know:
 - There is no network and no file, but for what the admin grants to `plugin_init`: read it there and keep it.
 - Hooks of one session run one after the other in the same process: keep what belongs to the session in
   `session.notes`, a dict of yours that is empty when a session begins.
-- accept and discard are powers, add_header is one per header name, and sender, recipients, header and body of
-  the message are reads: say in plugin.toml that you want them, and the admin must grant them.
+- accept, discard, quarantine, ok and every edit need a power (header names, exports and added recipients one
+  by one), and sender, recipients, header and body of the message are reads: say in plugin.toml that you want
+  them, and the admin must grant them. Addresses that a plugin adds or rewrites to must be ones that forkd
+  takes mail for.
+- The admin may have a sandbox serve one call only (`fresh`): notes are empty at each hook then. Or several
+  sessions (`reuse`): `session` is a new object for each, but what the plugin keeps elsewhere is still there.
 - print() goes to forkd's log, a few lines a second.
 
-`forkd.sdk.testing` runs a plugin in pytest without a server. Names that are not listed in __all__ here,
-or in testing, may change without notice.
+Beside this: `forkd.sdk.headers` (fields, RFC 2047 words), `forkd.sdk.mime` (the parts of a message, their
+names and contents), `forkd.sdk.listfile` (list files), `forkd.sdk.testing` (runs a plugin in pytest
+without a server). Names that are not listed in __all__ here, or are not in one of these, may change without
+notice.
 """
 
 from __future__ import annotations
 
-from forkd.sdk.headers import Headers
+from forkd.sdk.edits import (
+    AddHeader,
+    AddRecipient,
+    ChangeHeader,
+    ChangeSender,
+    DeleteHeader,
+    DeleteRecipient,
+    Edit,
+    Export,
+    ReplaceBody,
+    RewriteRecipient,
+    add_header,
+    add_recipient,
+    change_header,
+    change_sender,
+    delete_header,
+    delete_recipient,
+    export,
+    replace_body,
+    rewrite,
+)
+from forkd.sdk.headers import Headers, decode_words, encoded
 from forkd.sdk.plugin import Plugin
 from forkd.sdk.verdicts import (
-    AddHeader,
     Verdict,
     accept,
-    add_header,
     defer,
     deny,
     discard,
     disconnect,
+    ok,
+    quarantine,
 )
 from forkd.sdk.views import Address, Envelope, Message, NotGranted, Recipient, Sender, Session
 
@@ -61,20 +96,41 @@ API = 1
 __all__ = [
     "API",
     "AddHeader",
+    "AddRecipient",
     "Address",
+    "ChangeHeader",
+    "ChangeSender",
+    "DeleteHeader",
+    "DeleteRecipient",
+    "Edit",
     "Envelope",
+    "Export",
     "Headers",
     "Message",
     "NotGranted",
     "Plugin",
     "Recipient",
+    "ReplaceBody",
+    "RewriteRecipient",
     "Sender",
     "Session",
     "Verdict",
     "accept",
     "add_header",
+    "add_recipient",
+    "change_header",
+    "change_sender",
+    "decode_words",
     "defer",
+    "delete_header",
+    "delete_recipient",
     "deny",
     "discard",
     "disconnect",
+    "encoded",
+    "export",
+    "ok",
+    "quarantine",
+    "replace_body",
+    "rewrite",
 ]

@@ -5,11 +5,15 @@ MAX_HEADER_BYTES and MAX_FIELDS. Lines may end in CRLF or LF. The header ends at
 line, or before the first line that is neither a field nor a continuation: there Postfix, Sendmail
 and Python's email package begin the body too, so a check and a reader see the same fields.
 
-Values are text for looking at (UTF-8, what is not becomes U+FFFD); whoever needs the exact bytes
-takes raw_fields(). Standard library only: this module also runs inside sandboxes.
+Values are text for looking at (UTF-8, what is not becomes U+FFFD), and decoded() undoes the encoded
+words of RFC 2047; whoever needs the exact bytes takes raw_fields(). Standard library only: this module
+also runs inside sandboxes.
 """
 
 from __future__ import annotations
+
+import binascii
+import re
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +31,13 @@ _MBOX_LINES = (b"From ", b">From ")
 _LF = 10
 _CR = 13
 _CONTINUATION = (32, 9)
+_WORD = re.compile(r"=\?([A-Za-z0-9_.:+-]{1,40})(?:\*[A-Za-z0-9-]{0,40})?\?([BbQq])\?([^?\r\n]*)\?=")
+"""RFC 2047 2, with the language of RFC 2231 5; long ones and ones with spaces too, as real mail has them."""
+_NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/]")
+_NOT_FOR_MAIL = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined"})
+"""Python codecs that are no charsets; idna takes time with the square of the length (CVE-2022-45061)."""
+_WORD_OCTETS = 45
+"""What 75 octets of an encoded word hold: base64 of this and =?utf-8?b?…?= around it."""
 
 
 def split_header(message: bytes | bytearray) -> int:
@@ -63,6 +74,11 @@ class Headers:
             if have.lower() == wanted:
                 return self._text(value, end)
         return default
+
+    def decoded(self, name: str, default: str | None = None) -> str | None:
+        """As get(), with encoded words decoded (decode_words); for Subject and names, not for addresses."""
+        value = self.get(name)
+        return default if value is None else decode_words(value)
 
     def get_all(self, name: str) -> list[str]:
         """All fields of that name, top first."""
@@ -119,6 +135,76 @@ class Headers:
         if b"\n" in octets:
             octets = octets.replace(b"\r\n", b"").replace(b"\n", b"")
         return octets.decode("utf-8", "replace").strip(" \t\r\n")
+
+
+def decode_words(text: str) -> str:
+    """Undo RFC 2047: `=?utf-8?q?gr=C3=BC=C3=9Fe?=` becomes `grüße`. Never raises; what is no word stays.
+
+    Neighbours are joined before they are decoded, since some senders cut characters in the middle; octets
+    that their charset does not have become U+FFFD, an unknown charset is read as Latin-1.
+    """
+    if "=?" not in text:
+        return text
+    parts: list[str] = []
+    charset, octets, at = "", b"", 0
+    for match in _WORD.finditer(text):
+        between = text[at : match.start()]
+        at = match.end()
+        same = match[1].lower()
+        apart = bool(between.strip(" \t\r\n"))
+        if charset and (apart or same != charset):
+            parts.append(text_in(charset, octets))
+            octets = b""
+        if apart or not charset:
+            parts.append(between)
+        charset = same
+        octets += _word_octets(match[2], match[3])
+    if charset:
+        parts.append(text_in(charset, octets))
+    parts.append(text[at:])
+    return "".join(parts)
+
+
+def encoded(text: str) -> str:
+    """Any text as a header value in ASCII: words of RFC 2047 where it has more than ASCII.
+
+    For unstructured fields (Subject, X-...) and comments: an address must keep its form.
+    """
+    if text.isascii():
+        return text
+    words: list[str] = []
+    octets = b""
+    for character in text:
+        more = character.encode("utf-8", "replace")
+        if len(octets) + len(more) > _WORD_OCTETS:
+            words.append(_word(octets))
+            octets = b""
+        octets += more
+    words.append(_word(octets))
+    return " ".join(words)
+
+
+def _word(octets: bytes) -> str:
+    return f"=?utf-8?b?{binascii.b2a_base64(octets, newline=False).decode('ascii')}?="
+
+
+def _word_octets(encoding: str, text: str) -> bytes:
+    if encoding in "Qq":
+        return binascii.a2b_qp(text.encode("utf-8", "replace"), header=True)
+    signs = _NOT_BASE64.sub("", text)
+    if len(signs) % 4 == 1:
+        signs = signs[:-1]
+    return binascii.a2b_base64(signs + "=" * (-len(signs) % 4))
+
+
+def text_in(charset: str, octets: bytes) -> str:
+    """Octets as text of a charset named in a message; of one that mail does not have, as Latin-1."""
+    if charset.replace("-", "_") not in _NOT_FOR_MAIL:
+        try:
+            return octets.decode(charset, "replace")
+        except (LookupError, ValueError):
+            pass
+    return octets.decode("latin-1")
 
 
 def _scan(raw: bytes | bytearray) -> tuple[list[tuple[str, int, int, int]], int]:

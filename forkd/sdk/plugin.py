@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 ARGUMENTS = {
     "connect": ("session",),
     "helo": ("session", "name"),
+    "auth": ("session", "user", "secret"),
     "mail": ("session", "sender"),
     "rcpt": ("session", "recipient"),
     "data": ("session", "envelope"),
@@ -32,16 +33,18 @@ class PluginError(Exception):
 class Plugin:
     """The hooks of a plugin, by name; those left out are never called and cost nothing.
 
+    name    set by load(): the module's, by which a log line tells the members of a group apart.
     Raises PluginError when a hook is no function or takes other arguments than the hook gives.
     """
 
-    __slots__ = ("hooks",)
+    __slots__ = ("hooks", "name")
 
     def __init__(
         self,
         *,
         connect: Hook | None = None,
         helo: Hook | None = None,
+        auth: Hook | None = None,
         mail: Hook | None = None,
         rcpt: Hook | None = None,
         data: Hook | None = None,
@@ -51,12 +54,14 @@ class Plugin:
         given = {
             "connect": connect,
             "helo": helo,
+            "auth": auth,
             "mail": mail,
             "rcpt": rcpt,
             "data": data,
             "message": message,
             "disconnect": disconnect,
         }
+        self.name = ""
         self.hooks: dict[str, Hook] = {name: hook for name, hook in given.items() if hook is not None}
         for name, hook in self.hooks.items():
             _check_arguments(name, hook)
@@ -94,6 +99,7 @@ def load(folder: str | os.PathLike[str], module: str, settings: Mapping[str, Any
     plugin = init(dict(settings))
     if not isinstance(plugin, Plugin):
         raise PluginError(f"{path}: plugin_init must return a Plugin, not {type(plugin).__name__}")
+    plugin.name = name
     return plugin
 
 

@@ -1,4 +1,4 @@
-"""What may a hook return? Verdicts, which end the hook, and edits of the message.
+"""What may a hook say? Verdicts, which end the hook for all plugins; edits are in edits.py.
 
 Wrong values are a ValueError here, where the author's traceback names his line; forkd checks
 everything again on its own side, where nothing said by a plugin is believed.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 MAX_TEXT = 1000
 """Characters of a reply's text; longer than one line (512 octets) is wrapped."""
-MAX_FIELD_OCTETS = 998
-"""A header line without its line end (RFC 5322 2.1.1)."""
+MAX_REASON = 200
+"""Characters of a reason to quarantine."""
 
 
 class Verdict:
@@ -25,7 +25,7 @@ class Verdict:
 
     def __repr__(self) -> str:
         if not self.code:
-            return f"{self.do}()"
+            return f"{self.do}({self.text!r})" if self.text else f"{self.do}()"
         return f"{self.do}({self.enhanced!r}, {self.text!r}, code={self.code})"
 
     def __eq__(self, other: object) -> bool:
@@ -35,27 +35,8 @@ class Verdict:
         return hash((self.do, self.code, self.enhanced, self.text))
 
 
-class AddHeader:
-    """One header field to be put on top of the message, below forkd's trace and what was added before."""
-
-    __slots__ = ("name", "value")
-
-    def __init__(self, name: str, value: str) -> None:
-        self.name = name
-        self.value = value
-
-    def __repr__(self) -> str:
-        return f"add_header({self.name!r}, {self.value!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, AddHeader) and (self.name, self.value) == (other.name, other.value)
-
-    def __hash__(self) -> int:
-        return hash((self.name, self.value))
-
-
 def accept() -> Verdict:
-    """Let it pass and ask no further plugin at this hook. Needs the power `accept`.
+    """Let it pass and ask no further plugin at this hook. Needs the power `accept`; not at `auth`.
 
     forkd's own checks (relay, unknown recipients, limits) hold nevertheless.
     """
@@ -63,10 +44,11 @@ def accept() -> Verdict:
 
 
 def deny(enhanced: str, text: str, code: int = 550) -> Verdict:
-    """Refuse for good. At `connect` the client gets 554 whatever the code.
+    """Refuse for good. At `connect` the client gets 554 whatever the code, at `auth` 535.
 
     enhanced  "5.x.y" (RFC 3463): 5.7.1 for policy, 5.7.26 for failed authentication, 5.6.0 for content.
-    text      one line of printable ASCII for the sender to read: say what to do about it.
+    text      one line for the sender to read: say what to do about it. What is not ASCII reaches only a
+              client that asked for SMTPUTF8; others see "?" in its place.
     code      520..559: the second digit is 2, 3 or 5 (RFC 5321 4.2.1).
     """
     _check("deny", enhanced, text, code)
@@ -77,7 +59,7 @@ def defer(enhanced: str, text: str, code: int = 451) -> Verdict:
     """Refuse for now: a real mail server comes again within minutes or hours.
 
     enhanced  "4.x.y"; code 420..459 but not 421, which closes: that is disconnect().
-    At `connect` the client gets 421 and the connection closes.
+    At `connect` the client gets 421 and the connection closes; at `auth` the code is 454.
     """
     _check("defer", enhanced, text, code)
     return Verdict("defer", code, enhanced, text)
@@ -97,18 +79,21 @@ def discard() -> Verdict:
     return Verdict("discard")
 
 
-def add_header(name: str, value: str) -> AddHeader:
-    """Add a field to the message: `return [add_header("X-Checked", "yes")]`. Needs the power `edit_headers`.
+def quarantine(reason: str) -> Verdict:
+    """Take the message, tell the client so, and hold it back until an admin releases or removes it.
 
-    value  printable ASCII without line ends; name and value together 996 characters at most.
+    At `data` and `message`. Needs the power `quarantine`.
+
+    reason  for the admin's list of held mail: 1 to 200 printable ASCII characters.
     """
-    if not name or not name.isascii() or not name.isprintable() or set(name) & {" ", ":"}:
-        raise ValueError(f"add_header: {name!r} is no header name (printable ASCII, no space, no colon)")
-    if not value.isascii() or not value.replace("\t", " ").isprintable():
-        raise ValueError(f"add_header {name}: the value must be printable ASCII on one line, not {value!r}")
-    if len(name) + 2 + len(value) > MAX_FIELD_OCTETS:
-        raise ValueError(f"add_header {name}: a header line has {MAX_FIELD_OCTETS} octets at most")
-    return AddHeader(name, value)
+    if not reason or not reason.isascii() or not reason.isprintable() or len(reason) > MAX_REASON:
+        raise ValueError(f"quarantine: the reason must be 1 to {MAX_REASON} printable ASCII, not {reason!r}")
+    return Verdict("quarantine", 0, "", reason)
+
+
+def ok() -> Verdict:
+    """At `auth`: user and secret are right, the client is who it says. Needs the power `auth`."""
+    return Verdict("ok")
 
 
 def _check(do: str, enhanced: str, text: str, code: int) -> None:
@@ -119,8 +104,8 @@ def _check(do: str, enhanced: str, text: str, code: int) -> None:
     allowed = (421,) if do == "disconnect" else _CODES[reply_class]
     if code not in allowed:
         raise ValueError(f"{do}: code {code} is not allowed here")
-    if not text or not text.isascii() or not text.isprintable() or len(text) > MAX_TEXT:
-        raise ValueError(f"{do}: the text must be 1 to {MAX_TEXT} printable ASCII characters, not {text!r}")
+    if not text or not text.isprintable() or len(text) > MAX_TEXT:
+        raise ValueError(f"{do}: the text has 1 to {MAX_TEXT} characters, best printable ASCII, not {text!r}")
 
 
 def _number(part: str) -> bool:

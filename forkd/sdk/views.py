@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 
 from forkd.sdk.headers import Headers
+from forkd.sdk.replay import apply
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Any
+
+    from forkd.sdk.edits import Edit
 
 PIECE_BYTES = 65_536
 
@@ -30,6 +33,23 @@ class Address:
     def __init__(self, local: str, domain: str) -> None:
         self.local = local
         self.domain = domain
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """The address that str() writes: `user@example.org`, `"with space"@example.org`, or empty.
+
+        For addresses from settings and lists; it takes what it is given apart and does not judge it.
+        """
+        local, at, domain = text.rpartition("@")
+        if not at:
+            local, domain = domain, ""
+        if len(local) > 1 and local[0] == local[-1] == '"':
+            local = _unquoted(local[1:-1])
+        return Address(local, domain.lower())
+
+    def same_as(self, other: Address) -> bool:
+        """Equal, with upper and lower case of the local part the same: so forkd compares its mailboxes."""
+        return self.domain == other.domain and self.local.lower() == other.local.lower()
 
     def __bool__(self) -> bool:
         return bool(self.local or self.domain)
@@ -53,7 +73,7 @@ class Address:
 class Sender(Address):
     """The reverse path of MAIL, with what the client said beside it."""
 
-    __slots__ = ("body", "parameters", "size")
+    __slots__ = ("body", "parameters", "size", "smtputf8")
 
     def __init__(
         self,
@@ -63,13 +83,16 @@ class Sender(Address):
         size: int | None = None,
         body: str = "7BIT",
     ) -> None:
-        super().__init__(local, domain)
+        self.local = local
+        self.domain = domain
         self.parameters = parameters or {}
         """ESMTP parameters as written, names in upper case; a parameter without a value has None."""
         self.size = size
         """Octets the client announced (SIZE), or None."""
         self.body = body
         """7BIT or 8BITMIME."""
+        self.smtputf8 = False
+        """The client asked for SMTPUTF8: addresses, headers and replies of this mail may have UTF-8."""
 
 
 class Recipient(Address):
@@ -78,12 +101,16 @@ class Recipient(Address):
     __slots__ = ("parameters",)
 
     def __init__(self, local: str, domain: str, parameters: dict[str, str | None] | None = None) -> None:
-        super().__init__(local, domain)
+        self.local = local
+        self.domain = domain
         self.parameters = parameters or {}
 
 
 class Envelope:
-    """Sender and accepted recipients of the transaction so far; a read, `envelope`."""
+    """Sender and accepted recipients of the transaction so far; a read, `envelope`.
+
+    At `message` they are as the plugins before have left them.
+    """
 
     __slots__ = ("_granted", "_recipients", "_sender")
 
@@ -115,11 +142,13 @@ class Session:
     """What is known of the client, as it stands now."""
 
     __slots__ = (
+        "client_certificate",
         "client_ip",
         "client_name",
         "client_port",
         "envelope",
         "esmtp",
+        "exports",
         "helo",
         "hostname",
         "id",
@@ -127,6 +156,11 @@ class Session:
         "local_ip",
         "local_port",
         "notes",
+        "proxied",
+        "tls_cipher",
+        "tls_version",
+        "user",
+        "xclient",
     )
 
     def __init__(self, envelope: Envelope) -> None:
@@ -147,29 +181,53 @@ class Session:
         """What the client called itself; None before HELO."""
         self.esmtp = False
         """True after EHLO."""
+        self.tls_version = ""
+        """`TLSv1.3`; empty without TLS."""
+        self.tls_cipher = ""
+        self.client_certificate = ""
+        """Subject of the certificate the client showed and forkd verified; empty without one."""
+        self.user = ""
+        """Who authenticated; empty when nobody has."""
+        self.proxied = False
+        """The client's address came by the PROXY protocol, from a proxy that forkd trusts."""
+        self.xclient = False
+        """It came by XCLIENT, from a host that forkd trusts."""
+        self.exports: dict[str, str] = {}
+        """What earlier plugins exported, e.g. SPFRESULT."""
         self.envelope = envelope
         self.notes: dict[str, Any] = {}
         """Yours: kept until the session ends."""
 
 
 class Message:
-    """The message after the end of data: as the client sent it, with what earlier plugins added on top.
+    """The message after the end of data, as the plugins before have left it.
 
     It is there during the hook only. Its `headers` and its `body` are reads.
     """
 
-    __slots__ = ("_added", "_fd", "_headers", "_reads", "header_size", "size")
+    __slots__ = ("_body", "_edits", "_fd", "_headers", "_reads", "header_size", "size", "smtputf8")
 
     def __init__(
-        self, reads: frozenset[str], size: int, header_size: int, fd: int, added: bytes = b""
+        self,
+        reads: frozenset[str],
+        size: int,
+        header_size: int,
+        fd: int,
+        *,
+        edits: Sequence[Edit] = (),
+        body: bytes | None = None,
+        smtputf8: bool = False,
     ) -> None:
         self.size = size
-        """Octets of header and body, lines ending in CRLF."""
+        """Octets of header and body, lines ending in CRLF; edits of the header are not counted."""
         self.header_size = header_size
-        """Octets of the header with the empty line behind it."""
+        """Octets of the client's header with the empty line behind it."""
+        self.smtputf8 = smtputf8
+        """The client asked for SMTPUTF8: header values may have UTF-8."""
         self._reads = reads
         self._fd = fd
-        self._added = added
+        self._edits = edits
+        self._body = body
         self._headers: Headers | None = None
 
     @property
@@ -180,7 +238,8 @@ class Message:
                 raise NotGranted(
                     "the header: needs `headers` below [wants.reads] of plugin.toml, and the admin's grant"
                 )
-            self._headers = Headers(self._added + b"".join(self._pieces(0, self.header_size)))
+            header = b"".join(self._pieces(0, self.header_size))
+            self._headers = apply(header, self._edits) if self._edits else Headers(header)
         return self._headers
 
     @property
@@ -194,7 +253,14 @@ class Message:
             raise NotGranted(
                 "the body: needs `body` below [wants.reads] of plugin.toml, and the admin's grant"
             )
+        if self._body is not None:
+            return self._pieces_of(self._body, piece_bytes)
         return self._pieces(self.header_size, self.size, piece_bytes)
+
+    @staticmethod
+    def _pieces_of(body: bytes, piece_bytes: int) -> Iterator[bytes]:
+        for start in range(0, len(body), piece_bytes):
+            yield body[start : start + piece_bytes]
 
     def _pieces(self, start: int, end: int, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
         # pread, not mmap: the child's syscall filter has no shared mappings, and the file's offset is
@@ -215,3 +281,12 @@ _ATOM = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345678
 
 def _is_dot_atom(local: str) -> bool:
     return all(part and all(c in _ATOM or c >= "\x80" for c in part) for part in local.split("."))
+
+
+def _unquoted(text: str) -> str:
+    """A quoted string's content without its backslashes (RFC 5321 4.1.2)."""
+    plain: list[str] = []
+    characters = iter(text)
+    for character in characters:
+        plain.append(next(characters, "\\") if character == "\\" else character)
+    return "".join(plain)

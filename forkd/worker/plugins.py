@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from forkd import log
-from forkd.hooks.dispatcher import Decision, PluginRecord, SessionFacts, SessionHooks
+from forkd.hooks.dispatcher import Decision, Holder, PluginRecord, SessionFacts, SessionHooks
 from forkd.smtp.address import Mailbox
 from forkd.worker.services import Services
 
 
+class Asker(Holder, Protocol):
+    """The session, as its plugins need it: who it is, and what it tells them."""
+
+    @property
+    def id(self) -> str: ...
+    def facts(self) -> SessionFacts:
+        """Called when the first hook is reached, and again after release()."""
+        ...
+
+
 class SessionPlugins:
-    """One session's side of all plugins; costs nothing before the first of them is asked.
+    """One session's side of all plugins; costs nothing before the first of them is asked."""
 
-    session   its id
-    facts     called once, when the first hook is reached
-    """
+    __slots__ = ("_hooks", "_services", "_session", "_stories")
 
-    __slots__ = ("_facts", "_hooks", "_services", "_session", "_stories")
-
-    def __init__(self, services: Services, session: str, facts: Callable[[], SessionFacts]) -> None:
+    def __init__(self, services: Services, session: Asker) -> None:
         self._services = services
         self._session = session
-        self._facts = facts
         self._hooks: SessionHooks | None = None
         self._stories: list[str] = []
 
@@ -33,19 +37,23 @@ class SessionPlugins:
         self._remember(decision)
         return decision
 
+    def update(self, **facts: Any) -> None:
+        """Facts have changed; names of SessionFacts. Who is asked later is told them all then."""
+        if self._hooks is not None:
+            self._hooks.update(**facts)
+
     def hello(self, name: str, *, extended: bool) -> None:
         """HELO or EHLO was accepted."""
-        if self._hooks is not None:
-            self._hooks.update(helo=name, esmtp=extended)
+        self.update(helo=name, esmtp=extended)
 
-    def begin(self, sender: Mailbox | None) -> None:
+    def begin(self, sender: Mailbox | None, *, smtputf8: bool = False) -> None:
         """MAIL was accepted."""
-        if self._services.dispatcher.reads_envelope:
-            self._made().begin(sender)
+        if self._services.dispatcher.keeps_envelope or smtputf8:
+            self._made().begin(sender, smtputf8=smtputf8)
 
     def add_recipient(self, recipient: Mailbox) -> None:
-        """RCPT was accepted, and no plugin dropped it."""
-        if self._services.dispatcher.reads_envelope:
+        """RCPT was accepted, and no plugin dropped it; the rewritten one where a plugin rewrote it."""
+        if self._services.dispatcher.keeps_envelope:
             self._made().add_recipient(recipient)
 
     def reset(self) -> None:
@@ -71,7 +79,7 @@ class SessionPlugins:
 
     def _made(self) -> SessionHooks:
         if self._hooks is None:
-            self._hooks = self._services.dispatcher.session(self._facts())
+            self._hooks = self._services.dispatcher.session(self._session.facts(), self._session)
         return self._hooks
 
     async def _say_goodbye(self, hooks: SessionHooks) -> None:
@@ -90,14 +98,14 @@ class SessionPlugins:
         counters = self._services.counters
         if record.failure == "overload":
             counters.overloads += 1
-            log.overload(what=f"plugin {record.plugin}", detail=record.detail, session=self._session)
+            log.overload(what=f"plugin {record.plugin}", detail=record.detail, session=self._session.id)
             return
         counters.plugin_failures += 1
         log.plugin_failure(
             plugin=record.plugin,
             hook=record.hook,
             cause=record.failure,
-            session=self._session,
+            session=self._session.id,
             detail=record.detail,
             on_failure=record.verdict,
             output=record.output,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +13,7 @@ from forkd.hooks.spec import HOOKS
 from forkd.rpc.calls import AddHeader, CallFailed, Overloaded
 from forkd.sdk import Plugin, accept, add_header, defer, deny, discard, disconnect
 from forkd.smtp.address import Mailbox
-from tests.support.fake_host import Broken, FakeHost, FakePlugin, Limits, Powers, run
+from tests.support.fake_host import Broken, FakeCopies, FakeHolder, FakeHost, FakePlugin, Limits, Powers, run
 
 FACTS = SessionFacts(id="S1", client_ip="192.0.2.1", client_port=4000, hostname="mx.example")
 SENDER = Mailbox("a", "example.org")
@@ -28,47 +26,27 @@ ARGS: dict[str, dict[str, Any]] = {
 BEFORE_COMMIT = ("connect", "helo", "mail", "rcpt", "data", "message")
 
 
-@dataclasses.dataclass
-class Copies:
-    """A message as the worker hands it over."""
-
-    size: int
-    header_size: int
-    fd: int
-    asked: list[str] = dataclasses.field(default_factory=list)
-    error: Exception | None = None
-
-    def headers_fd(self) -> int:
-        return self._give("headers")
-
-    def full_fd(self) -> int:
-        return self._give("full")
-
-    def _give(self, what: str) -> int:
-        self.asked.append(what)
-        if self.error is not None:
-            raise self.error
-        return self.fd
-
-
 @pytest.fixture
-def copies() -> Iterator[Copies]:
-    header, body = b"Subject: hello\r\n\r\n", b"the body\r\n"
-    fd = os.memfd_create("message")
-    os.write(fd, header + body)
-    yield Copies(len(header + body), len(header), fd)
-    os.close(fd)
+def copies() -> Iterator[FakeCopies]:
+    made = FakeCopies()
+    yield made
+    made.close()
 
 
 def everywhere(answer: Any) -> Plugin:
     return Plugin(**{hook: lambda *_: answer for hook in HOOKS})
 
 
+def dispatcher(*plugins: FakePlugin, host: FakeHost | None = None, **settings: Any) -> Dispatcher:
+    settings.setdefault("routable", lambda local, domain: domain == "test.local")
+    return Dispatcher(plugins, host or FakeHost({}), **settings)
+
+
 def session(*plugins: FakePlugin, host: FakeHost) -> SessionHooks:
-    return Dispatcher(plugins, host).session(FACTS)
+    return dispatcher(*plugins, host=host).session(FACTS, FakeHolder())
 
 
-def ask(hooks: SessionHooks, hook: str, copies: Copies | None = None) -> Decision:
+def ask(hooks: SessionHooks, hook: str, copies: FakeCopies | None = None) -> Decision:
     return run(hooks.run(hook, message=copies if hook == "message" else None, **ARGS.get(hook, {})))
 
 
@@ -81,9 +59,9 @@ def one(behaviour: Plugin | Broken, **config: Any) -> tuple[SessionHooks, FakeHo
 
 def test_only_registered_hooks_are_wanted():
     """A hook that no plugin has costs no call at all (README, One message)."""
-    dispatcher = Dispatcher([FakePlugin("p", ("mail",))], FakeHost({}))
-    assert dispatcher.wants("mail")
-    assert not dispatcher.wants("rcpt")
+    made = dispatcher(FakePlugin("p", ("mail",)))
+    assert made.wants("mail")
+    assert not made.wants("rcpt")
 
 
 def test_a_session_that_reaches_no_hook_takes_no_sandbox():
@@ -99,7 +77,7 @@ def test_a_session_that_reaches_no_hook_takes_no_sandbox():
 
 
 @pytest.mark.parametrize("hook", BEFORE_COMMIT)
-def test_no_opinion_lets_the_command_go_on(hook: str, copies: Copies):
+def test_no_opinion_lets_the_command_go_on(hook: str, copies: FakeCopies):
     """None: the next plugin is asked, then the command goes on."""
     hooks, _ = one(everywhere(None))
     decision = ask(hooks, hook, copies)
@@ -117,7 +95,7 @@ def test_no_opinion_lets_the_command_go_on(hook: str, copies: Copies):
         *((h, disconnect("4.7.0", "bye"), b"421 4.7.0 bye\r\n") for h in BEFORE_COMMIT),
     ],
 )
-def test_verdict_becomes_the_reply_of_its_hook(hook: str, verdict: Any, reply: bytes, copies: Copies):
+def test_verdict_becomes_the_reply_of_its_hook(hook: str, verdict: Any, reply: bytes, copies: FakeCopies):
     """The table of verdicts in plugins.md."""
     hooks, _ = one(everywhere(verdict))
     decision = ask(hooks, hook, copies)
@@ -142,7 +120,7 @@ def test_first_verdict_ends_the_hook():
 
 
 @pytest.mark.parametrize("hook", ["rcpt", "data", "message"])
-def test_discard_goes_on_without_effect(hook: str, copies: Copies):
+def test_discard_goes_on_without_effect(hook: str, copies: FakeCopies):
     """250, and the recipient or the message is dropped."""
     hooks, _ = one(everywhere(discard()), powers=Powers(discard=True))
     decision = ask(hooks, hook, copies)
@@ -150,7 +128,7 @@ def test_discard_goes_on_without_effect(hook: str, copies: Copies):
     assert decision.discard
 
 
-def test_edits_add_up_and_later_plugins_see_them(copies: Copies):
+def test_edits_add_up_and_later_plugins_see_them(copies: FakeCopies):
     """Edits of all plugins are kept in order; the next plugin sees the edited message."""
     seen: list[list[str]] = []
 
@@ -169,7 +147,7 @@ def test_edits_add_up_and_later_plugins_see_them(copies: Copies):
     assert seen == [["1", "0"]]
 
 
-def test_edits_of_a_refused_message_are_dropped(copies: Copies):
+def test_edits_of_a_refused_message_are_dropped(copies: FakeCopies):
     """5xx to the end of data: nothing is kept, so nothing is edited."""
     both = [add_header("X-A", "1"), deny("5.7.1", "no")]
     hooks, _ = one(everywhere(both), powers=Powers(edit_headers=("*",)))
@@ -190,7 +168,7 @@ def test_edits_of_a_refused_message_are_dropped(copies: Copies):
     ],
 )
 def test_failure_is_answered_as_the_admin_says(
-    on_failure: str, hook: str, reply: bytes | None, copies: Copies
+    on_failure: str, hook: str, reply: bytes | None, copies: FakeCopies
 ):
     """on_failure: disconnect, defer, deny, skip (plugins.md)."""
     hooks, host = one(Broken(CallFailed("crash", "signal 11")), on_failure=on_failure)
@@ -254,7 +232,7 @@ def test_overload_does_not_break_the_plugin_for_the_session():
 
 
 @pytest.mark.parametrize("error", [Overloaded("budget"), OSError(24, "too many files")])
-def test_missing_message_copy_is_overload(error: Exception, copies: Copies):
+def test_missing_message_copy_is_overload(error: Exception, copies: FakeCopies):
     """The lack is ours: 451 4.3.2, and the plugin has not failed."""
     copies.error = error
     hooks, host = one(everywhere(None), reads=("body",), on_failure="skip")
@@ -269,7 +247,7 @@ def test_missing_message_copy_is_overload(error: Exception, copies: Copies):
     [((), []), (("envelope",), []), (("headers",), ["headers"]), (("headers", "body"), ["full"])],
 )
 def test_plugin_gets_no_more_of_the_message_than_it_may_read(
-    reads: tuple[str, ...], copy: list[str], copies: Copies
+    reads: tuple[str, ...], copy: list[str], copies: FakeCopies
 ):
     """reads: without `body` the descriptor holds the header alone; without both there is none."""
     hooks, host = one(everywhere(None), reads=reads)
@@ -284,11 +262,11 @@ def test_reads_message_tells_the_worker_what_to_keep():
         FakePlugin("a", ("message",), reads=("headers",)),
         FakePlugin("b", ("mail",), reads=("body",)),
     )
-    assert Dispatcher([message, mail], FakeHost({})).reads_message == "headers"
-    assert Dispatcher([mail], FakeHost({})).reads_message == ""
+    assert dispatcher(message, mail).reads_message == "headers"
+    assert dispatcher(mail).reads_message == ""
 
 
-def test_message_hook_has_its_own_time_limit(copies: Copies):
+def test_message_hook_has_its_own_time_limit(copies: FakeCopies):
     """timeout for each call, message_timeout for `message` (plugins.md, limits)."""
     hooks, host = one(everywhere(None), limits=Limits(timeout=3.0, message_timeout=7.0))
     ask(hooks, "mail")
@@ -322,7 +300,7 @@ def test_close_lets_go_of_every_sandbox():
     ask(hooks, "mail")
     hooks.close()
     hooks.close()
-    assert [sandbox.closed for _, sandbox in host.taken] == [True]
+    assert [(sandbox.released, sandbox.closed) for _, sandbox in host.taken] == [(True, False)]
 
 
 def test_plugins_of_a_session_share_nothing():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from forkd.hooks.facts import SessionFacts
 from forkd.hooks.frames import Frames, Seen
-from forkd.rpc.calls import MAX_FRAME_BYTES
+from forkd.rpc.calls import MAX_FRAME_BYTES, Overloaded
 from forkd.smtp.address import Mailbox
 
 FACTS = SessionFacts(id="S1", client_ip="192.0.2.1", client_port=4000)
@@ -22,11 +24,11 @@ def frame(frames: Frames, seen: Seen, hook: str = "mail", *, envelope: bool = Fa
 
 
 def test_first_frame_tells_all_facts_later_ones_only_changes():
-    """session: all facts at the first frame, later only changed ones (PROTOCOL.md)."""
+    """session: all facts but empty ones at the first frame, later only changed ones (PROTOCOL.md)."""
     frames, seen = Frames(FACTS), Seen()
     first = frame(frames, seen, "connect")
     assert first["session"]["client_ip"] == "192.0.2.1"
-    assert first["session"]["helo"] is None
+    assert "helo" not in first["session"]
     frames.update({"helo": "client.example", "esmtp": True})
     assert frame(frames, seen)["session"] == {"helo": "client.example", "esmtp": True}
     assert "session" not in frame(frames, seen)
@@ -109,3 +111,26 @@ def test_many_recipients_go_in_pages_below_the_record_limit():
     assert [c["hook"] for c in calls] == ["page"] * len(pages) + ["data"]
     assert "session" in calls[0]
     assert [r["local"] for c in calls for r in c["recipients"]] == [m.local for m in mailboxes]
+
+
+def test_what_fits_no_frame_goes_ahead_or_nowhere():
+    """64 KiB a record: long arguments leave no room for news; too long ones are overload."""
+    frames, seen = Frames(FACTS), Seen()
+    frames.begin(SENDER)
+    for n in range(400):
+        frames.add_recipient(Mailbox(f"{n:064}", "test.local"))
+    args = b'{"name":"%b"}' % (b"x" * 40_000)
+    pages, call = frames.build(seen, "helo", args, envelope=True)
+    assert all(len(f) <= MAX_FRAME_BYTES for f in (*pages, call))
+    assert sum(len(json.loads(f).get("recipients", ())) for f in (*pages, call)) == 400
+    with pytest.raises(Overloaded):
+        frames.build(seen, "helo", b'{"name":"%b"}' % (b"x" * 66_000), envelope=False)
+
+
+def test_a_fact_is_as_long_as_we_like():
+    """The subject of a client's certificate is its own to choose."""
+    frames, seen = Frames(FACTS), Seen()
+    frames.update({"client_certificate": "x" * 100_000})
+    assert len(frame(frames, seen)["session"]["client_certificate"]) == 1000
+    frames.update({"client_certificate": "y" * 100_000})
+    assert len(frame(frames, seen)["session"]["client_certificate"]) == 1000

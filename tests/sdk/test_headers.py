@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forkd.sdk.headers import MAX_FIELDS, MAX_HEADER_BYTES, Headers, split_header
+from forkd.sdk.headers import (
+    MAX_FIELDS,
+    MAX_HEADER_BYTES,
+    Headers,
+    decode_words,
+    encoded,
+    split_header,
+)
 
 MAIL = (
     b"Received: from a\r\n\tby b;\r\n Mon\r\n"
@@ -128,3 +135,58 @@ def test_any_bytes_are_scanned_without_error(pieces: list[bytes]):
         assert headers.get_all(name)
         assert "\n" not in value
         assert name.isascii()
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("no words", "no words"),
+        ("=?utf-8?q?gr=C3=BC=C3=9Fe?=", "grüße"),
+        ("=?UTF-8?B?Z3LDvMOfZQ==?=", "grüße"),
+        ("=?iso-8859-1?Q?a_b=FC?= c", "a bü c"),
+        ("=?us-ascii*en?Q?a?=", "a"),
+        # White space between two words is not shown (RFC 2047 6.2), that beside text is.
+        ("=?utf-8?q?a?= =?utf-8?q?b?=", "ab"),
+        ("=?utf-8?q?a?=\t =?iso-8859-1?q?=FC?=", "aü"),
+        ("x =?utf-8?q?a?= y", "x a y"),
+        # A character cut in the middle, as some senders do.
+        ("=?utf-8?b?ww==?= =?utf-8?b?vA==?=", "ü"),
+        # Damaged, unknown, or no charset of mail at all: something to look at, never an exception.
+        ("=?utf-8?q?=ZZ=C3?=", "=ZZ\ufffd"),
+        ("=?utf-8?b?!!!?=", ""),
+        ("=?x-unknown?q?a=E9?=", "aé"),
+        ("=?idna?q?a?=", "a"),
+        ("=?unicode_escape?q?=5Cx41?=", "\\x41"),
+        ("=?zlib?q?a?=", "a"),
+        ("=?utf-8?x?a?=", "=?utf-8?x?a?="),
+        ("=?utf-8?q?a", "=?utf-8?q?a"),
+    ],
+)
+def test_encoded_words(text: str, plain: str):
+    """RFC 2047, and what real mail makes of it."""
+    assert decode_words(text) == plain
+    assert Headers(f"Subject: {text}\r\n\r\n".encode()).decoded("subject") == plain.strip()
+
+
+def test_decoded_of_an_absent_field():
+    """As get()."""
+    assert Headers(MAIL).decoded("x-none") is None
+    assert Headers(MAIL).decoded("x-none", "none") == "none"
+
+
+@given(st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=200))
+def test_encoded_text_comes_back(text: str):
+    """encoded() is for values with more than ASCII: words of at most 75 octets, ASCII only."""
+    words = encoded(text)
+    if text.isascii():
+        assert words == text
+    else:
+        assert decode_words(words) == text
+        assert words.isascii()
+        assert all(len(word) <= 75 for word in words.split(" "))
+
+
+@given(st.text(st.sampled_from("=?utf8-BbQq_ Zz\t\n*é"), max_size=60))
+def test_any_text_is_decoded_without_error(text: str):
+    """It comes from anybody."""
+    decode_words(text)

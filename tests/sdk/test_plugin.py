@@ -8,7 +8,22 @@ from typing import Any
 
 import pytest
 
-from forkd.sdk import Plugin, add_header, defer, deny, disconnect
+from forkd.sdk import (
+    Plugin,
+    add_header,
+    add_recipient,
+    change_header,
+    change_sender,
+    defer,
+    delete_header,
+    delete_recipient,
+    deny,
+    disconnect,
+    export,
+    quarantine,
+    replace_body,
+    rewrite,
+)
 from forkd.sdk.plugin import PluginError, check_hooks, load
 
 
@@ -109,7 +124,7 @@ def test_hooks_of_code_and_manifest_must_agree(hooks: list[str], says: str):
         lambda: deny("5.7.1000", "no"),
         lambda: deny("5.7.1", ""),
         lambda: deny("5.7.1", "two\nlines"),
-        lambda: deny("5.7.1", "ü"),
+        lambda: deny("5.7.1", "line\u2028separator"),
         lambda: deny("5.7.1", "no", code=451),
         lambda: deny("5.7.1", "no", code=500),
         lambda: defer("5.7.1", "no"),
@@ -118,11 +133,30 @@ def test_hooks_of_code_and_manifest_must_agree(hooks: list[str], says: str):
         lambda: add_header("X A", "v"),
         lambda: add_header("", "v"),
         lambda: add_header("X-A", "a\r\nBcc: x"),
-        lambda: add_header("X-A", "ü"),
+        lambda: add_header("X-A", "\x85"),
         lambda: add_header("X-A", "v" * 1000),
+        lambda: add_header("X-A", "v " * 5000),
+        lambda: add_header("X" * 101, "v"),
+        lambda: change_header("X-A", "v", 0),
+        lambda: change_header("X-A", "a\nb"),
+        lambda: delete_header("X-A", -1),
+        lambda: delete_header("X:"),
+        lambda: replace_body(b"a\0b"),
+        lambda: add_recipient("postmaster"),
+        lambda: delete_recipient("<a@b>"),
+        lambda: change_sender("a@b\r\n"),
+        lambda: rewrite(""),
+        lambda: export("spf", "pass"),
+        lambda: export("SPF", "two\nlines"),
+        lambda: export("SPF", "v" * 257),
+        lambda: quarantine(""),
+        lambda: quarantine("two\nlines"),
+        lambda: quarantine("x" * 201),
     ],
 )
 def test_wrong_values_raise_where_the_author_wrote_them(make: Callable[[], Any]):
     """ValueError at the call, not a breach later."""
-    with pytest.raises(ValueError, match=r"deny|defer|disconnect|add_header"):
+    with pytest.raises(
+        ValueError, match=r"deny|defer|disconnect|_header|_body|_recipient|_sender|rewrite|export|quarantine"
+    ):
         make()

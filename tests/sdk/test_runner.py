@@ -13,25 +13,39 @@ from typing import Any
 import msgspec
 import pytest
 
-from forkd.hooks.checks import MAX_FIELD_OCTETS, MAX_TEXT
+from forkd.hooks.checks import MAX_EDITS, MAX_REASON, MAX_TEXT
 from forkd.hooks.facts import SessionFacts
 from forkd.hooks.spec import DEFER_CODES, DENY_CODES, HOOKS
-from forkd.rpc.calls import MAX_FRAME_BYTES, Answer
+from forkd.rpc import calls
+from forkd.rpc.calls import MAX_FRAME_BYTES, MAX_PIECE_BYTES, Answer
 from forkd.sdk import (
+    Address,
     NotGranted,
     Plugin,
+    Session,
     accept,
     add_header,
+    add_recipient,
+    answers,
+    change_header,
+    change_sender,
     defer,
+    delete_header,
+    delete_recipient,
     deny,
     discard,
     disconnect,
+    export,
+    ok,
+    replace_body,
+    rewrite,
     runner,
     verdicts,
 )
+from forkd.sdk.edits import edit_of
 from forkd.sdk.plugin import ARGUMENTS
 from forkd.sdk.runner import Runner, warm
-from forkd.sdk.views import Envelope, Session
+from forkd.sdk.views import Envelope
 
 ROOT = Path(__file__).parent.parent.parent
 MESSAGE = b"Subject: hello\r\n\r\nthe body\r\n"
@@ -243,13 +257,9 @@ def test_message_is_gone_after_the_hook(memory_file: int):
 def test_message_shows_earlier_plugins_edits(memory_file: int):
     """Edits replayed by the SDK's view, on top."""
     seen: list[Any] = []
-    args = {
-        "size": len(MESSAGE),
-        "header_size": HEADER_SIZE,
-        "edits": [{"op": "add_header", "name": "X-A", "value": "1"}],
-    }
+    edits = [{"op": "add_header", "name": "X-A", "value": "1"}]
     r = Runner(Plugin(message=lambda s, e, m: seen.extend([list(m.headers), m.body])), ["headers", "body"])
-    call(r, "message", memory_file, args=args)
+    call(r, "message", memory_file, edits=edits)
     assert seen == [["X-A", "Subject"], b"the body\r\n"]
 
 
@@ -257,9 +267,111 @@ def test_sdk_and_worker_agree():
     """The SDK imports nothing of ours, so what both sides must know stands twice: held together here."""
     assert list(ARGUMENTS) == list(HOOKS)
     assert verdicts._CODES == {"5": DENY_CODES, "4": DEFER_CODES}
-    assert (verdicts.MAX_TEXT, verdicts.MAX_FIELD_OCTETS) == (MAX_TEXT, MAX_FIELD_OCTETS)
-    assert runner.MAX_ANSWER_BYTES == MAX_FRAME_BYTES
+    assert (verdicts.MAX_TEXT, verdicts.MAX_REASON, answers.MAX_EDITS) == (MAX_TEXT, MAX_REASON, MAX_EDITS)
+    assert (answers.MAX_ANSWER_BYTES, runner.MAX_PIECE_BYTES) == (MAX_FRAME_BYTES, MAX_PIECE_BYTES)
     assert set(SessionFacts.__dataclass_fields__) <= set(Session.__slots__)
+
+
+def test_what_is_not_ascii_waits_for_smtputf8():
+    """A refusal goes out with "?"; a header is the author's to encode."""
+    r = Runner(Plugin(mail=lambda *_: deny("5.7.1", "nicht für uns")))
+    verdicts = [call(r, "mail", **mail()).verdict, call(r, "mail", **mail(smtputf8=True)).verdict]
+    assert [v.text for v in verdicts if v] == ["nicht f?r uns", "nicht für uns"]
+    r = Runner(Plugin(message=lambda *_: [add_header("X-A", "grüße")]))
+    assert "forkd.sdk.encoded" in call(r, "message").error
+
+
+@pytest.mark.parametrize(
+    ("hook", "edit"),
+    [("mail", add_header("X", "y")), ("message", rewrite("a@b")), ("disconnect", export("A", "b"))],
+)
+def test_edit_at_a_wrong_hook(hook: str, edit: Any):
+    """Said where the author sees it."""
+    members = mail() if hook == "mail" else {}
+    r = Runner(Plugin(**{hook: lambda *_: edit}))
+    assert "belongs to the hook" in call(r, hook, **members).error
+
+
+def test_a_replaced_body_is_given_in_pieces():
+    """`body` calls after the answer; of several bodies in one answer the last counts."""
+    body = b"line\r\n" * 20_000
+    r = Runner(Plugin(message=lambda *_: [replace_body("first"), replace_body(body)]))
+    [edit] = call(r, "message").edits
+    assert isinstance(edit, calls.ReplaceBody)
+    assert edit.size == len(body)
+    fetched = b""
+    while len(fetched) < edit.size:
+        piece = call(r, "body", args={"offset": len(fetched)}).piece
+        assert piece
+        assert len(piece) <= MAX_PIECE_BYTES
+        fetched += piece
+    assert fetched == body
+    call(r, "page", reset=True)
+    assert "no hook has replaced the body" in call(r, "body", args={"offset": 0}).error
+
+
+@pytest.mark.parametrize(
+    ("given", "body"),
+    [
+        ("a\nb", b"a\r\nb\r\n"),
+        (b"a\r\nb\r\n", b"a\r\nb\r\n"),
+        ("a\rb\n", b"a b\r\n"),
+        ("grüße", "grüße\r\n".encode()),
+        ("", b""),
+    ],
+)
+def test_line_ends_of_a_body(given: bytes | str, body: bytes):
+    """CRLF, as on the wire; what a plugin before replaced is seen as it will be sent."""
+    assert replace_body(given).body == body
+
+
+def test_auth_is_given_user_and_secret():
+    """auth(session, user, secret)."""
+    r = Runner(Plugin(auth=lambda session, user, secret: ok() if (user, secret) == ("joe", "pw") else None))
+    said = [call(r, "auth", args={"user": "joe", "secret": secret}).verdict for secret in ("pw", "x")]
+    assert [verdict and verdict.do for verdict in said] == ["ok", None]
+
+
+def test_every_edit_says_what_it_is():
+    """The worker decodes them strictly, in their order."""
+    edits = [
+        add_header("A", "1"),
+        change_header("A", "2"),
+        delete_header("A"),
+        add_recipient(Address("a b", "test.local")),
+        delete_recipient("a@test.local"),
+        change_sender(""),
+        export("NAME", "value"),
+    ]
+    answer = call(Runner(Plugin(message=lambda *_: edits)), "message")
+    assert answer.edits == (
+        calls.AddHeader("A", "1"),
+        calls.ChangeHeader("A", 1, "2"),
+        calls.DeleteHeader("A", 0),
+        calls.AddRecipient('"a b"@test.local'),
+        calls.DeleteRecipient("a@test.local"),
+        calls.ChangeSender(""),
+        calls.Export("NAME", "value"),
+    )
+    told = [edit_of(json.loads(edit.json())) for edit in edits]
+    assert told == edits
+    assert repr(told[1]) == "change_header('A', 1, '2')"
+
+
+@pytest.mark.parametrize(
+    ("text", "local", "domain"),
+    [
+        ("a@Example.Org", "a", "example.org"),
+        ('"a b"@x.example', "a b", "x.example"),
+        ('"a\\"@\\\\b"@x.example', 'a"@\\b', "x.example"),
+        ("", "", ""),
+    ],
+)
+def test_address_is_read_as_it_is_written(text: str, local: str, domain: str):
+    """Address.parse and str() are each other's inverse."""
+    address = Address.parse(text)
+    assert (address.local, address.domain) == (local, domain)
+    assert Address.parse(str(address)) == address
 
 
 def test_warming_up_calls_no_plugin():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from forkd.sdk import add_header, add_recipient, change_sender, replace_body, testing
 from forkd.sdk.plugin import PluginError
-from forkd.sdk.testing import LoadedPlugin, assert_deferred, assert_denied, assert_passed, load_plugin
+from forkd.sdk.testing import Answer, LoadedPlugin, assert_deferred, assert_denied, assert_passed, load_plugin
 
 MODULE = """
 from forkd.sdk import *
@@ -72,7 +74,7 @@ def test_power_that_the_manifest_does_not_want_fails(folder: Path, say: str):
 
 def test_edit_at_the_wrong_hook_fails(folder: Path):
     """Edits belong to the message hook."""
-    with pytest.raises(AssertionError, match="belong to the message hook"):
+    with pytest.raises(AssertionError, match="belongs to the hook message"):
         saying(folder, "add_header('X-A', 'c')").session().mail("a@b")
 
 
@@ -121,3 +123,190 @@ def test_unknown_fact(folder: Path):
     """A typing error in a test is no silent pass."""
     with pytest.raises(TypeError, match="client_pi"):
         load_plugin(folder).session(client_pi="192.0.2.1")
+
+
+EVERYTHING = (
+    MANIFEST[: MANIFEST.index("[wants.powers]")].replace(
+        'hooks = ["mail", "rcpt", "message"]', 'hooks = ["auth", "mail", "rcpt", "data", "message"]'
+    )
+    + """
+[settings.tags]
+type = "strings"
+default = ["X-Tag: yes"]
+[settings.mode]
+type = "string"
+default = "all"
+[wants.powers]
+accept = "for the test"
+discard = "for the test"
+quarantine = { reason = "for the test", when = { mode = "all" } }
+edit_headers = { names = ["X-A*", "Subject"], names_in = ["tags"], reason = "for the test" }
+edit_body = "for the test"
+add_recipient = { domains = ["b.example"], reason = "for the test" }
+delete_recipient = "for the test"
+rewrite_recipient = "for the test"
+change_sender = "for the test"
+export = { names = ["SPFRESULT"], reason = "for the test" }
+auth = "for the test"
+[wants.reads]
+envelope = "for the test"
+body = "for the test"
+"""
+)
+
+
+@pytest.fixture
+def everything(folder: Path) -> Path:
+    (folder / "sample.py").write_text(
+        MODULE.replace("mail=hook, rcpt", "auth=hook, mail=hook, data=hook, rcpt")
+    )
+    (folder / "plugin.toml").write_text(EVERYTHING)
+    return folder
+
+
+MAIL = "Subject: x\nX-A: 1\n\nbody\n"
+ASKED: list[tuple[str, str, Callable[[Answer], None], Callable[[Answer], None]]] = [
+    ("None", "mail", testing.assert_no_opinion, testing.assert_accepted),
+    ("accept()", "mail", testing.assert_accepted, testing.assert_no_opinion),
+    ("disconnect('4.7.0', 'x')", "mail", testing.assert_disconnected, testing.assert_deferred),
+    ("discard()", "rcpt", testing.assert_discarded, testing.assert_denied),
+    ("ok()", "auth", testing.assert_authenticated, testing.assert_denied),
+    (
+        "quarantine('why')",
+        "data",
+        lambda a: testing.assert_quarantined(a, "why"),
+        lambda a: testing.assert_quarantined(a, "other"),
+    ),
+    (
+        "add_header('X-Tag', 'yes')",
+        "message",
+        lambda a: testing.assert_added_header(a, "x-tag", "yes"),
+        lambda a: testing.assert_added_header(a, "X-Tag", "no"),
+    ),
+    (
+        "change_header('Subject', 'y')",
+        "message",
+        lambda a: testing.assert_changed_header(a, "Subject", "y", n=1),
+        lambda a: testing.assert_changed_header(a, "Subject", n=2),
+    ),
+    (
+        "delete_header('X-A')",
+        "message",
+        lambda a: testing.assert_deleted_header(a, "X-A"),
+        lambda a: testing.assert_deleted_header(a, "X-A", n=1),
+    ),
+    (
+        "replace_body('new')",
+        "message",
+        lambda a: testing.assert_replaced_body(a, "new\n"),
+        lambda a: testing.assert_replaced_body(a, "old\n"),
+    ),
+    (
+        "add_recipient('n@b.example')",
+        "message",
+        lambda a: testing.assert_added_recipient(a, "n@b.example"),
+        lambda a: testing.assert_deleted_recipient(a, "n@b.example"),
+    ),
+    (
+        "delete_recipient('c@d')",
+        "message",
+        lambda a: testing.assert_deleted_recipient(a, "c@d"),
+        lambda a: testing.assert_added_recipient(a, "c@d"),
+    ),
+    (
+        "change_sender('')",
+        "message",
+        lambda a: testing.assert_changed_sender(a, ""),
+        lambda a: testing.assert_changed_sender(a, "x@y"),
+    ),
+    (
+        "rewrite('n@b.example')",
+        "rcpt",
+        lambda a: testing.assert_rewritten(a, "n@b.example"),
+        lambda a: testing.assert_rewritten(a, "m@b.example"),
+    ),
+    (
+        "export('SPFRESULT', 'pass')",
+        "mail",
+        lambda a: testing.assert_exported(a, "SPFRESULT", "pass"),
+        lambda a: testing.assert_exported(a, "SPFRESULT", "fail"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("say", "hook", "right", "wrong"), ASKED, ids=[say for say, *_ in ASKED])
+def test_an_assertion_for_everything_a_hook_can_say(
+    everything: Path,
+    say: str,
+    hook: str,
+    right: Callable[[Answer], None],
+    wrong: Callable[[Answer], None],
+):
+    """Each verdict and edit has one, and it tells right from wrong."""
+    session = saying(everything, say).session()
+    ask: dict[str, Callable[[], Answer]] = {
+        "auth": lambda: session.auth("joe", "secret"),
+        "mail": lambda: session.mail("a@b"),
+        "rcpt": lambda: session.rcpt("c@d"),
+        "data": session.data,
+        "message": lambda: session.message(MAIL),
+    }
+    answer = ask[hook]()
+    right(answer)
+    with pytest.raises(AssertionError, match="expected"):
+        wrong(answer)
+
+
+@pytest.mark.parametrize(
+    ("say", "settings", "lacks"),
+    [
+        ("add_header('X-Tag', 'yes')", {"tags": []}, "edit_headers for X-Tag"),
+        ("add_header('X-Other', 'yes')", {}, "edit_headers for X-Other"),
+        ("quarantine('why')", {"mode": "none"}, "quarantine"),
+        ("add_recipient('n@c.example')", {}, "add_recipient for c.example"),
+        ("export('OTHER', 'x')", {}, "export for OTHER"),
+    ],
+)
+def test_wants_depend_on_settings(everything: Path, say: str, settings: dict[str, Any], lacks: str):
+    """`names_in` and `when` of the manifest: what the plugin wants with the settings of the test."""
+    session = load_plugin(everything, settings={"say": say, **settings}).session()
+    with pytest.raises(AssertionError, match=lacks):
+        session.message(MAIL)
+
+
+def test_what_would_be_delivered(everything: Path):
+    """Header and body after the edits of the plugins before and of this one."""
+    said = (
+        "[change_header('X-Tag', seen[1].headers.get('X-Tag') + '!'), "
+        "delete_header('X-A'), replace_body('new')]"
+    )
+    before = [add_header("X-Tag", "yes"), replace_body("older\n"), add_recipient("n@b.example")]
+    session = saying(everything, f"{said} if len(seen) == 2 else None").session()
+    answer = session.deliver(MAIL, sender="a@b", recipients=["c@d"], edits=before)
+    assert answer.delivered is not None
+    assert list(answer.delivered.headers.items()) == [("X-Tag", "yes!"), ("Subject", "x")]
+    assert answer.delivered.body == b"new\r\n"
+
+
+def test_edits_of_plugins_before_are_seen(everything: Path):
+    """Body and envelope as they left them."""
+    told = "{seen[1].body.decode().strip()} {len(seen[0].recipients)} {seen[0].sender}"
+    session = saying(everything, f'export("SPFRESULT", f"{told}") if len(seen) == 2 else None').session()
+    before = [replace_body("older\n"), add_recipient("n@b.example"), change_sender("x@y")]
+    answer = session.deliver(MAIL, sender="a@b", recipients=["c@d"], edits=before)
+    testing.assert_exported(answer, "SPFRESULT", "older 2 x@y")
+
+
+def test_what_a_hook_sets_is_there_at_the_next(everything: Path):
+    """An export, a login, a rewritten recipient."""
+    say = (
+        "ok() if len(seen) == 2 and seen[0] == 'joe' else "
+        "rewrite('n@b.example') if hasattr(seen[0], 'parameters') and not hasattr(seen[0], 'size') else "
+        "export('SPFRESULT', f'{session.user} {session.exports} {session.envelope.recipients}')"
+    )
+    session = saying(everything, say).session()
+    session.auth("joe", "secret")
+    session.mail("a@b")
+    session.rcpt("c@d")
+    answer = session.data()
+    testing.assert_exported(answer, "SPFRESULT", "joe {'SPFRESULT': 'joe {} ()'} (<n@b.example>,)")

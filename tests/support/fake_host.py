@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Coroutine, Mapping
+import os
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -35,13 +36,45 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 class Powers:
     accept: bool = False
     discard: bool = False
+    quarantine: bool = False
     edit_headers: tuple[str, ...] = ()
+    edit_body: bool = False
+    add_recipient: tuple[str, ...] = ()
+    delete_recipient: bool = False
+    rewrite_recipient: bool = False
+    change_sender: bool = False
+    export: tuple[str, ...] = ()
+    auth: bool = False
+
+
+EVERY_POWER = Powers(
+    accept=True,
+    discard=True,
+    quarantine=True,
+    edit_headers=("*",),
+    edit_body=True,
+    add_recipient=("*",),
+    delete_recipient=True,
+    rewrite_recipient=True,
+    change_sender=True,
+    export=("SPFRESULT", "NOTE"),
+    auth=True,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
     timeout: float = 5.0
     message_timeout: float = 60.0
+    session_time: float = 120.0
+    fresh: str = "session"
+
+
+@dataclasses.dataclass(frozen=True)
+class Scope:
+    listeners: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +87,19 @@ class FakePlugin:
     reads: tuple[str, ...] = ()
     limits: Limits = Limits()
     on_failure: str = "disconnect"
+    scope: Scope = Scope()
+
+
+@dataclasses.dataclass
+class FakeHolder:
+    """The session that holds the sandboxes."""
+
+    network: str = "192.0.2.0/24"
+    evicted: int = 0
+
+    def evict(self) -> bool:
+        self.evicted += 1
+        return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,25 +109,31 @@ class Broken:
     `{n}` in the bytes becomes the call's number.
     """
 
-    how: Exception | bytes
+    how: Exception | bytes | Sequence[bytes]
+    """Several answers are given one after the other, the last one for ever."""
     at: str = ""
     """Only at this hook; empty: always."""
 
 
-class FakeSandbox:
-    """One plugin in one session."""
+Behaviour = Plugin | Sequence[Plugin] | Broken
 
-    def __init__(self, behaviour: Plugin | Broken, reads: tuple[str, ...]) -> None:
+
+class FakeSandbox:
+    """One plugin, or the members of a group, in one session."""
+
+    def __init__(self, behaviour: Behaviour, reads: tuple[str, ...], runner: Runner | None = None) -> None:
         self._broken = behaviour if isinstance(behaviour, Broken) else None
-        self._runner = Runner(behaviour if isinstance(behaviour, Plugin) else Plugin(), reads)
+        plugins = Plugin() if isinstance(behaviour, Broken) else behaviour
+        self.runner = Runner(plugins, reads) if runner is None else runner
         self.frames: list[dict[str, Any]] = []
         self.timeouts: list[float] = []
         self.fds: list[int] = []
         self.closed = False
+        self.released = False
         self.last_output = "last words"
 
     async def call(self, frame: bytes, n: int, *, timeout_s: float, message_fd: int = -1) -> Answer:
-        assert not self.closed, "a call on a closed sandbox"
+        assert not self.closed and not self.released, "a call on a sandbox that was let go"
         assert len(frame) <= MAX_FRAME_BYTES
         call = json.loads(frame)
         assert call["n"] == n == len(self.frames) + 1
@@ -91,10 +143,12 @@ class FakeSandbox:
         if self._broken is not None and self._broken.at in ("", call["hook"]):
             if isinstance(self._broken.how, Exception):
                 raise self._broken.how
-            return self._decoded(self._broken.how.replace(b"{n}", str(n).encode()))
+            answers = (self._broken.how,) if isinstance(self._broken.how, bytes) else self._broken.how
+            answer = answers[min(len(self.frames), len(answers)) - 1]
+            return self._decoded(answer.replace(b"{n}", str(n).encode()))
         if self._broken is not None:
             return Answer(n)
-        return self._decoded(self._runner.handle(frame, message_fd if message_fd >= 0 else None))
+        return self._decoded(self.runner.handle(frame, message_fd if message_fd >= 0 else None))
 
     def _decoded(self, answer: bytes) -> Answer:
         try:
@@ -102,25 +156,107 @@ class FakeSandbox:
         except (msgspec.MsgspecError, RecursionError) as error:
             raise CallFailed("protocol", str(error)) from error
 
+    def release(self) -> None:
+        self.released = True
+
     def close(self) -> None:
         self.closed = True
 
 
+class FakeCopies:
+    """A message as the worker hands it over: sealed copies on demand, a sink for another body."""
+
+    def __init__(self, header: bytes = b"Subject: hello\r\n\r\n", body: bytes = b"the body\r\n") -> None:
+        self.header = header
+        self.body = body
+        self.asked: list[str] = []
+        self.error: Exception | None = None
+        """Raised instead of a copy or a sink."""
+        self.new_body: bytes | None = None
+        """What a plugin put in the body's place."""
+        self._fds: list[int] = []
+
+    @property
+    def size(self) -> int:
+        return len(self.header) + len(self.body)
+
+    @property
+    def header_size(self) -> int:
+        return len(self.header)
+
+    def headers_fd(self) -> int:
+        return self._copy("headers", self.header)
+
+    def full_fd(self) -> int:
+        return self._copy("full", self.header + self.body)
+
+    def body_sink(self, size: int) -> FakeSink:
+        self.asked.append(f"sink {size}")
+        if self.error is not None:
+            raise self.error
+        return FakeSink(self)
+
+    def _copy(self, what: str, octets: bytes) -> int:
+        self.asked.append(what)
+        if self.error is not None:
+            raise self.error
+        fd = os.memfd_create("message")
+        os.write(fd, octets)
+        self._fds.append(fd)
+        return fd
+
+    def close(self) -> None:
+        for fd in self._fds:
+            os.close(fd)
+        self._fds.clear()
+
+
+class FakeSink:
+    """A body on its way; it counts when it is whole."""
+
+    def __init__(self, copies: FakeCopies) -> None:
+        self._copies = copies
+        self._pieces: list[bytes] = []
+
+    def write(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+
+    def finish(self) -> object:
+        self._copies.body = self._copies.new_body = b"".join(self._pieces)
+        return self._copies.body
+
+
 class FakeHost:
-    """Gives a FakeSandbox for each plugin and session, and keeps them all for the test to look at."""
+    """Gives a FakeSandbox for each plugin and session, and keeps them all for the test to look at.
+
+    reuse  a released sandbox serves the next session of its plugin, as limits.reuse allows.
+    """
 
     def __init__(
-        self, behaviours: Mapping[str, Plugin | Broken], plugins: tuple[FakePlugin, ...] = ()
+        self,
+        behaviours: Mapping[str, Behaviour],
+        plugins: tuple[FakePlugin, ...] = (),
+        *,
+        reuse: bool = False,
     ) -> None:
         self._behaviours = behaviours
         self._reads = {plugin.name: plugin.reads for plugin in plugins}
+        self._reuse = reuse
         self.taken: list[tuple[str, FakeSandbox]] = []
+        self.networks: list[str] = []
         self.full = False
 
-    def take(self, plugin: str, session_id: str) -> FakeSandbox:
+    async def take(
+        self, plugin: str, session_id: str, *, network: str = "", evict: Callable[[], bool] | None = None
+    ) -> FakeSandbox:
         if self.full:
             raise Overloaded("no sandbox left")
-        sandbox = FakeSandbox(self._behaviours[plugin], self._reads.get(plugin, ()))
+        assert evict is not None
+        self.networks.append(network)
+        old = [s for s in self.sandboxes(plugin) if s.released and not s.closed] if self._reuse else []
+        sandbox = FakeSandbox(
+            self._behaviours[plugin], self._reads.get(plugin, ()), old[-1].runner if old else None
+        )
         self.taken.append((plugin, sandbox))
         return sandbox
 

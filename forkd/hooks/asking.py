@@ -1,0 +1,205 @@
+"""How is one plugin asked in one session? Its sandbox, what that has been told, and how much time is left.
+
+A plugin whose sandbox failed is not asked again in that session: what it remembered is gone, a fresh
+sandbox would be a plugin that has not seen the earlier hooks, and a client that can crash a check
+could then walk around it. Its on_failure answers at each of its later hooks instead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from time import perf_counter
+
+from forkd.hooks.checks import check_answer
+from forkd.hooks.frames import Frames, Seen
+from forkd.hooks.given import BodySink, Holder, MessageCopies, PluginLike, Sandbox, SandboxHost
+from forkd.hooks.spec import HookSpec
+from forkd.rpc.calls import MAX_PIECE_BYTES, Answer, CallFailed, Overloaded
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Call:
+    """One hook's question, the same for every plugin but for what each may see of it.
+
+    args       encoded.
+    copies     of the message, at its hook.
+    smtputf8   the transaction has SMTPUTF8.
+    until      perf_counter() at which the budget for the message is used up; None: there is none.
+    """
+
+    spec: HookSpec
+    args: bytes
+    copies: MessageCopies | None
+    smtputf8: bool
+    until: float | None
+
+
+class Party:
+    """One plugin (or group) in one session.
+
+    failed  it is not asked any more.
+    asked   it has seen something of the session.
+    """
+
+    __slots__ = (
+        "_calling",
+        "_left_s",
+        "_sandbox",
+        "_seen",
+        "_used_s",
+        "asked",
+        "failed",
+        "in_scope",
+        "plugin",
+    )
+
+    def __init__(self, plugin: PluginLike) -> None:
+        self.plugin = plugin
+        self.failed = False
+        self.asked = False
+        self.in_scope: bool | None = None
+        """Its scope has this session's listener and client; None: not looked up yet."""
+        self._sandbox: Sandbox | None = None
+        self._seen = Seen()
+        self._used_s = 0.0
+        """Wall time of its calls in this session."""
+        self._left_s = 0.0
+        """Of the call under way."""
+        self._calling = False
+
+    async def ask(
+        self, call: Call, frames: Frames, host: SandboxHost, holder: Holder, *, edits: Sequence[bytes]
+    ) -> Answer:
+        """Its checked answer. A sandbox is taken first where it has none.
+
+        edits   of the plugins before, encoded: those it may see.
+        Blocks  for limits.timeout at most (message_timeout at `message`), what is left of session_time
+                and of the message's budget, and a moment for a sandbox.
+        Raises  CallFailed, and is over then; Overloaded: not its fault.
+        """
+        plugin = self.plugin
+        short = self._allow(call)
+        fd = _descriptor(plugin.reads, call.copies)
+        if self._sandbox is None:
+            self._seen = Seen()
+            self._sandbox = await host.take(
+                plugin.name, frames.facts.id, network=holder.network, evict=holder.evict
+            )
+        self.asked = True
+        seen = self._seen
+        before = seen.n
+        pages, frame = frames.build(
+            seen, call.spec.name, call.args, envelope="envelope" in plugin.reads, edits=edits
+        )
+        try:
+            for n, page in enumerate(pages, start=before + 1):
+                check_answer(await self._send(page, n), spec=_PAGE, powers=plugin.powers)
+            answer = await self._send(frame, seen.n, fd)
+        except CallFailed as why:
+            if short and why.cause == "deadline":
+                self.failed = True
+                raise Overloaded("the message's budget ended during the call") from why
+            raise
+        check_answer(answer, spec=call.spec, powers=plugin.powers, smtputf8=call.smtputf8)
+        return answer
+
+    async def fetch_body(self, size: int, sink: BodySink) -> object:
+        """Fetch the body that its last answer spoke of, in what is left of that call's time.
+
+        Raises CallFailed, and what the sink raises (OSError becomes Overloaded).
+        """
+        at = 0
+        seen = self._seen
+        while at < size:
+            seen.n += 1
+            frame = b'{"n":%d,"hook":"body","args":{"offset":%d}}' % (seen.n, at)
+            answer = await self._send(frame, seen.n)
+            piece = answer.piece
+            if answer.verdict is not None or answer.edits or not piece:
+                raise CallFailed("protocol", "no piece of the body")
+            if len(piece) > min(MAX_PIECE_BYTES, size - at):
+                raise CallFailed("protocol", f"{len(piece)} octets of the body, too many")
+            at += len(piece)
+            try:
+                sink.write(piece)
+            except OSError as error:
+                raise Overloaded(f"no room for the new body: {error}") from error
+        try:
+            return sink.finish()
+        except OSError as error:
+            raise Overloaded(f"no room for the new body: {error}") from error
+
+    def call_over(self) -> None:
+        """The answer was taken: with fresh = "call" nothing of it stays."""
+        if self.plugin.limits.fresh == "call" and self._sandbox is not None:
+            sandbox, self._sandbox = self._sandbox, None
+            sandbox.release()
+
+    def bury(self) -> str:
+        """Let go of a sandbox that failed; its last words."""
+        sandbox, self._sandbox = self._sandbox, None
+        if sandbox is None:
+            return ""
+        sandbox.close()
+        return sandbox.last_output
+
+    def end(self) -> None:
+        """The session is over, or the plugin may not be asked any more. A call under way is cut off."""
+        sandbox, self._sandbox = self._sandbox, None
+        self.failed = True
+        if sandbox is None:
+            return
+        if self._calling:
+            sandbox.close()
+        else:
+            sandbox.release()
+
+    def _allow(self, call: Call) -> bool:
+        """How long may this call take? True where the message's budget is what ends it."""
+        limits = self.plugin.limits
+        left_s = float(limits.timeout if call.copies is None else limits.message_timeout)
+        session_left_s = limits.session_time - self._used_s
+        if session_left_s <= 0:
+            raise CallFailed("deadline", f"its {limits.session_time:g} s for one session are used up")
+        left_s = min(left_s, session_left_s)
+        budget_s = left_s if call.until is None else call.until - perf_counter()
+        if budget_s <= 0:
+            raise Overloaded("the message's budget is used up")
+        self._left_s = min(left_s, budget_s)
+        return budget_s < left_s
+
+    async def _send(self, frame: bytes, n: int, message_fd: int = -1) -> Answer:
+        sandbox = self._sandbox
+        assert sandbox is not None
+        started = perf_counter()
+        self._calling = True
+        try:
+            answer = await sandbox.call(frame, n, timeout_s=self._left_s, message_fd=message_fd)
+        finally:
+            self._calling = False
+            spent = perf_counter() - started
+            self._used_s += spent
+            self._left_s = max(0.0, self._left_s - spent)
+        if answer.error:
+            raise CallFailed("exception", answer.error)
+        if answer.n != n:
+            raise CallFailed("protocol", f"answer {answer.n} to call {n}")
+        return answer
+
+
+_PAGE = HookSpec(name="page", verdicts=frozenset(), edits=frozenset())
+
+
+def _descriptor(reads: Sequence[str], copies: MessageCopies | None) -> int:
+    """The copy of the message this plugin may read. Raises Overloaded: then it is not asked at all."""
+    if copies is None:
+        return -1
+    try:
+        if "body" in reads:
+            return copies.full_fd()
+        if "headers" in reads:
+            return copies.headers_fd()
+    except OSError as error:
+        raise Overloaded(f"no copy of the message: {error}") from error
+    return -1

@@ -1,0 +1,154 @@
+"""The session's side of plugins: what it tells them, what the log gets, how it lets go."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Coroutine
+from types import SimpleNamespace
+from typing import Any
+
+from forkd.hooks.dispatcher import Dispatcher, SessionFacts
+from forkd.rpc.calls import CallFailed
+from forkd.sdk import Plugin, export
+from forkd.smtp.address import Mailbox
+from forkd.worker.plugins import SessionPlugins
+from forkd.worker.services import Counters
+from tests.support.fake_host import Behaviour, Broken, FakeHolder, FakeHost, FakePlugin, Limits, Powers, run
+
+SENDER = Mailbox("a", "example.org")
+
+
+@dataclasses.dataclass
+class Asking(FakeHolder):
+    """A session, as its plugins see it."""
+
+    id: str = "S1"
+    helo: str | None = None
+    asked: int = 0
+
+    def facts(self) -> SessionFacts:
+        self.asked += 1
+        return SessionFacts(id=self.id, client_ip="192.0.2.1", client_port=1, helo=self.helo)
+
+
+class World:
+    """A worker with one plugin, and one session in it."""
+
+    def __init__(self, behaviour: Behaviour, *hooks: str, **config: Any) -> None:
+        plugin = FakePlugin("p", hooks, **config)
+        self.host = FakeHost({"p": behaviour}, (plugin,))
+        self.background: list[Coroutine[Any, Any, None]] = []
+        services: Any = SimpleNamespace(
+            dispatcher=Dispatcher([plugin], self.host, routable=lambda *_: True),
+            background=self.background.append,
+            counters=Counters(),
+        )
+        self.counters: Counters = services.counters
+        self.session = Asking()
+        self.plugins = SessionPlugins(services, self.session)
+
+    def mail(self) -> None:
+        run(self.plugins.ask("mail", sender=SENDER, parameters={}))
+
+    @property
+    def sandboxes(self) -> list[Any]:
+        return self.host.sandboxes("p")
+
+
+def nothing(*_: Any) -> None:
+    return None
+
+
+def test_a_session_without_plugins_asked_makes_nothing():
+    """It costs nothing before the first of them is asked: not even the facts."""
+    world = World(Plugin(mail=nothing), "mail")
+    world.plugins.update(user="joe")
+    world.plugins.hello("c.example", extended=True)
+    world.plugins.begin(SENDER)
+    world.plugins.add_recipient(SENDER)
+    world.plugins.reset()
+    world.plugins.release(cut_off=False)
+    assert world.session.asked == 0
+
+
+def test_what_changes_is_told():
+    """HELO, a login: with the next call; what was before the first one stands in the facts."""
+    world = World(Plugin(mail=nothing), "mail")
+    world.session.helo = "first.example"
+    world.mail()
+    world.plugins.hello("second.example", extended=True)
+    world.plugins.update(user="joe")
+    world.mail()
+    told = [frame["session"] for frame in world.sandboxes[0].frames]
+    assert told[0]["helo"] == "first.example"
+    assert told[1] == {"helo": "second.example", "esmtp": True, "user": "joe"}
+
+
+def test_smtputf8_is_remembered_for_the_transaction():
+    """Later hooks of the transaction may have UTF-8, though no plugin reads the envelope."""
+    world = World(Plugin(data=nothing), "data")
+    world.plugins.begin(SENDER, smtputf8=True)
+    run(world.plugins.ask("data"))
+    world.plugins.reset()
+    world.plugins.begin(SENDER)
+    run(world.plugins.ask("data"))
+    assert [frame["args"] for frame in world.sandboxes[0].frames] == [{"smtputf8": True}, {}]
+
+
+def test_sandboxes_are_let_go_after_their_disconnect_hook():
+    """Said goodbye in the background: the client has gone and waits for nobody."""
+    world = World(Plugin(mail=nothing, disconnect=nothing), "mail", "disconnect")
+    world.mail()
+    world.plugins.release(cut_off=False)
+    assert not world.sandboxes[0].released
+    [goodbye] = world.background
+    run(goodbye)
+    assert [frame["hook"] for frame in world.sandboxes[0].frames] == ["mail", "disconnect"]
+    assert world.sandboxes[0].released
+
+
+def test_a_session_cut_off_says_no_goodbye():
+    """A call is under way: there is nothing more to be asked."""
+    world = World(Plugin(mail=nothing, disconnect=nothing), "mail", "disconnect")
+    world.mail()
+    world.plugins.release(cut_off=True)
+    assert world.background == []
+    assert world.sandboxes[0].released
+
+
+def test_a_session_that_goes_on_after_release_begins_anew():
+    """XCLIENT: another client, so another sandbox, told all facts of now."""
+    world = World(Plugin(mail=nothing), "mail")
+    world.mail()
+    world.plugins.release(cut_off=False)
+    world.session.helo = "other.example"
+    world.mail()
+    assert len(world.sandboxes) == 2
+    assert world.sandboxes[1].frames[0]["session"]["helo"] == "other.example"
+
+
+def test_each_call_is_told_in_the_next_log_line_once():
+    """Stories of all plugins asked since the last line."""
+    world = World(Plugin(mail=nothing), "mail")
+    world.mail()
+    [story] = world.plugins.take_stories()
+    assert story.startswith("p/mail=none ")
+    assert world.plugins.take_stories() == []
+
+
+def test_failures_and_overload_are_counted_apart():
+    """plugins.md: overload is not a failure."""
+    world = World(Broken(CallFailed("crash")), "mail", limits=Limits(fresh="call"))
+    world.mail()
+    assert (world.counters.plugin_failures, world.counters.overloads) == (1, 0)
+    other = World(Plugin(mail=nothing), "mail")
+    other.host.full = True
+    other.mail()
+    assert (other.counters.plugin_failures, other.counters.overloads) == (0, 1)
+
+
+def test_edits_show_in_the_story():
+    """How many, beside the verdict."""
+    world = World(Plugin(mail=lambda *_: export("NOTE", "x")), "mail", powers=Powers(export=("NOTE",)))
+    world.mail()
+    assert world.plugins.take_stories()[0].startswith("p/mail=none+1 ")
