@@ -38,7 +38,7 @@ class StopArguments(Arguments, frozen=True, kw_only=True, forbid_unknown_fields=
 class QueueArguments(Arguments, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """{"request": "queue", "act": …}; fields as in rpc.messages.QueueRequest."""
 
-    act: Literal["list", "show", "remove", "flush"]
+    act: Literal["list", "show", "remove", "flush", "hold", "release"]
     ids: tuple[str, ...] = ()
     limit: int = 100
     after: str = ""
@@ -75,7 +75,7 @@ async def _stop(context: Context, arguments: StopArguments) -> Any:
 
 
 async def _queue(context: Context, arguments: QueueArguments) -> Any:
-    if arguments.act in ("show", "remove") and not arguments.ids:
+    if arguments.act in ("show", "remove", "hold", "release") and not arguments.ids:
         raise Refused(f"queue {arguments.act}: ids are missing")
     answer = await context.qmgr.ask(
         lambda n: QueueRequest(
@@ -101,7 +101,7 @@ def _without_envelope(answer: dict[str, Any]) -> dict[str, Any]:
 REQUESTS: dict[str, Row] = {
     "status": Row(StatusArguments, _status, lambda _: False),
     "stop": Row(StopArguments, _stop, lambda _: True),
-    "queue": Row(QueueArguments, _queue, lambda arguments: arguments.act in ("remove", "flush")),
+    "queue": Row(QueueArguments, _queue, lambda arguments: arguments.act not in ("list", "show")),
 }
 
 

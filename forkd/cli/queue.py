@@ -24,7 +24,7 @@ IDS = 500
 
 @click.group()
 def queue() -> None:
-    """List, show, remove, retry queued mail."""
+    """List, show, remove, retry, hold, release queued mail."""
 
 
 @queue.command("list")
@@ -116,20 +116,41 @@ def flush(ids: tuple[str, ...], data_dir: Path, as_json: bool) -> int:
     return _act(data_dir, "flush", ids, done="to be tried now", as_json=as_json)
 
 
-def _ask(data_dir: Path, **arguments: Any) -> dict[str, Any]:
+@queue.command()
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@daemon_options
+@json_option
+def hold(ids: tuple[str, ...], data_dir: Path, as_json: bool) -> int:
+    """Keep messages back, also over restarts, until they are released; no flush reaches them."""
+    return _act(data_dir, "hold", ids, done="on hold", as_json=as_json)
+
+
+@queue.command()
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@daemon_options
+@json_option
+def release(ids: tuple[str, ...], data_dir: Path, as_json: bool) -> int:
+    """Deliver messages that a plugin quarantined or an admin held."""
+    return _act(data_dir, "release", ids, done="released", as_json=as_json)
+
+
+def _ask(data_dir: Path, *, partly: bool = False, **arguments: Any) -> dict[str, Any]:
+    """The daemon's answer; `partly`: one that did something beside its error is for the caller to judge."""
     answer: dict[str, Any] = request(data_dir, "queue", timeout_s=QUEUE_TIMEOUT_S, **arguments)
-    if answer.get("error"):
+    if answer.get("error") and not (partly and answer["count"]):
         raise CommandFailed(answer["error"])
     return answer
 
 
 def _act(data_dir: Path, act: str, ids: tuple[str, ...], *, done: str, as_json: bool) -> int:
     pages = [ids[at : at + IDS] for at in range(0, len(ids), IDS)] or [()]
-    count = sum(_ask(data_dir, act=act, ids=page)["count"] for page in pages)
+    answers = [_ask(data_dir, partly=True, act=act, ids=page) for page in pages]
+    count = sum(answer["count"] for answer in answers)
     if ids and count < len(ids):
         known = f"; {_messages(count)} {done}" if count else ""
+        why = "; ".join(answer["error"] for answer in answers if answer.get("error"))
         missing = len(ids) - count
-        raise CommandFailed(f"{_messages(missing)} of those named not in the queue{known}")
+        raise CommandFailed((why or f"{_messages(missing)} of those named not in the queue") + known)
     if as_json:
         print_json({"ok": True, "count": count})
     else:
@@ -158,7 +179,7 @@ def _recipients(entry: dict[str, Any]) -> str:
 
 def _next(entry: dict[str, Any]) -> str:
     at = entry.get("next_try_at") or 0
-    if entry["state"] != "active" or not at:
+    if entry["state"] not in ("active", "deferred") or not at:
         return "-"
     now = time.time()
     return "now" if at <= now else f"in {ago(2 * now - at, now)}"

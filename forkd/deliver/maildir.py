@@ -31,7 +31,8 @@ class Maildir:
 
     Of each mail: written to tmp/ with Return-Path and Delivered-To on top and LF line ends, synced,
     renamed to new/; then one sync of each new/ touched, shared by the whole batch. Only then is it
-    delivered. A folder that is missing is made with the first mail.
+    delivered. Where a plugin rewrote the recipient, X-Original-To says what the client had said, as
+    Postfix does. A folder that is missing is made with the first mail.
 
     root      where a relative `path` begins
     path      may hold {domain} and {user}, both made safe for a path
@@ -98,7 +99,7 @@ class Maildir:
                 message.envelope.trace,
                 message.envelope.edits,
                 line_end=LineEnd.LF,
-                top=f"Return-Path: <{message.envelope.sender}>\r\nDelivered-To: {target.address}\r\n",
+                top=_top(message.envelope.sender, target),
             )
             if message.in_memory:
                 fs.write(fd, list(pieces))
@@ -200,6 +201,11 @@ def safe(part: str) -> str:
 
         text = text[: MAX_PART - 34] + "%%" + hashlib.blake2b(octets, digest_size=16).hexdigest()
     return text
+
+
+def _top(sender: str, target: Target) -> str:
+    original = f"X-Original-To: {target.original}\r\n" if target.original else ""
+    return f"Return-Path: <{sender}>\r\n{original}Delivered-To: {target.address}\r\n"
 
 
 def _passed_here(message: StoredMessage, target: Target) -> bool:

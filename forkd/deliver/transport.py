@@ -26,6 +26,8 @@ class Target:
     """Local part of the mailbox, without detail (config.recipients.Accepted)."""
     domain: str
     detail: str = ""
+    original: str = ""
+    """What the client said, where a plugin rewrote it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -4,6 +4,6 @@
     trace.py    the Received field we add, and how many there are
     edits.py    the octets a recipient gets: trace, plugins' edits, message, in the line end asked for
 
-The message itself stays as it came (it lies immutable in the spool); everything here puts fields on top
-while it streams by. Reports to senders (RFC 3464) come with bounces.
+The message itself stays as it came (it lies immutable in the spool); its header is edited, and fields are put
+on top, while it streams by. Reports to senders (RFC 3464) come with bounces.
 """

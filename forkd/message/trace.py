@@ -10,6 +10,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 _NOT_NAME = re.compile(r"[^A-Za-z0-9.\-_:\[\]]")
 """What a HELO name may hold: a comment sign, a space or a control must not get into the field."""
+_NOT_COMMENT = re.compile(r"[^ A-Za-z0-9.\-_]")
 _NOT_PATH = re.compile(r"[^\x21-\x7e\u0080-\U0010ffff]")
 
 MAX_NAME = 255
@@ -27,24 +28,44 @@ def received(
     queue_id: str,
     at: float,
     client_name: str = "",
+    tls: str = "",
     recipient: str = "",
 ) -> str:
     """The Received field of a message, folded with CRLF, ending in CRLF.
 
     helo         as the client said it; what cannot stand in the field becomes "?"
     client_name  its verified name, or empty: then only its address stands there
-    protocol     SMTP, ESMTP, ESMTPS … (RFC 3848)
+    protocol     as protocol() says
+    tls          version and cipher, e.g. `TLSv1.3 with cipher TLS_AES_256_GCM_SHA384`, or empty: a comment,
+                 as Postfix and Exim have it (the `tls` clause of RFC 8314 4.3 has no place for the version)
     recipient    given when it is the only one: with more, the field would tell each who else got it
     at           Unix time, seconds; written in the local zone (RFC 5322 3.3)
     """
     address = f"[IPv6:{client_ip}]" if ":" in client_ip else f"[{client_ip}]"
     name = _NOT_NAME.sub("?", helo[:MAX_NAME]) or address
     peer = f"{_NOT_NAME.sub('?', client_name[:MAX_NAME])} {address}" if client_name else address
+    using = f"\r\n\t(using {_NOT_COMMENT.sub('?', tls[:MAX_NAME])})" if tls else ""
     for_clause = f"\r\n\tfor <{_NOT_PATH.sub('?', recipient[: MAX_NAME * 2])}>" if recipient else ""
     return (
-        f"Received: from {name} ({peer})\r\n\tby {host} (forkd) with {protocol} id {queue_id}"
+        f"Received: from {name} ({peer}){using}\r\n\tby {host} (forkd) with {protocol} id {queue_id}"
         f"{for_clause};\r\n\t{date(at)}\r\n"
     )
+
+
+def protocol(esmtp: bool, *, tls: bool = False, auth: bool = False, utf8: bool = False) -> str:
+    """The word behind `with`: ESMTPSA and its kin (RFC 3848), UTF8SMTPSA and its kin (RFC 6531 4.3).
+
+    utf8  SMTPUTF8 was asked for this message. Without EHLO there is only SMTP: no word says more.
+    """
+    return _PROTOCOLS[esmtp, utf8, tls, auth] if esmtp else "SMTP"
+
+
+_PROTOCOLS = {
+    (True, utf8, tls, auth): f"{'UTF8SMTP' if utf8 else 'ESMTP'}{'S' if tls else ''}{'A' if auth else ''}"
+    for utf8 in (False, True)
+    for tls in (False, True)
+    for auth in (False, True)
+}
 
 
 _cached: tuple[int, str] = (-1, "")

@@ -6,12 +6,14 @@
     routing.py    which transport a recipient goes to
     lanes.py      the threads of one transport, which take what waits in batches
     record.py     outcomes become durable: a line in `.state`, or the removal of the message
-    requests.py   list, show, remove, flush
+    requests.py   list, show, remove, flush, hold, release
 
 One loop thread owns the schedule and never waits for a transport. A lane's threads deliver and record
 (the syncs are theirs) and hand the finished passes back; they touch nothing of the loop's but a queue.
 
 A message's way: known (poke, start-up, walk) -> due -> running (one pass: each transport once) ->
 gone (all delivered), or waiting again (some deferred), or failed (none left that could still succeed:
-stays in the queue, seen in `forkd queue list`, until an admin flushes it by id or removes it).
+stays in the queue, seen in `forkd queue list`, until an admin flushes it by id or removes it). A message
+that a plugin quarantined, or an admin held, is learnt the same way and then stays on hold until it is
+released: no flush reaches it.
 """

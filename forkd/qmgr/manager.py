@@ -30,6 +30,9 @@ UNREADABLE_RETRY_S = 60.0
 
 DAY_S = 86_400.0
 
+NOT_QUEUED = "not in the queue"
+NOT_HELD = "not held"
+
 
 class Manager:
     """The queue of one spool. All methods belong to the loop's thread.
@@ -47,6 +50,7 @@ class Manager:
             {"delivered": 0, "deferred": 0, "failed": 0, "messages": 0}
         )
         self.active = 0
+        self._durable = queue.durability == "fsync"
         self._routing = Routing(config, fs=fs)
         self._recorder = Recorder(
             root,
@@ -54,7 +58,7 @@ class Manager:
                 retry_first_s=float(queue.retry_first),
                 retry_max_s=float(queue.retry_max),
                 give_up_s=float(queue.give_up),
-                durable=queue.durability == "fsync",
+                durable=self._durable,
             ),
             fs=fs,
         )
@@ -79,7 +83,9 @@ class Manager:
                 continue
             with contextlib.suppress(OSError):  # then it is read, or fails again, when it is due: now
                 known = state.load(self.path(entry), fs=self.fs)
-                if known.next_try_at:
+                if known.hold:
+                    self.schedule.hold(entry)
+                elif known.next_try_at:
                     # The clock may have been wrong when it was written: no delay is longer than a day.
                     self.schedule.wait(entry, min(known.next_try_at, now + DAY_S))
                 elif known.failed():
@@ -158,6 +164,9 @@ class Manager:
             log.queue_event(act="unreadable", id=entry.id, detail=f"{error.strerror}", level="error")
             self.schedule.wait(entry, now + UNREADABLE_RETRY_S)
             return
+        if known.held(message.envelope):
+            self.schedule.hold(entry)
+            return
         for outcome in entry.unrecorded:
             known.last[outcome.recipient] = outcome
         wanted = known.open(len(message.envelope.recipients))
@@ -209,6 +218,9 @@ class Manager:
                 schedule.fail(entry)
             if entry.removed_by and not finished.gone:
                 self._remove(entry, entry.removed_by)
+            elif entry.hold_by and not finished.gone:
+                who, entry.hold_by = entry.hold_by, ""
+                self._hold(entry, who)
 
     def stop_starting(self) -> None:
         """Let running batches end, answer the rest with nothing; `active` falls to 0."""
@@ -241,6 +253,63 @@ class Manager:
             return
         self.schedule.remove(entry.id)
         log.queue_event(act="removed", id=entry.id, who=who)
+
+    def hold(self, queue_id: QueueId, who: str) -> str:
+        """Do not deliver it before it is released; while it is running, from the end of its pass on.
+
+        Durable when this returns, but for a running one. Blocks for one or two syncs. Returns why not.
+        """
+        entry = self.schedule.get(queue_id)
+        if entry is None:
+            return NOT_QUEUED
+        if entry.standing is Standing.RUNNING:
+            entry.hold_by = who or "?"
+            return ""
+        return "" if entry.standing is Standing.HELD else self._hold(entry, who)
+
+    def release(self, queue_id: QueueId, who: str, now: float) -> str:
+        """Deliver what is held: it is due now, whoever held it. As hold()."""
+        entry = self.schedule.get(queue_id)
+        if entry is None:
+            return NOT_QUEUED
+        if entry.standing is Standing.RUNNING:
+            asked, entry.hold_by = entry.hold_by, ""
+            return "" if asked else NOT_HELD
+        # A quarantined message that was never due is not known to be held: the files tell.
+        path = self.path(entry)
+        try:
+            message = stored.load(path, entry.id, fs=self.fs)
+            known = state.load(path, fs=self.fs)
+        except (Damaged, OSError) as error:
+            return f"cannot be read: {error}"
+        if not known.held(message.envelope):
+            return NOT_HELD
+        why = self._note_hold(entry, known, "")
+        if not why:
+            log.queue_event(act="released", id=queue_id, who=who)
+            self.schedule.wait(entry, now)
+        return why
+
+    def _hold(self, entry: Entry, who: str) -> str:
+        try:
+            known = state.load(self.path(entry), fs=self.fs)
+        except OSError as error:
+            return f"cannot be read: {error}"
+        why = self._note_hold(entry, known, f"held by {who or '?'}")
+        if not why:
+            log.queue_event(act="held", id=entry.id, who=who)
+            self.schedule.hold(entry)
+        return why
+
+    def _note_hold(self, entry: Entry, known: state.State, reason: str) -> str:
+        entry.has_state = True
+        line = state.Attempt(at=time.time(), hold=reason)
+        try:
+            state.append(self.path(entry), line, known, durable=self._durable, fs=self.fs)
+        except OSError as error:
+            log.queue_event(act="unrecorded", id=entry.id, detail=f"spool: {error.strerror}", level="error")
+            return f"not recorded: {error.strerror}"
+        return ""
 
     def _quarantine(self, entry: Entry, why: str, now: float) -> None:
         try:

@@ -77,11 +77,29 @@ def _flush(manager: Manager, request: QueueRequest, now: float) -> QueueAnswer:
     return QueueAnswer(n=request.n, count=count, error=error)
 
 
+def _hold(manager: Manager, request: QueueRequest, _now: float) -> QueueAnswer:
+    return _each(request, [(i, manager.hold(i, request.who)) for i in request.ids])
+
+
+def _release(manager: Manager, request: QueueRequest, now: float) -> QueueAnswer:
+    return _each(request, [(i, manager.release(i, request.who, now)) for i in request.ids])
+
+
+def _each(request: QueueRequest, results: list[tuple[str, str]]) -> QueueAnswer:
+    """What came of an act on each id: nothing, or why not."""
+    if not results:
+        return QueueAnswer(n=request.n, error=f"{request.act} takes ids")
+    not_done = [f"{queue_id}: {why}" for queue_id, why in results if why]
+    return QueueAnswer(n=request.n, count=len(results) - len(not_done), error="; ".join(not_done[:20]))
+
+
 _ACTS: dict[str, Callable[[Manager, QueueRequest, float], QueueAnswer]] = {
     "list": _list,
     "show": _show,
     "remove": _remove,
     "flush": _flush,
+    "hold": _hold,
+    "release": _release,
 }
 
 
@@ -101,6 +119,9 @@ def _entry(manager: Manager, entry: Entry, *, detail: bool) -> QueueEntry | None
     recipients = message.envelope.recipients
     undone = [i for i in range(len(recipients)) if i not in known.last or known.last[i].status != "delivered"]
     reasons = [known.last[i].text for i in undone if i in known.last]
+    held = known.held(message.envelope) if entry.standing is not Standing.RUNNING else ""
+    if held:
+        reasons = [held]
     return QueueEntry(
         id=entry.id,
         sender=message.envelope.sender,
@@ -109,9 +130,9 @@ def _entry(manager: Manager, entry: Entry, *, detail: bool) -> QueueEntry | None
         size=message.size,
         received_at=message.envelope.received_at,
         attempts=known.attempts,
-        next_try_at=0.0 if entry.standing is Standing.FAILED else entry.due,
+        next_try_at=0.0 if held or entry.standing is Standing.FAILED else entry.due,
         reason=reasons[0][:500] if reasons else "",
-        state=_state_name(entry, known.attempts),
+        state=Standing.HELD.value if held else _state_name(entry, known.attempts),
         detail=_detail(message, known) if detail else "",
     )
 

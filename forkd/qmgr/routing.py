@@ -48,15 +48,16 @@ class Routing:
         """Those recipients of the envelope, by transport."""
         recipients = envelope.recipients
         if len(indexes) == 1:
-            address = recipients[indexes[0]].address
-            way, mailbox, domain, detail = self._look_up(address)
-            return [(way, (Target(indexes[0], address, mailbox, domain, detail),))]
+            recipient = recipients[indexes[0]]
+            way, mailbox, domain, detail = self._look_up(recipient.address)
+            target = Target(indexes[0], recipient.address, mailbox, domain, detail, recipient.original)
+            return [(way, (target,))]
         by_transport: dict[str, tuple[Transport, list[Target]]] = {}
         for index in indexes:
-            address = recipients[index].address
-            way, mailbox, domain, detail = self._look_up(address)
+            recipient = recipients[index]
+            way, mailbox, domain, detail = self._look_up(recipient.address)
             by_transport.setdefault(way.name, (way, []))[1].append(
-                Target(index, address, mailbox, domain, detail)
+                Target(index, recipient.address, mailbox, domain, detail, recipient.original)
             )
         return [(way, tuple(targets)) for way, targets in by_transport.values()]
 

@@ -17,12 +17,24 @@ class Standing(enum.Enum):
     """For its next try; a message that was never tried shows as active, since its try is now."""
     RUNNING = "active"
     FAILED = "failed"
+    HELD = "hold"
+    """Quarantined by a plugin or held by an admin: not tried, and not flushed, before it is released."""
 
 
 class Entry:
     """One queued message: what has to be known of it in memory (about 400 octets with its place)."""
 
-    __slots__ = ("due", "has_state", "id", "removed_by", "retry_failed", "slot", "standing", "unrecorded")
+    __slots__ = (
+        "due",
+        "has_state",
+        "hold_by",
+        "id",
+        "removed_by",
+        "retry_failed",
+        "slot",
+        "standing",
+        "unrecorded",
+    )
 
     def __init__(self, queue_id: QueueId, slot: str, due: float, *, has_state: bool) -> None:
         self.id = queue_id
@@ -38,6 +50,8 @@ class Entry:
         """An admin flushed it by id: failed recipients are tried once more."""
         self.removed_by = ""
         """An admin asked for its removal while it was running."""
+        self.hold_by = ""
+        """An admin asked to hold it while it was running."""
 
 
 class Schedule:
@@ -93,6 +107,10 @@ class Schedule:
     def fail(self, entry: Entry) -> None:
         """No further try, unless it is flushed."""
         entry.standing = Standing.FAILED
+
+    def hold(self, entry: Entry) -> None:
+        """No further try before wait() is said again."""
+        entry.standing = Standing.HELD
 
     def remove(self, queue_id: QueueId) -> None:
         """The message is gone."""

@@ -2,8 +2,9 @@
 
     root/lock                  flock of the one qmgr
     root/tmp/SLOT/ID.PROCESS   being received by a living worker; worth nothing after its death
-    root/new/SLOT/ID           ours: one immutable file with message, envelope and footer (FORMAT.md)
-    root/new/SLOT/ID.state     outcomes so far, one line per attempt, appended by qmgr
+    root/new/SLOT/ID           ours: one immutable file with message, envelope and footer (FORMAT.md); a body
+                               that a plugin put in the place of the client's lies there too
+    root/new/SLOT/ID.state     outcomes so far, holds and releases: one line each, appended by qmgr
     root/free/SLOT/ID          an emptied file, for a message to come (recycle.py)
     root/bad/                  what could not be understood: never deleted, always logged
 
@@ -13,7 +14,7 @@
     commit.py     the commit point: file sync, rename, directory sync shared by all who wait
     stored.py     reading: a committed message, checked while it streams
     recycle.py    files that come round again
-    state.py      outcomes of delivery, appended and synced
+    state.py      outcomes of delivery, holds and releases, appended and synced
     recovery.py   every possible leftover, what it means, what is done
 
 A worker slot has folders of its own in tmp/ and new/: names are made without a lock shared with other

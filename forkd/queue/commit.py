@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from forkd import log
@@ -20,14 +20,16 @@ BATCH = 64
 Result = QueueId | SpoolError
 
 
-def commit(spool: Spool, batch: Sequence[tuple[SpoolFile, Envelope]]) -> list[Result]:
+def commit(spool: Spool, batch: Iterable[tuple[SpoolFile, Envelope]]) -> list[Result]:
     """Make messages durable and visible to qmgr; return queue id or error for each.
 
     Once this returns an id, message, envelope and name are on disk, and only then may the session
     answer 250 (RFC 5321 4.2.5, 6.1). A SpoolFile commits once.
 
-    Per message: envelope and footer appended, file synced, renamed from tmp/ to new/; then one sync
-    of new/SLOT for all. The order is the promise: a name in new/ never precedes its bytes.
+    Per message: envelope and footer appended, file synced, renamed to new/; then one sync of new/SLOT
+    for all. The order is the promise: a name in new/ never precedes its bytes.
+
+    batch    may grow while it is worked on: what joins it shares the sync of the directory
 
     Blocks   for one file sync each and one directory sync: run it in a thread (Committer).
     Errors   SpoolFull   no space or quota          -> 452 4.3.1
@@ -37,8 +39,10 @@ def commit(spool: Spool, batch: Sequence[tuple[SpoolFile, Envelope]]) -> list[Re
              the client will send it again.
     """
     results: list[Result] = []
+    files: list[SpoolFile] = []
     renamed: list[int] = []
     for file, envelope in batch:
+        files.append(file)
         try:
             _one(spool, file, envelope)
         except OSError as error:
@@ -54,7 +58,7 @@ def commit(spool: Spool, batch: Sequence[tuple[SpoolFile, Envelope]]) -> list[Re
             spool.fs.sync_dir(spool.new_fd())
         except OSError as error:
             for index in renamed:
-                _take_back(spool, batch[index][0])
+                _take_back(spool, files[index])
                 results[index] = spool_error(error)
         else:
             spool.pool.synced()
@@ -66,12 +70,22 @@ def commit(spool: Spool, batch: Sequence[tuple[SpoolFile, Envelope]]) -> list[Re
 def _one(spool: Spool, file: SpoolFile, envelope: Envelope) -> None:
     file.seize()
     tail = encode_tail(envelope, message_bytes=file.size, message_crc=file.checksum())
-    fd = file.spill((tail,))
+    _write(spool, file, tail)
+    try:
+        spool.fs.rename(file.path, f"{spool.new}/{file.id}")
+    except FileNotFoundError:
+        if not file.renew():
+            raise
+        _write(spool, file, tail)
+        spool.fs.rename(file.path, f"{spool.new}/{file.id}")
+
+
+def _write(spool: Spool, file: SpoolFile, tail: bytes) -> None:
+    fd = file.write_all(tail)
     if spool.durable:
         spool.fs.sync(fd)
     # Closed first: a close that fails (a network file system's late error) is then still before the name.
     file.release()
-    spool.fs.rename(file.path, f"{spool.new}/{file.id}")
 
 
 def _take_back(spool: Spool, file: SpoolFile) -> None:
@@ -91,11 +105,13 @@ class Committer:
         self._spool = spool
         self._on_done = on_done
         self._waiting: queue.SimpleQueue[tuple[SpoolFile, Envelope, Any] | None] = queue.SimpleQueue()
+        self._ending = False
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
         self._thread.start()
 
     def submit(self, spool_file: SpoolFile, envelope: Envelope, token: Any) -> None:
-        """Hand a message over; never blocks. From here it will be committed, whatever the client does."""
+        """Hand a message over; never waits. From here it will be committed, whatever the client does."""
+        spool_file.find_file()
         self._waiting.put((spool_file, envelope, token))
 
     def close(self) -> None:
@@ -104,24 +120,25 @@ class Committer:
         self._thread.join()
 
     def _run(self) -> None:
-        ending = False
-        while not ending:
-            batch: list[tuple[SpoolFile, Envelope, Any]] = []
-            item = self._waiting.get()
-            while item is not None:
-                batch.append(item)
-                if len(batch) == BATCH or self._waiting.empty():
-                    break
-                item = self._waiting.get()
-            ending = item is None
-            if batch:
-                self._commit(batch)
+        while not self._ending:
+            tokens: list[Any] = []
+            results: Sequence[Result]
+            try:
+                results = commit(self._spool, self._batch(tokens))
+            except Exception as error:  # a bug of ours must not leave sessions waiting for ever
+                log.bug(where="commit", error=error)
+                results = [SpoolError("internal error")] * len(tokens)
+            if tokens:
+                self._on_done(list(zip(tokens, results, strict=True)))
 
-    def _commit(self, batch: list[tuple[SpoolFile, Envelope, Any]]) -> None:
-        results: Sequence[Result]
-        try:
-            results = commit(self._spool, [(file, envelope) for file, envelope, _ in batch])
-        except Exception as error:  # a bug of ours must not leave sessions waiting for ever
-            log.bug(where="commit", error=error)
-            results = [SpoolError("internal error")] * len(batch)
-        self._on_done([(token, result) for (_, _, token), result in zip(batch, results, strict=True)])
+    def _batch(self, tokens: list[Any]) -> Iterator[tuple[SpoolFile, Envelope]]:
+        """What waits, and what comes while that is worked on; their tokens go into the list."""
+        item = self._waiting.get()
+        while item is not None:
+            file, envelope, token = item
+            tokens.append(token)
+            yield file, envelope
+            if len(tokens) == BATCH or self._waiting.empty():
+                return
+            item = self._waiting.get()
+        self._ending = True

@@ -14,8 +14,14 @@ MAGIC = b"forkd\x00\xffm"
 """NUL and 0xFF: no mail, no text file ends in it."""
 VERSION = 1
 
+REPLACED = 1
+"""Flag: the body is another one than the client's (Envelope.replaced)."""
+HELD = 2
+"""Flag: quarantined (Envelope.hold). Flags are for a forkd that does not know them: it refuses the file
+instead of delivering what must not be delivered so."""
+
 _FOOTER = struct.Struct(">8sHHQIII")
-"""magic, version, flags (0), message octets, envelope octets, message CRC, CRC of the rest so far."""
+"""magic, version, flags, message octets, envelope octets, message CRC, CRC of the rest so far."""
 _UNSUMMED = struct.Struct(">8sHHQII")
 FOOTER_BYTES = _FOOTER.size
 
@@ -46,9 +52,10 @@ class Footer:
 
 
 def encode_tail(envelope: Envelope, *, message_bytes: int, message_crc: int) -> bytes:
-    """Envelope and footer, to be written behind a message of that length and CRC-32 (zlib)."""
+    """Envelope and footer, to be written behind octets of that length and CRC-32 (zlib)."""
     body = _encoder.encode(envelope)
-    head = _UNSUMMED.pack(MAGIC, VERSION, 0, message_bytes, len(body), message_crc)
+    flags = (REPLACED if envelope.replaced is not None else 0) | (HELD if envelope.hold else 0)
+    head = _UNSUMMED.pack(MAGIC, VERSION, flags, message_bytes, len(body), message_crc)
     return b"%b%b%b" % (body, head, zlib.crc32(head, zlib.crc32(body)).to_bytes(4, "big"))
 
 
@@ -64,7 +71,7 @@ def decode_footer(last: bytes, *, file_bytes: int) -> Footer:
     )
     if magic != MAGIC:
         raise Damaged("no footer")
-    if version != VERSION or flags:
+    if version != VERSION or flags & ~(REPLACED | HELD):
         raise Damaged(f"version {version}, flags {flags:#x}: written by another forkd")
     if envelope_bytes > MAX_ENVELOPE_BYTES or message_bytes + envelope_bytes + FOOTER_BYTES != file_bytes:
         raise Damaged("lengths do not fit the file's")
@@ -76,6 +83,13 @@ def decode_envelope(tail: bytes | memoryview, footer: Footer) -> Envelope:
     if zlib.crc32(tail[:-4]) != footer.envelope_crc:
         raise Damaged("envelope and footer do not match their checksum")
     try:
-        return _decoder.decode(tail[: footer.envelope_bytes])
-    except msgspec.MsgspecError as error:
+        envelope = _decoder.decode(tail[: footer.envelope_bytes])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Damaged(f"envelope: {error}") from error
+    replaced = envelope.replaced
+    if replaced is not None and not (
+        0 <= replaced.kept <= footer.message_bytes
+        and 0 <= replaced.offset <= replaced.offset + replaced.octets <= footer.message_bytes
+    ):
+        raise Damaged("the replaced body lies outside of the file")
+    return envelope

@@ -5,17 +5,21 @@ past all of these. A queue makes and deletes a file for every message, so each c
 than the rest of the commit: measured 330 to 480 µs of CPU per message, against 130 with files that
 come round.
 
-Why it is safe: qmgr empties a delivered file and renames it from new/SLOT to free/SLOT. After a power cut
-its old name in new/ may be back, as long as new/SLOT was not synced; so the worker takes a name from free/
-only when it has itself synced new/SLOT after it saw the name there (every commit ends in such a sync).
-And a name in free/ may be back although its file is a committed message by now; so recovery unlinks
-all names in free/ before workers start, and writes to none.
+Why it is safe: qmgr empties a delivered file and renames it from new/SLOT to free/SLOT; the worker fills
+it there, syncs it, and renames it to new/SLOT. After a power cut the delivered message's name in new/ may be
+back, as long as new/SLOT was not synced; so the worker takes a name from free/ only when it has itself
+synced new/SLOT after it saw the name there (every commit ends in such a sync). A name in free/ may be back
+although its file is a committed message by now; so recovery unlinks all names in free/ before workers
+start, and writes to none. A file is taken by opening it where it lies, so only one process may take those
+of a slot: whoever holds the flock of new/SLOT. A worker that has outlived its master may live beside the
+next one; the later of the two then makes its files anew.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 
 from forkd.fs import Fs
 from forkd.queue.ids import ID, QueueId
@@ -30,32 +34,35 @@ LOOK_S = 0.05
 
 
 class Pool:
-    """The worker's side: names to be taken. Belongs to the committing thread."""
+    """The worker's side: names to be taken. take() from any thread, synced() from the committing one.
 
-    __slots__ = ("_folder", "_fs", "_looked_at", "_safe", "_seen")
+    mine  says, and makes sure, that no other process takes files of this slot
+    """
 
-    def __init__(self, root: str, slot: str, fs: Fs) -> None:
+    __slots__ = ("_folder", "_fs", "_looked_at", "_mine", "_safe", "_seen")
+
+    def __init__(self, root: str, slot: str, fs: Fs, *, mine: Callable[[], bool]) -> None:
+        self._mine = mine
         self._folder = f"{root}/{FREE}/{slot}"
         self._fs = fs
         self._safe: list[str] = []
         self._seen: list[str] = []
         self._looked_at = 0.0
 
-    def take(self, path: str) -> int:
-        """Give an emptied file the name `path`; its descriptor, or -1 when there is none. Raises OSError."""
-        while self._safe:
-            name = self._safe.pop()
+    def take(self) -> tuple[int, str]:
+        """An emptied file: its descriptor and its name; -1 when there is none. Raises OSError.
+
+        It keeps its name in free/ until the commit renames it to new/, one rename less for each message.
+        A qmgr that is restarted meanwhile takes that name away: the commit then begins anew.
+        """
+        while True:
             try:
-                self._fs.rename(f"{self._folder}/{name}", path)
-            except FileNotFoundError:
-                continue  # qmgr was restarted and has swept
-            try:
-                return self._fs.reuse(path)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    self._fs.unlink(path)
-                raise
-        return -1
+                path = f"{self._folder}/{self._safe.pop()}"
+            except IndexError:
+                return -1, ""
+            # FileNotFoundError: qmgr was restarted and has swept.
+            with contextlib.suppress(FileNotFoundError):
+                return self._fs.reuse(path), path
 
     def synced(self) -> None:
         """new/SLOT was just synced: what was seen before is safe now; look for more."""
@@ -65,6 +72,8 @@ class Pool:
         now = time.monotonic()
         if not self._safe and now - self._looked_at >= LOOK_S:
             self._looked_at = now
+            if not self._mine():
+                return
             with contextlib.suppress(FileNotFoundError):
                 self._seen = [name for name in self._fs.names(self._folder) if ID.fullmatch(name)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -48,7 +49,19 @@ class Spool:
     durable  false: queue.durability = "none", no call waits for the disk and a power cut loses mail
     """
 
-    __slots__ = ("_ids", "_mark", "_mark_pid", "_new_fd", "durable", "fs", "new", "pool", "root", "tmp")
+    __slots__ = (
+        "_ids",
+        "_mark",
+        "_mark_pid",
+        "_new_fd",
+        "_owned",
+        "durable",
+        "fs",
+        "new",
+        "pool",
+        "root",
+        "tmp",
+    )
 
     def __init__(self, root: Path, slot: str, *, durable: bool = True, fs: Fs = REAL) -> None:
         self.root = str(root)
@@ -57,8 +70,9 @@ class Spool:
         self.durable = durable
         self.fs = fs
         self._ids = Ids(slot)
-        self.pool = Pool(self.root, slot, fs)
+        self.pool = Pool(self.root, slot, fs, mine=self._own)
         self._new_fd = -1
+        self._owned = False
         self._mark = ""
         self._mark_pid = 0
 
@@ -122,6 +136,16 @@ class Spool:
             self._new_fd = self.fs.open_dir(self.new)
         return self._new_fd
 
+    def _own(self) -> bool:
+        """Is this the one process that takes emptied files of the slot? Until it ends, once it is."""
+        if not self._owned:
+            try:
+                fcntl.flock(self.new_fd(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return False  # another process has it, or the file system knows no locks
+            self._owned = True
+        return True
+
     def free_bytes(self) -> int:
         """Octets free for us in the spool's file system; one statvfs, about 2 µs. Raises SpoolError."""
         try:
@@ -142,18 +166,19 @@ class SpoolFile:
     Belongs to one thread at a time: the session's until Committer.submit(), then the committer's.
     """
 
-    __slots__ = ("_ended", "_fd", "_parts", "_path", "_waiting", "crc", "id", "size", "spool")
+    __slots__ = ("_ended", "_fd", "_parts", "_path", "_recycled", "_waiting", "crc", "id", "size", "spool")
 
     def __init__(self, spool: Spool, queue_id: QueueId) -> None:
         self.spool = spool
         self.id = queue_id
         self.size = 0
-        """Octets of the message so far."""
+        """Octets so far: the message, and what was written behind it (a body that replaces its own)."""
         self.crc = 0
         self._parts: list[bytes] = []
         self._waiting = 0
         self._fd = -1
         self._path = ""
+        self._recycled = False
         self._ended = False
 
     def write(self, chunk: bytes) -> None:
@@ -179,52 +204,88 @@ class SpoolFile:
     def spill(self, tail: Sequence[bytes] = ()) -> int:
         """Write what waits, and `tail` behind it; return the descriptor. Raises OSError.
 
-        For the commit, which owns the file by then, and for write().
+        Large messages, that come here before the commit, get a new file: theirs are not kept either.
         """
         parts = self._parts
         if len(parts) > 1:
             parts = [b"".join(parts)]
         if parts:
             self.crc = zlib.crc32(parts[0], self.crc)
-        fs = self.spool.fs
         if self._fd < 0:
-            path = self.spool.temporary(self.id)
-            # Large messages, the ones without a tail here, get a new file: theirs are not kept either.
-            fd = self.spool.pool.take(path) if tail else -1
-            self._fd = fs.create(path) if fd < 0 else fd
-            self._path = path
+            self._create()
         if parts or tail:
-            fs.write(self._fd, [*parts, *tail])
+            self.spool.fs.write(self._fd, [*parts, *tail])
         self._parts = []
         self._waiting = 0
         return self._fd
 
+    def find_file(self) -> None:
+        """A small message is complete: take a file that comes round, if there is one. One open, no wait.
+
+        For whoever hands it to the committer: done there it would cost a change of threads. What fails
+        here is tried again, and then reported, by the commit.
+        """
+        if self._fd < 0:
+            with contextlib.suppress(OSError):
+                self._fd, self._path = self.spool.pool.take()
+                self._recycled = self._fd >= 0
+
+    def write_all(self, tail: bytes) -> int:
+        """For the commit: write what waits, and `tail` behind it; return the descriptor. Raises OSError."""
+        if self._fd < 0:
+            self._fd, self._path = self.spool.pool.take()
+            self._recycled = self._fd >= 0
+        if not self._recycled:
+            return self.spill((tail,))
+        # Nothing is forgotten yet: the name may be gone (renew).
+        self.spool.fs.write(self._fd, [*self._parts, tail])
+        return self._fd
+
+    def renew(self) -> bool:
+        """The file that was taken has lost its name: take a new one. False: it was no such file."""
+        if not self._recycled:
+            return False
+        self._recycled = False
+        self.release()
+        self._create()
+        return True
+
+    def _create(self) -> None:
+        path = self.spool.temporary(self.id)
+        self._fd = self.spool.fs.create(path)
+        self._path = path
+
     def checksum(self) -> int:
-        """CRC-32 of the whole message, also of what still waits in memory."""
+        """CRC-32 of all that was written, also of what still waits in memory."""
         if len(self._parts) > 1:
             self._parts = [b"".join(self._parts)]
         return zlib.crc32(self._parts[0], self.crc) if self._parts else self.crc
 
-    def read_for_copy(self) -> Iterator[bytes]:
-        """The message's octets so far, in pieces; for the sealed copy and the scan of the header.
+    def read_back(self, start: int, octets: int) -> Iterator[bytes]:
+        """Octets that were written, in pieces; for what plugins read before the commit.
 
         Reads from the page cache. Raises SpoolError.
         """
-        offset, end = 0, self.size - self._waiting
-        while offset < end:
+        offset, end, written = start, start + octets, self.size - self._waiting
+        while offset < min(end, written):
             try:
-                piece = self.spool.fs.read(self._fd, min(COPY_BYTES, end - offset), offset)
+                piece = self.spool.fs.read(self._fd, min(COPY_BYTES, end - offset, written - offset), offset)
             except OSError as error:
                 raise spool_error(error) from error
             if not piece:
                 raise SpoolError("temporary file is shorter than what was written")
             offset += len(piece)
             yield piece
-        yield from self._parts
+        at = written
+        for part in self._parts:
+            piece = part[max(0, offset - at) : end - at] if at < end else b""
+            if piece:
+                yield piece
+            at += len(part)
 
     @property
     def path(self) -> str:
-        """The name in tmp/; empty while all is in memory."""
+        """The name in tmp/ or free/; empty while all is in memory."""
         return self._path
 
     def abort(self) -> None:

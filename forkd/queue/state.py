@@ -1,4 +1,4 @@
-"""What has become of a message so far? Its `.state` file: one line per attempt, appended and synced."""
+"""What has become of a message so far? Its `.state` file: one line per attempt or word of an admin."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from forkd.fs import REAL, Fs, sync_name
+from forkd.queue.envelope import Envelope
 
 SUFFIX = ".state"
 
@@ -27,33 +28,46 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line: an attempt and what it brought."""
+    """One line: an attempt and what it brought; or, without outcomes, that it is held or released."""
 
     at: float
     """Unix time of its end, seconds."""
     next_try_at: float = 0.0
     """Unix time; 0: none is left to try."""
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[Outcome, ...] = ()
+    hold: str | None = None
+    """Given: from here on held for that reason; the empty string: released."""
 
 
 class State:
-    """All attempts of a message, taken together. The last outcome of a recipient counts."""
+    """All lines of a message, taken together. The last outcome of a recipient counts, and the last hold."""
 
-    __slots__ = ("attempts", "last", "next_try_at", "torn")
+    __slots__ = ("attempts", "hold", "last", "lines", "next_try_at", "torn")
 
     def __init__(self) -> None:
+        self.lines = 0
         self.attempts = 0
+        self.hold: str | None = None
+        """Why it is held; empty: released; None: nothing was said since it came in (held() knows then)."""
         self.next_try_at = 0.0
         self.last: dict[int, Outcome] = {}
         self.torn = False
         """The file does not end in a whole line: the next append begins with a line end."""
 
     def add(self, attempt: Attempt) -> None:
-        """Take one attempt in."""
+        """Take one line in."""
+        self.lines += 1
+        if attempt.hold is not None:
+            self.hold = attempt.hold
+            return
         self.attempts += 1
         self.next_try_at = attempt.next_try_at
         for outcome in attempt.outcomes:
             self.last[outcome.recipient] = outcome
+
+    def held(self, envelope: Envelope) -> str:
+        """Why the message is not to be delivered now; empty: it is."""
+        return envelope.hold if self.hold is None else self.hold
 
     def open(self, recipients: int) -> list[int]:
         """Those of 0..recipients-1 that are neither delivered nor failed."""
@@ -93,7 +107,7 @@ def _line(line: bytes) -> Attempt | None:
         return None
     try:
         return _decoder.decode(body)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -120,13 +134,13 @@ def _pieces(fs: Fs, fd: int) -> Iterable[bytes]:
 
 
 def append(message_path: str, attempt: Attempt, state: State, *, durable: bool = True, fs: Fs = REAL) -> None:
-    """Record an attempt; `state` is what load() gave, and takes the attempt in.
+    """Record a line; `state` is what load() gave, and takes the line in.
 
-    Once this returns the outcomes survive a power cut. Blocks for one file sync, the first time
+    Once this returns the line survives a power cut. Blocks for one file sync, the first time
     for one directory sync too. Raises OSError: then the line may be there, whole, torn, or not.
     """
     path = message_path + SUFFIX
-    fresh = state.attempts == 0
+    fresh = state.lines == 0
     fd = fs.append(path)
     try:
         fs.write(fd, (b"\n" if state.torn else b"", encode(attempt)))

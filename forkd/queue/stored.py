@@ -43,36 +43,50 @@ class StoredMessage:
 
     @property
     def size(self) -> int:
-        """Octets of the message, header and body, with CRLF."""
-        return self._footer.message_bytes
+        """Octets of the message, header and body, with CRLF; of a replaced body the new one's."""
+        replaced = self.envelope.replaced
+        return self._footer.message_bytes if replaced is None else replaced.kept + replaced.octets
 
     @property
     def in_memory(self) -> bool:
-        """The whole message is here already: chunks() is one piece, checked, and touches no file."""
+        """The whole message is here already: chunks() is checked and touches no file."""
         return self._data is not None
 
     def chunks(self) -> Iterator[bytes]:
-        """The message's octets in pieces of at most PIECE_BYTES (small ones in one).
+        """The message's octets in pieces of at most PIECE_BYTES (small ones in one or two).
 
-        Whoever delivers must not commit before the iterator has ended: only then is the checksum
-        compared. Raises Damaged (the file is to go to bad/), OSError.
+        The header is the client's, without edits; the body is the one it has now. Whoever delivers must
+        not commit before the iterator has ended: only then is the checksum compared. Raises Damaged (the
+        file is to go to bad/), OSError.
         """
-        if self._data is not None:
-            yield self._data
+        data, replaced, footer = self._data, self.envelope.replaced, self._footer
+        if data is not None:
+            if replaced is None:
+                yield data
+            else:
+                yield data[: replaced.kept]
+                yield data[replaced.offset : replaced.offset + replaced.octets]
             return
-        fs, end, offset, crc = self._fs, self._footer.message_bytes, 0, 0
-        fd = fs.open(self.path)
+        fd = self._fs.open(self.path)
         try:
-            while offset < end:
-                piece = fs.read(fd, min(PIECE_BYTES, end - offset), offset)
-                if not piece:
-                    raise Damaged("file became shorter")
-                offset += len(piece)
-                crc = zlib.crc32(piece, crc)
-                yield piece
+            if replaced is None:
+                yield from self._checked(fd, 0, footer.message_bytes, footer.message_crc)
+            else:
+                yield from self._checked(fd, 0, replaced.kept, replaced.kept_crc)
+                yield from self._checked(fd, replaced.offset, replaced.octets, replaced.crc)
         finally:
-            fs.close(fd)
-        if crc != self._footer.message_crc:
+            self._fs.close(fd)
+
+    def _checked(self, fd: int, start: int, octets: int, wanted: int) -> Iterator[bytes]:
+        offset, end, crc = start, start + octets, 0
+        while offset < end:
+            piece = self._fs.read(fd, min(PIECE_BYTES, end - offset), offset)
+            if not piece:
+                raise Damaged("file became shorter")
+            offset += len(piece)
+            crc = zlib.crc32(piece, crc)
+            yield piece
+        if crc != wanted:
             raise Damaged("message does not match its checksum")
 
 

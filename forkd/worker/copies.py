@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Protocol
 
-from forkd.rpc.calls import Overloaded
+from forkd.rpc.calls import CallFailed, Overloaded
+from forkd.worker.bodies import Body
 
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
@@ -30,43 +32,88 @@ class CopyBudget:
         self._left += size_bytes
 
 
+class Source(Protocol):
+    """Whose copies are made: a Transaction, seen from here."""
+
+    @property
+    def header_size(self) -> int: ...
+    @property
+    def edited_size(self) -> int: ...
+
+    def read(self) -> Iterable[bytes]: ...
+    def new_body(self, *, limit: int) -> Body: ...
+
+
+class BodySink:
+    """Takes a body that replaces the message's; what Body promises, and the copies follow."""
+
+    __slots__ = ("_body", "_copies")
+
+    def __init__(self, copies: MessageCopies, body: Body) -> None:
+        self._copies = copies
+        self._body = body
+
+    def write(self, piece: bytes) -> None:
+        """The next piece. Raises CallFailed: a NUL, or too many octets."""
+        self._body.write(piece)
+
+    def finish(self) -> Body:
+        """The body is whole: the next plugin reads it. Without this call all stays as it was."""
+        self._body.finish()
+        self._copies.changed()
+        return self._body
+
+
 class MessageCopies:
     """The copies of one message: the whole, or its header alone for plugins that may not read the body.
 
     A descriptor stays ours: the receiver gets a duplicate by SCM_RIGHTS. Call close() when the
     hook is over.
+
+    limit  octets that the message may have after a body was replaced (limits.message_size)
     """
 
-    __slots__ = ("_budget", "_fds", "_read", "_reserved", "header_size", "size")
+    __slots__ = ("_budget", "_fds", "_limit", "_reserved", "_source", "header_size", "size")
 
-    def __init__(
-        self, budget: CopyBudget, *, size: int, header_size: int, read: Callable[[], Iterable[bytes]]
-    ) -> None:
+    def __init__(self, budget: CopyBudget, source: Source, *, limit: int) -> None:
         self._budget = budget
-        self._read = read
-        self._fds: dict[int, int] = {}
-        self._reserved = 0
-        self.size = size
-        self.header_size = header_size
+        self._source = source
+        self._limit = limit
+        self._fds: dict[str, int] = {}
+        self._reserved: dict[str, int] = {}
+        self.size = source.edited_size
+        """Octets of header and body as they stand."""
+        self.header_size = source.header_size
 
     def full_fd(self) -> int:
         """A sealed copy of header and body. Raises Overloaded, OSError."""
-        return self._copy(self.size)
+        return self._copy("full", self.size)
 
     def headers_fd(self) -> int:
         """A sealed copy of the header section alone. Raises Overloaded, OSError."""
-        return self._copy(self.header_size)
+        return self._copy("headers", self.header_size)
 
-    def _copy(self, size: int) -> int:
-        fd = self._fds.get(size)
+    def body_sink(self, size: int) -> BodySink:
+        """Where a plugin's new body goes; `size` octets are announced. Raises CallFailed: more than fit."""
+        if size > self._limit:
+            raise CallFailed("protocol", f"a new body of {size} octets is bigger than limits.message_size")
+        return BodySink(self, self._source.new_body(limit=self._limit))
+
+    def changed(self) -> None:
+        """The message has another body: whole copies made from now on have it."""
+        self.size = self._source.edited_size
+        self._drop("full")
+
+    def _copy(self, kind: str, size: int) -> int:
+        fd = self._fds.get(kind)
         if fd is not None:
             return fd
         self._budget.take(size)
-        self._reserved += size
+        self._reserved[kind] = size
         fd = os.memfd_create("message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        self._fds[size] = fd
+        self._fds[kind] = fd
         left = size
-        for piece in self._read():
+        for piece in self._source.read():
             if left <= 0:
                 break
             view = memoryview(piece)[:left]
@@ -76,10 +123,13 @@ class MessageCopies:
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
         return fd
 
+    def _drop(self, kind: str) -> None:
+        fd = self._fds.pop(kind, None)
+        if fd is not None:
+            os.close(fd)
+        self._budget.give_back(self._reserved.pop(kind, 0))
+
     def close(self) -> None:
         """Close our descriptors and return the budget; idempotent."""
-        for fd in self._fds.values():
-            os.close(fd)
-        self._fds.clear()
-        self._budget.give_back(self._reserved)
-        self._reserved = 0
+        for kind in ("full", "headers"):
+            self._drop(kind)

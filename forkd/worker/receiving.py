@@ -1,4 +1,4 @@
-"""How does a message come in? DATA, the end of data, the message hook, and the hand-over to the committer.
+"""How does a message come in? DATA or BDAT, the end of data, the message hook, the hand-over to be committed.
 
 The order at the end of data is fixed: faults of the octets, loops, plugins, the commit. From a queue
 id on, the mail is ours.
@@ -11,13 +11,16 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from forkd import log
-from forkd.hooks.dispatcher import Decision
+from forkd.config.recipients import Accepted
+from forkd.hooks.decision import UNCHANGED, Decision
 from forkd.message import trace
 from forkd.queue.envelope import Edit
 from forkd.queue.spool import SpoolError, SpoolFull
+from forkd.rpc.calls import AddHeader, ChangeHeader, DeleteHeader, HeaderEdit
 from forkd.smtp import events, replies
 from forkd.smtp.address import Mailbox
 from forkd.smtp.reply import Reply
+from forkd.worker.bodies import Body
 from forkd.worker.copies import MessageCopies
 from forkd.worker.services import Commit
 from forkd.worker.transaction import Transaction
@@ -38,7 +41,7 @@ def shown_sender(sender: Mailbox | None) -> str:
 
 
 def on_data(session: Session, event: events.Data) -> Result:  # noqa: ARG001 - one shape for all handlers
-    """The message is about to come."""
+    """The message is about to come; for BDAT the first chunk asks, and what stands here is said after it."""
     if session.services.dispatcher.wants("data"):
         return _ask_data(session)
     return _begin_data(session)
@@ -51,8 +54,8 @@ async def _ask_data(session: Session) -> Reply:
     if decision.reply is not None:
         return _end(session, transaction, decision.reply)
     if decision.discard:
-        transaction.dropped += len(transaction.recipients)
-        transaction.recipients.clear()
+        transaction.drop_all()
+    transaction.hold = decision.quarantine
     return _begin_data(session)
 
 
@@ -60,7 +63,7 @@ def _begin_data(session: Session) -> Reply:
     services = session.services
     transaction = session.transaction
     assert transaction is not None
-    kept = any(route.transport not in services.dropping for _, route in transaction.recipients)
+    kept = any(to.route.transport not in services.dropping for to in transaction.recipients)
     try:
         spool = services.spool if kept or services.dispatcher.reads_message else None
         transaction.begin(spool, time.monotonic())
@@ -69,11 +72,20 @@ def _begin_data(session: Session) -> Reply:
     return replies.START_DATA
 
 
+def on_chunk_end(session: Session, event: events.ChunkEnd) -> Result:  # noqa: ARG001 - one shape for all handlers
+    """A BDAT chunk that is not the last was read (RFC 3030 2); a full disk is told at once."""
+    transaction = session.transaction
+    assert transaction is not None
+    if transaction.error is not None:
+        return _end(session, transaction, _spool_reply(transaction.error))
+    return replies.CHUNK_OK
+
+
 # --- the end of data ------------------------------------------------------------------------------------
 
 
 def on_data_end(session: Session, event: events.DataEnd) -> Result:
-    """CRLF.CRLF: faults of the bytes first, then loops, then plugins, then the commit."""
+    """CRLF.CRLF or the last chunk: faults of the bytes first, then loops, then plugins, then the commit."""
     transaction = session.transaction
     assert transaction is not None
     if event.fault is not None:
@@ -88,55 +100,106 @@ def on_data_end(session: Session, event: events.DataEnd) -> Result:
 
 
 async def _ask_message(session: Session, transaction: Transaction) -> Reply | None:
-    copies = MessageCopies(
-        session.services.budget,
-        size=transaction.size,
-        header_size=transaction.header_size,
-        read=transaction.read,
-    )
+    services = session.services
+    copies = MessageCopies(services.budget, transaction, limit=services.config.limits.message_size)
     try:
         decision: Decision = await session.plugins.ask("message", message=copies)
     finally:
         copies.close()
     if decision.reply is not None:
         return _end(session, transaction, decision.reply)
+    if transaction.error is not None:
+        # A new body that did not fit on the disk: without it the message is not what was decided.
+        return _end(session, transaction, _spool_reply(transaction.error))
     if decision.discard:
-        transaction.dropped += len(transaction.recipients)
-        transaction.recipients.clear()
-    edits = tuple(Edit(op="add_header", name=edit.name, value=edit.value) for edit in decision.edits)
-    return _commit(session, transaction, edits)
+        transaction.drop_all()
+    else:
+        _edit_envelope(session, transaction, decision)
+    return _commit(session, transaction, tuple([_kept(edit) for edit in decision.edits]))
+
+
+def _edit_envelope(session: Session, transaction: Transaction, decision: Decision) -> None:
+    """What plugins decided about all but the header."""
+    transaction.hold = transaction.hold or decision.quarantine
+    if decision.sender is not UNCHANGED:
+        transaction.rewrite_sender(decision.sender)
+    transaction.replace_body(decision.body if isinstance(decision.body, Body) else None)
+    if decision.delete_recipients:
+        transaction.remove(decision.delete_recipients)
+    for mailbox in decision.add_recipients:
+        # Never with the client's right to relay: mail goes where the client sent it, or to ours.
+        route = session.services.recipients.resolve(mailbox.local, mailbox.domain, may_relay=False)
+        if isinstance(route, Accepted):
+            # The sender did not write to this one, so no report about it goes there (as Postfix' BCC).
+            transaction.accept(mailbox, route, notify=("NEVER",))
+
+
+def _kept(edit: HeaderEdit) -> Edit:
+    match edit:
+        case AddHeader(name, value):
+            return Edit(op="add_header", name=name, value=value)
+        case ChangeHeader(name, n, value):
+            return Edit(op="change_header", name=name, value=value, n=n)
+        case DeleteHeader(name, n):
+            return Edit(op="delete_header", name=name, n=n)
 
 
 def _commit(session: Session, transaction: Transaction, edits: tuple[Edit, ...]) -> Reply | None:
     services = session.services
     file = transaction.file
-    kept = [mailbox for mailbox, route in transaction.recipients if route.transport not in services.dropping]
+    kept = [to for to in transaction.recipients if to.route.transport not in services.dropping]
     if file is None or not kept:
         services.counters.discarded += 1
         return _end(session, transaction, replies.DATA_OK, discarded=True)
     now = time.time()
+    conn, tls = session.conn, session.tls
+    client_ip, helo = str(session.address), conn.helo or ""
+    secured = "" if tls is None else f"{tls.version} with cipher {tls.cipher}"
+    protocol = trace.protocol(
+        conn.esmtp, tls=tls is not None, auth=bool(session.user), utf8=transaction.smtputf8
+    )
     received = trace.received(
-        helo=session.conn.helo or "",
-        client_ip=str(session.address),
+        helo=helo,
+        client_ip=client_ip,
+        client_name=session.client_name,
         host=services.hostname,
-        protocol="ESMTP" if session.conn.esmtp else "SMTP",
+        protocol=protocol,
+        tls=secured,
         queue_id=file.id,
         at=now,
         # With more than one recipient the field would tell each about the others (RFC 5321 7.2).
-        recipient=str(kept[0]) if len(transaction.recipients) == 1 else "",
+        recipient=str(kept[0].original or kept[0].mailbox) if len(transaction.recipients) == 1 else "",
     )
+    if services.config.listener[session.listener].role == "submission":
+        edits += _completed(transaction, edits, queue_id=file.id, host=services.hostname, at=now)
     envelope = transaction.envelope(
         received=received,
         edits=edits,
         received_at=now,
         session=session.id,
-        client_ip=str(session.address),
-        helo=session.conn.helo or "",
-        protocol="ESMTP" if session.conn.esmtp else "SMTP",
+        client_ip=client_ip,
+        client_name=session.client_name,
+        helo=helo,
+        protocol=protocol,
+        tls=secured,
+        user=session.user,
     )
     session.committing = True
     services.committer.submit(file, envelope, Commit(session, transaction, len(edits)))
     return None
+
+
+def _completed(
+    transaction: Transaction, edits: tuple[Edit, ...], *, queue_id: str, host: str, at: float
+) -> tuple[Edit, ...]:
+    """The Date and Message-ID that a submitting client left to us (RFC 6409 8.2, 8.3)."""
+    added = {edit.name.lower() for edit in edits if edit.op == "add_header"}
+    wanted = (("Date", trace.date(at)), ("Message-ID", f"<{queue_id}@{host}>"))
+    return tuple(
+        Edit(op="add_header", name=name, value=value)
+        for name, value in wanted
+        if name.lower() not in added and transaction.lacks(name)
+    )
 
 
 def end_of_transaction(session: Session, commit: Commit, result: str | SpoolError) -> Reply:
@@ -144,6 +207,8 @@ def end_of_transaction(session: Session, commit: Commit, result: str | SpoolErro
     if isinstance(result, SpoolError):
         log.service(act="spool_failed", detail=str(result), level="error", session=session.id)
         return _end(session, commit.transaction, _spool_reply(result))
+    if commit.transaction.hold:
+        log.queue_event(act="held", id=result, detail=commit.transaction.hold)
     return _end(
         session,
         commit.transaction,
@@ -176,7 +241,7 @@ def _end(
         client=f"{session.peer[0]}:{session.peer[1]}",
         helo=session.conn.helo or "",
         sender=shown_sender(transaction.sender),
-        recipients=[str(mailbox) for mailbox, _ in transaction.recipients],
+        recipients=[str(to.mailbox) for to in transaction.recipients],
         reply=session.one_line(reply),
         seconds=time.monotonic() - transaction.started_at if transaction.started_at else 0.0,
         size=transaction.size,

@@ -13,16 +13,21 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from forkd.config import schema
+from forkd.config.recipients import Accepted
 from forkd.fs import Fs
 from forkd.qmgr.manager import Manager
+from forkd.qmgr.schedule import Standing
 from forkd.queue.commit import commit
 from forkd.queue.spool import BUFFER_BYTES, Spool
+from forkd.smtp.address import Mailbox
+from forkd.smtp.events import Mail
+from forkd.worker.transaction import Destination, Transaction
 from tests.support.crash_fs import Call, RecordingFs, put_on_disk, states
 from tests.support.spooling import a_config, an_envelope
 
@@ -64,6 +69,31 @@ class Story:
             assert isinstance(result, str), result
             for recipient in to:
                 self.fs.mark(f"250 {name} {recipient}")
+
+    def receive_edited(self, name: str, *, hold: str = "", to: str = "a@test.local") -> str:
+        """As receive(), of a message whose body a plugin replaced while it was in the spool; its id."""
+        header, text = f"Subject: {name}\r\n\r\n".encode(), LARGE if name.startswith("large") else body(name)
+        transaction = Transaction(Mail(None))
+        transaction.begin(self.spool, 0.0)
+        transaction.write(header + b"what the client wrote\r\n" * (5000 if name.startswith("large") else 1))
+        for thrown_away in (True, False):
+            sink = transaction.new_body(limit=10_000_000)
+            for at in range(0, len(text), 50_000):
+                sink.write(text[at : at + 50_000])
+            if not thrown_away:
+                sink.finish()
+        transaction.hold = hold
+        transaction.recipients.append(Destination(Mailbox(*to.split("@")), Accepted("local", "a")))
+        envelope = transaction.envelope(received="", edits=(), received_at=time.time(), session=name)
+        assert transaction.file is not None
+        self.messages[name] = header + text
+        (result,) = commit(self.spool, [(transaction.file, envelope)])
+        assert isinstance(result, str), result
+        if not hold:
+            self.fs.mark(f"250 {name} {to}")
+        else:
+            self.fs.mark(f"held {name} {result}")
+        return result
 
     def deliver(self) -> Manager:
         """qmgr's start-up and one pass over all that is due."""
@@ -160,8 +190,40 @@ def refused_and_next(story: Story) -> None:
     story.receive("next")
 
 
+def body_replaced(story: Story) -> None:
+    """A plugin put another body in, small and large; two of them tried, one gave up."""
+    story.receive_edited("edited")
+    story.receive_edited("largeedited")
+    story.deliver()
+
+
+def quarantined_and_released(story: Story) -> None:
+    """Held by a plugin from its commit on, held through restarts, then released by an admin."""
+    queue_id = story.receive_edited("kept", hold="looks bad")
+    manager = story.deliver()
+    assert manager.release(queue_id, "root", time.time()) == ""
+    story.fs.mark("released kept")
+    story.fs.mark("250 kept a@test.local")
+    story.deliver()
+
+
+def held_by_an_admin(story: Story) -> None:
+    """A message that waits gets a line more: nobody delivers it from then on."""
+    story.receive("admin", to=("b@unknown.local",))
+    manager = story.deliver()
+    (entry,) = manager.schedule.after("", 10)
+    assert manager.hold(entry.id, "root") == ""
+    story.fs.mark(f"held admin {entry.id}")
+    manager = story.deliver()
+    assert manager.release(entry.id, "root", time.time()) == ""
+    story.fs.mark("released admin")
+    assert manager.hold(entry.id, "root") == ""
+    story.fs.mark(f"held admin {entry.id}")
+
+
 SCENARIOS: list[Callable[[Story], None]] = [
     one_message, batch, large_message, partly_delivered, round_and_round, refused_and_next,
+    body_replaced, quarantined_and_released, held_by_an_admin,
 ]  # fmt: skip
 
 
@@ -178,16 +240,43 @@ def broken_promises(scenario: Callable[[Story], None], tmp_path: Path, fs: Recor
     broken: list[str] = []
     for cut in range(prepared, len(fs.log) + 1):
         given = [call.text.split(" ")[1:] for call in fs.log[:cut] if call.text.startswith("250 ")]
+        held = held_at(fs.log[:cut])
         for number, disk in enumerate(states(fs.log, cut, SEED)):
             after = tmp_path / f"after-{cut}-{number}"
             put_on_disk(disk, after)
-            for problem in problems(story, after, given):
+            for problem in problems(story, after, given) + [
+                p for name in held for p in set_free(story, after, name)
+            ]:
                 last = fs.log[cut - 1]
                 broken.append(f"cut after call {cut} ({last.kind} {last.path}), disk {number}: {problem}")
             shutil.rmtree(after)
             if len(broken) > 3:
                 return broken
     return broken
+
+
+def held_at(log: Sequence[Call]) -> list[tuple[str, str]]:
+    """Name and id of each message that was said to be held by then, and not yet released or being so."""
+    held: dict[str, str] = {}
+    for call in log:
+        if call.text.startswith("held "):
+            _, name, queue_id = call.text.split(" ")
+            held[name] = queue_id
+        elif call.path.endswith(".state"):
+            # From the first call for a line on, the next state may stand there.
+            for name in [n for n, queue_id in held.items() if queue_id in call.path]:
+                del held[name]
+    return list(held.items())
+
+
+def set_free(story: Story, after: Path, held: tuple[str, str]) -> list[str]:
+    """What is held must still be there and be held, after qmgr has run on that disk."""
+    name, queue_id = held
+    manager = run_qmgr(config(after), NoWaiting())
+    entry = manager.schedule.get(queue_id)
+    if entry is None or entry.standing is not Standing.HELD:
+        return [f"{name} was held, and is {entry and entry.standing}"]
+    return []
 
 
 def problems(story: Story, after: Path, given: list[list[str]]) -> list[str]:
@@ -275,6 +364,38 @@ class SyncBeforeWrite(RecordingFs):
         pass
 
 
+class NoStateSync(RecordingFs):
+    """A line in `.state` is not synced: what an admin was told may be forgotten."""
+
+    def sync(self, fd: int) -> None:
+        if not self._open[fd][1].endswith(".state"):
+            super().sync(fd)
+
+
+class NoStateName(RecordingFs):
+    """The line is, but the name of a new `.state` is not."""
+
+    def sync_dir(self, fd: int) -> None:
+        if not (self.log and self.log[-1].kind == "sync" and self.log[-1].path.endswith(".state")):
+            super().sync_dir(fd)
+
+
+@pytest.mark.parametrize("mutant", [NoStateSync, NoStateName], ids=lambda mutant: mutant.__name__)
+def test_a_forgotten_hold_is_seen(mutant: type[RecordingFs], disks: Path) -> None:
+    """Of a held message, and of one that is released: its release is what makes it 250's again."""
+    print(f"seed {SEED}")
+    assert broken_promises(held_by_an_admin, disks, mutant(disks / "disk"))
+
+
+@pytest.mark.parametrize(
+    "mutant", [NoFileSync, NoSpoolDirSync, SyncBeforeWrite], ids=lambda mutant: mutant.__name__
+)
+def test_a_body_that_is_not_on_disk_is_seen(mutant: type[RecordingFs], disks: Path) -> None:
+    """The replaced body has no promise of its own: it stands in the message's file, under the same syncs."""
+    print(f"seed {SEED}")
+    assert broken_promises(body_replaced, disks, mutant(disks / "disk"))
+
+
 @pytest.mark.parametrize(
     "mutant",
     [NoFileSync, NoSpoolDirSync, NoMaildirSync, NoMailboxSync, SyncBeforeWrite],
@@ -290,9 +411,9 @@ def test_files_that_come_round_too_early_are_seen(disks: Path, monkeypatch: pyte
     """recycle.py: a name from free/ is safe only after a sync of new/SLOT that followed its sight."""
     from forkd.queue.recycle import Pool
 
-    def look_now(self: Pool, path: str) -> int:
+    def look_now(self: Pool) -> tuple[int, str]:
         self._safe = sorted(self._fs.names(self._folder))
-        return take(self, path)
+        return take(self)
 
     take = Pool.take
     monkeypatch.setattr(Pool, "take", look_now)

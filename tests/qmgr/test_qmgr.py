@@ -11,6 +11,7 @@ import pytest
 from forkd.config import schema
 from forkd.exits import Exit
 from forkd.queue import state
+from forkd.queue.envelope import Recipient
 from forkd.queue.spool import Spool
 from forkd.queue.state import Attempt, Outcome
 from forkd.rpc import channel
@@ -124,6 +125,84 @@ def test_given_up_mail_stays_as_failed_until_it_is_removed(tmp_path: Path, spool
         assert qmgr.ask("list").count == 0
         assert spool_is_empty(spool)
         assert qmgr.stop() == 0
+
+
+def test_a_quarantined_message_waits_for_its_release(tmp_path: Path, spool: Spool) -> None:
+    """Held from its commit on: no flush and no restart delivers it; the list says why it is there."""
+    queue_id = queued(spool, received_at=now(), hold="virus: EICAR")
+    config = a_config(tmp_path)
+    for _ in range(2):
+        with running_qmgr(config) as qmgr:
+            wait_for(lambda: settled(qmgr, queue_id, "hold"))
+            assert qmgr.ask("flush").count == 0
+            assert qmgr.ask("flush", queue_id).count == 0
+            (entry,) = qmgr.ask("list").entries
+            assert (entry.reason, entry.next_try_at, entry.attempts) == ("virus: EICAR", 0.0, 0)
+            assert qmgr.stop() == 0
+    with running_qmgr(config) as qmgr:
+        assert qmgr.ask("release", queue_id, who="root").count == 1
+        wait_for(lambda: spool_is_empty(spool))
+        assert qmgr.stop() == 0
+    assert len(mails(tmp_path)) == 1
+
+
+def test_a_release_survives_a_restart(tmp_path: Path, spool: Spool) -> None:
+    """The line in `.state` outweighs the envelope's hold (FORMAT.md)."""
+    queue_id = queued(spool, "b@elsewhere.org", received_at=now(), hold="virus")
+    with running_qmgr(a_config(tmp_path)) as qmgr:
+        assert qmgr.ask("release", queue_id, who="root").count == 1
+        wait_for(lambda: settled(qmgr, queue_id, "deferred"))
+        assert qmgr.stop() == 0
+    with running_qmgr(a_config(tmp_path)) as qmgr:
+        assert settled(qmgr, queue_id, "deferred")
+        assert qmgr.stop() == 0
+
+
+def test_an_admin_holds_what_waits(tmp_path: Path, spool: Spool) -> None:
+    """Over a restart and against a flush; released it is tried at once, with its attempts so far."""
+    queue_id = queued(spool, "b@elsewhere.org", received_at=now())
+    config = a_config(tmp_path)
+    with running_qmgr(config) as qmgr:
+        wait_for(lambda: settled(qmgr, queue_id, "deferred"))
+        assert qmgr.ask("hold", queue_id, who="root").count == 1
+        assert settled(qmgr, queue_id, "hold")
+        assert qmgr.ask("hold", queue_id, who="root").count == 1, "held already: nothing to do, no error"
+        assert qmgr.stop() == 0
+    with running_qmgr(config) as qmgr:
+        assert qmgr.ask("flush", queue_id).count == 0
+        (entry,) = qmgr.ask("list").entries
+        assert (entry.state, entry.reason, entry.attempts) == ("hold", "held by root", 1)
+        assert qmgr.ask("release", queue_id, who="root").count == 1
+        wait_for(lambda: qmgr.ask("list").entries[0].attempts == 2)
+        assert qmgr.ask("remove", queue_id, who="root").count == 1
+        assert spool_is_empty(spool)
+        assert qmgr.stop() == 0
+
+
+def test_hold_and_release_say_which_they_could_not(tmp_path: Path, spool: Spool) -> None:
+    """The others are done; what is not held is not released, and what is not there is neither."""
+    waiting, held = (queued(spool, "b@elsewhere.org", received_at=now(), hold=hold) for hold in ("", "virus"))
+    missing = "A" * 16
+    with running_qmgr(a_config(tmp_path)) as qmgr:
+        wait_for(lambda: settled(qmgr, waiting, "deferred"))
+        answer = qmgr.ask("release", waiting, missing, held, who="root")
+        assert answer.count == 1
+        assert answer.error == f"{waiting}: not held; {missing}: not in the queue"
+        assert qmgr.ask("hold", missing).error == f"{missing}: not in the queue"
+        assert qmgr.ask("hold").error == "hold takes ids"
+        assert qmgr.stop() == 0
+
+
+def test_a_rewritten_recipient_is_named_beside_the_first(tmp_path: Path, spool: Spool) -> None:
+    """As Postfix: Delivered-To where it went, X-Original-To what the client said."""
+    to = (Recipient(address="a@test.local", original="info@test.local"), Recipient(address="b@test.local"))
+    queued(spool, received_at=now(), recipients=to)
+    with running_qmgr(a_config(tmp_path)) as qmgr:
+        wait_for(lambda: spool_is_empty(spool))
+        assert qmgr.stop() == 0
+    (rewritten,), (plain,) = mails(tmp_path), mails(tmp_path, "b")
+    assert b"\nX-Original-To: info@test.local\nDelivered-To: a@test.local\n" in rewritten
+    assert b"X-Original-To" not in plain
 
 
 def test_a_message_whose_state_says_all_is_done_is_removed(tmp_path: Path, spool: Spool) -> None:

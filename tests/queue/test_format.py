@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from forkd.queue import format as spool_format
+from forkd.queue.envelope import Edit, Envelope, Recipient, Replaced
 from forkd.queue.format import FOOTER_BYTES, Damaged, decode_envelope, decode_footer, encode_tail
 from tests.support.spooling import MAIL, an_envelope
 
@@ -65,6 +68,42 @@ def test_every_shorter_file_is_seen() -> None:
     for length in range(len(data)):
         with pytest.raises(Damaged):
             parse(data[:length])
+
+
+@pytest.mark.parametrize(("fields", "flags"), [
+    ({}, 0),
+    ({"hold": "virus"}, 2),
+    ({"replaced": Replaced(kept=1, kept_crc=0, offset=2, octets=3, crc=0)}, 1),
+])  # fmt: skip
+def test_what_must_not_be_delivered_as_it_came_is_flagged(fields: dict[str, Any], flags: int) -> None:
+    """FORMAT.md: a forkd that does not know quarantine or replaced bodies refuses such a file."""
+    tail = encode_tail(an_envelope(**fields), message_bytes=len(MAIL), message_crc=zlib.crc32(MAIL))
+    assert int.from_bytes(tail[-FOOTER_BYTES + 10 : -FOOTER_BYTES + 12], "big") == flags
+    assert parse(MAIL + tail) == (MAIL, an_envelope(**fields))
+
+
+@pytest.mark.parametrize("field", ["kept", "offset", "octets"])
+@pytest.mark.parametrize("value", [-1, len(MAIL) + 1])
+def test_a_replaced_body_outside_of_the_file_is_damage(field: str, value: int) -> None:
+    """Workers write envelopes, and qmgr does not trust them."""
+    facts = {"kept": 1, "kept_crc": 0, "offset": 2, "octets": 3, "crc": 0, field: value}
+    tail = encode_tail(
+        an_envelope(replaced=Replaced(**facts)), message_bytes=len(MAIL), message_crc=zlib.crc32(MAIL)
+    )
+    with pytest.raises(Damaged, match="outside"):
+        parse(MAIL + tail)
+
+
+def test_an_envelope_of_the_first_version_is_read() -> None:
+    """Fields that came later have defaults: mail that waits survives an upgrade."""
+    body = b'{"session":"S","received_at":1.0,"sender":"","recipients":[{"address":"a@b"}],'
+    body += b'"edits":[{"op":"add_header","name":"X","value":"y"}]}'
+    head = b"forkd\x00\xffm" + struct.pack(">HHQII", 1, 0, 0, len(body), 0)
+    _, envelope = parse(body + head + zlib.crc32(head, zlib.crc32(body)).to_bytes(4, "big"))
+    assert envelope == Envelope(
+        session="S", received_at=1.0, sender="", recipients=(Recipient(address="a@b"),),
+        edits=(Edit(op="add_header", name="X", value="y"),),
+    )  # fmt: skip
 
 
 def test_another_version_is_not_guessed_at(monkeypatch: pytest.MonkeyPatch) -> None:

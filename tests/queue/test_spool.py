@@ -7,14 +7,19 @@ import os
 import stat
 import tempfile
 import threading
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from forkd.fs import REAL, Fs
 from forkd.queue import recovery, state, stored
 from forkd.queue.commit import Committer, Result, commit
+from forkd.queue.envelope import Replaced
+from forkd.queue.format import Damaged
 from forkd.queue.recycle import Bin
 from forkd.queue.spool import BUFFER_BYTES, Spool, SpoolError, SpoolFull
 from tests.support.spooling import MAIL, a_spool, an_envelope, queued
@@ -106,8 +111,114 @@ def test_the_copy_is_the_message_so_far(tmp_path: Path, message: bytes) -> None:
     file = a_spool(tmp_path).begin()
     file.write(message[:-10])
     file.write(message[-10:])
-    assert b"".join(file.read_for_copy()) == message
+    assert b"".join(file.read_back(0, len(message))) == message
     file.abort()
+
+
+@given(st.lists(st.integers(0, 40_000), max_size=6), st.integers(0, 200_000), st.integers(0, 200_000))
+def test_any_part_of_what_was_written_can_be_read_back(sizes: list[int], start: int, octets: int) -> None:
+    """From the file and from memory, whatever lies where (spilled above 64 KiB)."""
+    written = b"".join(bytes([number]) * size for number, size in enumerate(sizes, start=1))
+    with tempfile.TemporaryDirectory() as folder:
+        file = a_spool(Path(folder)).begin()
+        for number, size in enumerate(sizes, start=1):
+            file.write(bytes([number]) * size)
+        assert b"".join(file.read_back(start, octets)) == written[start : start + octets]
+        file.abort()
+
+
+def with_a_free_file(spool: Spool) -> str:
+    """One message delivered, its file free and safe to be taken; the file's name."""
+    first = queued(spool)
+    assert Bin(spool.root, REAL).put("w0", first, f"{spool.new}/{first}")
+    for _ in range(2):
+        # A commit sees the name, the next one has synced new/SLOT after that.
+        spool.pool._looked_at = -1.0
+        queued(spool)
+    return first
+
+
+def test_a_file_comes_round(tmp_path: Path) -> None:
+    """recycle.py: the next message is written where a delivered one was, and has only its own name."""
+    spool = a_spool(tmp_path)
+    name = with_a_free_file(spool)
+    inode = Path(f"{tmp_path}/free/w0/{name}").stat().st_ino
+    queue_id = queued(spool)
+    assert Path(f"{spool.new}/{queue_id}").stat().st_ino == inode
+    assert Path(f"{spool.new}/{queue_id}").stat().st_nlink == 1
+    assert not list((tmp_path / "free/w0").iterdir())
+
+
+def test_a_file_swept_away_while_it_is_filled_is_replaced(tmp_path: Path) -> None:
+    """A qmgr that starts anew takes all names in free/: the message under way is committed all the same."""
+    spool = a_spool(tmp_path)
+    name = with_a_free_file(spool)
+    file = spool.begin()
+    file.write(MAIL)
+    file.find_file()
+    assert file.path.endswith(name)
+    list(recovery.recover(str(tmp_path)))
+    (queue_id,) = commit(spool, [(file, an_envelope())])
+    assert isinstance(queue_id, str)
+    assert b"".join(stored.load(f"{spool.new}/{queue_id}", queue_id).chunks()) == MAIL
+
+
+def test_only_one_process_takes_the_files_of_a_slot(tmp_path: Path) -> None:
+    """Two would write into one file: a worker that outlived its master, and the one after it."""
+    first = a_spool(tmp_path)
+    with_a_free_file(first)
+    second = Spool(tmp_path, "w0")
+    for _ in range(3):
+        second.pool._looked_at = -1.0
+        queued(second)
+    assert len(list((tmp_path / "free/w0").iterdir())) == 1, "left to the first"
+    first.close()
+    for _ in range(3):
+        second.pool._looked_at = -1.0
+        queued(second)
+    assert not list((tmp_path / "free/w0").iterdir())
+
+
+@pytest.mark.parametrize("size", [10, 100_000], ids=["small", "large"])
+@pytest.mark.parametrize("old", [10, 100_000], ids=["of a small one", "of a large one"])
+def test_a_replaced_body_is_streamed_in_the_place_of_the_old(tmp_path: Path, old: int, size: int) -> None:
+    """Header as it came, then the new body; the size is that of what goes out."""
+    spool, header, new = a_spool(tmp_path), b"Subject: x\r\n\r\n", b"n" * size
+    file = spool.begin()
+    for part in (header, b"o" * old, b"given up", new):
+        file.write(part)
+    replaced = Replaced(
+        kept=len(header), kept_crc=zlib.crc32(header), offset=len(header) + old + 8, octets=size,
+        crc=zlib.crc32(new),
+    )  # fmt: skip
+    (queue_id,) = commit(spool, [(file, an_envelope(replaced=replaced))])
+    assert isinstance(queue_id, str)
+    message = stored.load(f"{spool.new}/{queue_id}", queue_id)
+    assert b"".join(message.chunks()) == header + new
+    assert message.size == len(header + new)
+
+
+@pytest.mark.parametrize("where", [3, -100_000], ids=["header", "body"])
+def test_a_damaged_replaced_body_is_seen_before_the_end(tmp_path: Path, where: int) -> None:
+    """Of a large message only what goes out is read, and each part of it has its own sum."""
+    spool, header, new = a_spool(tmp_path), b"Subject: x\r\n\r\n", b"n" * 200_000
+    file = spool.begin()
+    file.write(header + new)
+    replaced = Replaced(
+        kept=len(header),
+        kept_crc=zlib.crc32(header),
+        offset=len(header),
+        octets=len(new),
+        crc=zlib.crc32(new),
+    )
+    (queue_id,) = commit(spool, [(file, an_envelope(replaced=replaced))])
+    assert isinstance(queue_id, str)
+    path = Path(spool.new) / queue_id
+    octets = bytearray(path.read_bytes())
+    octets[where] ^= 1
+    path.write_bytes(octets)
+    with pytest.raises(Damaged):
+        list(stored.load(str(path), queue_id).chunks())
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])

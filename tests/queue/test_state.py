@@ -13,7 +13,7 @@ from forkd.queue.format import Damaged
 from forkd.queue.ids import Process, boot
 from forkd.queue.recovery import Found, recover, scan
 from forkd.queue.state import Attempt, Outcome
-from tests.support.spooling import MAIL, a_spool, queued
+from tests.support.spooling import MAIL, a_spool, an_envelope, queued
 
 DELIVERED = Outcome(0, "delivered", "2.0.0", "ok")
 DEFERRED = Outcome(1, "deferred", "4.0.0", "later")
@@ -35,6 +35,22 @@ def test_the_last_outcome_of_a_recipient_counts(tmp_path: Path) -> None:
 def test_no_state_file_means_nothing_was_tried(tmp_path: Path) -> None:
     """A new message."""
     assert state.load(str(tmp_path / "ID")).open(2) == [0, 1]
+
+
+def test_the_last_hold_counts_and_is_no_attempt(tmp_path: Path) -> None:
+    """FORMAT.md, "Outcomes": held, released; what was tried before stays as it is."""
+    path = str(tmp_path / "ID")
+    free, quarantined = an_envelope(), an_envelope(hold="virus")
+    known = state.State()
+    assert (known.held(free), known.held(quarantined)) == ("", "virus")
+    state.append(path, Attempt(at=1.0, next_try_at=9.0, outcomes=(DELIVERED, DEFERRED)), known)
+    assert state.load(path).held(quarantined) == "virus"
+    state.append(path, Attempt(at=2.0, hold="held by root"), known)
+    assert state.load(path).held(free) == "held by root"
+    state.append(path, Attempt(at=3.0, hold=""), known)
+    read = state.load(path)
+    assert (read.held(free), read.held(quarantined)) == ("", "")
+    assert (read.attempts, read.next_try_at, read.open(2)) == (1, 9.0, [1])
 
 
 def test_a_torn_line_is_passed_over_and_does_not_harm_the_next(tmp_path: Path) -> None:

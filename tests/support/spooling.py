@@ -33,7 +33,8 @@ def an_envelope(*recipients: str, **fields: Any) -> Envelope:
         "trace": "Received: from x ([192.0.2.1])\r\n\tby mx (forkd) with ESMTP id X;\r\n\tdate\r\n",
         **fields,
     }
-    return Envelope(recipients=tuple(Recipient(address=r) for r in recipients or ("a@test.local",)), **facts)
+    facts.setdefault("recipients", tuple(Recipient(address=r) for r in recipients or ("a@test.local",)))
+    return Envelope(**facts)
 
 
 def a_spool(root: Path, slot: str = "w0", *, durable: bool = True, fs: Fs = REAL) -> Spool:

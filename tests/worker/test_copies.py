@@ -8,21 +8,44 @@ import os
 
 import pytest
 
-from forkd.rpc.calls import Overloaded
+from forkd.rpc.calls import CallFailed, Overloaded
+from forkd.worker.bodies import Body
 from forkd.worker.copies import CopyBudget, MessageCopies
 
 MESSAGE = b"Subject: x\r\n\r\nbody of the message\r\n"
 HEADER = 14
 
 
-def copies(budget: CopyBudget, pieces: int = 3) -> MessageCopies:
-    step = len(MESSAGE) // pieces + 1
-    return MessageCopies(
-        budget,
-        size=len(MESSAGE),
-        header_size=HEADER,
-        read=lambda: [MESSAGE[i : i + step] for i in range(0, len(MESSAGE), step)],
-    )
+class Source:
+    """A message that gives itself in pieces, and takes a new body."""
+
+    def __init__(self) -> None:
+        self.octets = MESSAGE
+        self.reads = 0
+
+    @property
+    def header_size(self) -> int:
+        return HEADER
+
+    @property
+    def edited_size(self) -> int:
+        return len(self.octets)
+
+    def read(self) -> list[bytes]:
+        self.reads += 1
+        return [self.octets[at : at + 10] for at in range(0, len(self.octets), 10)]
+
+    def new_body(self, *, limit: int) -> Body:
+        written: list[bytes] = []
+
+        def done(_body: Body) -> None:
+            self.octets = MESSAGE[:HEADER] + b"".join(written)
+
+        return Body(written.append, offset=0, lead=b"", limit=limit - HEADER, done=done)
+
+
+def copies(budget: CopyBudget) -> MessageCopies:
+    return MessageCopies(budget, Source(), limit=100)
 
 
 def test_the_copy_is_the_message():
@@ -90,3 +113,34 @@ def test_closing_twice_gives_back_once():
     with pytest.raises(Overloaded):
         budget.take(1)
     again.close()
+
+
+def test_after_a_new_body_the_next_copy_has_it():
+    """Several editing plugins in a row see each other's work; the budget counts what is held."""
+    budget = CopyBudget(len(MESSAGE) + HEADER)
+    made = copies(budget)
+    before, header = made.full_fd(), made.headers_fd()
+    duplicate = os.dup(before)
+    sink = made.body_sink(4)
+    sink.write(b"new\n")
+    assert made.size == len(MESSAGE), "not before it is whole"
+    body = sink.finish()
+    assert body.octets == 5
+    assert made.size == HEADER + 5
+    assert os.pread(made.full_fd(), 1000, 0) == MESSAGE[:HEADER] + b"new\r\n"
+    assert made.headers_fd() == header
+    assert os.pread(duplicate, 1000, 0) == MESSAGE, "who was asked before keeps what it was given"
+    os.close(duplicate)
+    made.close()
+    budget.take(len(MESSAGE) + HEADER)
+
+
+def test_a_body_past_the_message_limit_is_a_breach():
+    """Announced or written: the plugin's on_failure decides, not the disk."""
+    made = copies(CopyBudget(1000))
+    with pytest.raises(CallFailed, match="message_size"):
+        made.body_sink(101)
+    sink = made.body_sink(1)
+    with pytest.raises(CallFailed, match="too big"):
+        sink.write(b"x" * 90)
+    made.close()
