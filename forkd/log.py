@@ -216,6 +216,46 @@ def queue_event(
     _write(level, "queue", act=act, **_given(id=id, detail=detail, count=count, who=who))
 
 
+# --- who clients are ----------------------------------------------------------------------------------
+
+
+def tls_failure(*, session: str, client: str, reason: str, listener: str = "") -> None:
+    """A TLS handshake came to nothing, and with it the connection."""
+    _log.warning("tls_failure", session=session, client=client, reason=reason, **_given(listener=listener))
+
+
+def auth(
+    *,
+    session: str,
+    client: str,
+    result: str,
+    mechanism: str,
+    user: str = "",
+    reason: str = "",
+    by: str = "",
+) -> None:
+    """An AUTH command came to its end. Never a secret, whole or in part.
+
+    result  ok (info) | refused | limited | temporary (warning)
+    user    as the client named itself; with `ok` as the backend knows it
+    reason  for us, never for the client
+    by      users | checkpassword | dovecot | the plugin that decided
+    """
+    write = _log.info if result == "ok" else _log.warning
+    fields = _given(user=user[:256], reason=reason, by=by)
+    write("auth", session=session, client=client, result=result, mechanism=mechanism, **fields)
+
+
+def auth_backend(*, backend: str, act: str, reason: str = "", level: str = "info") -> None:
+    """Who knows the passwords came or went: read | unreadable | connected | lost | unreachable."""
+    _write(level, "auth_backend", backend=backend, act=act, **_given(reason=reason))
+
+
+def certificate(*, act: str, name: str = "", reason: str = "", level: str = "info", **fields: object) -> None:
+    """A [certificate], or tls.client_ca (no name): loaded | replaced | kept | not_loaded | note."""
+    _write(level, "certificate", act=act, **_given(name=name, reason=reason, **fields))
+
+
 # --- plugins and their sandboxes ----------------------------------------------------------------------
 
 

@@ -23,12 +23,13 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "status": ("forkd.cli.daemon", "status", "What runs, and how it is."),
     "stop": ("forkd.cli.daemon", "stop", "Stop the daemon; nothing accepted is lost."),
     "queue": ("forkd.cli.queue", "queue", "List, show, remove, retry queued mail."),
+    "user": ("forkd.cli.user", "user", "Who may hand in mail with AUTH."),
     "sandbox": ("forkd.cli.sandbox", "sandbox", "Which walls around plugins hold on this machine."),
     "version": ("forkd.cli.version", "version", "Versions of forkd and what it is built with."),
 }
 """Name -> module, attribute, line of help. A module is imported when its command is called."""
 
-LATER: Final = frozenset({"sessions", "plugin", "user", "explain", "reload", "drain", "top"})
+LATER: Final = frozenset({"sessions", "plugin", "explain", "reload", "drain", "top"})
 """Commands of later versions: said so, instead of "no such command"."""
 
 INTERRUPTED: Final = 130

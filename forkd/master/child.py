@@ -136,7 +136,9 @@ def _be_child(main: Main, start: RoleStart, identity: Identity | None) -> None:
 
 def _descriptors(start: RoleStart) -> list[int]:
     sockets = [start.master, *start.listeners.values(), *start.sockets.values()]
-    return [log.descriptor(), start.poke, start.lock, *(sock.fileno() for sock in sockets)]
+    files = [number for pair in start.certificates.values() for number in pair]
+    own = [log.descriptor(), start.poke, start.lock, start.client_ca, *files]
+    return [*own, *(sock.fileno() for sock in sockets)]
 
 
 def close_others(keep: Iterable[int]) -> None:

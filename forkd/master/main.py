@@ -21,10 +21,12 @@ from pathlib import Path
 
 import forkd
 from forkd import log
+from forkd.auth import users
 from forkd.config.load import LoadedConfig
 from forkd.config.schema import Config, Maildir, PluginConfig
 from forkd.exits import Exit
-from forkd.master import child, listeners, privileges, walls
+from forkd.master import child, listeners, privileges, walls, zygotes
+from forkd.master.certificates import Certificates
 from forkd.master.child import Child, Main
 from forkd.master.errors import StartError
 from forkd.master.notify import Notifier
@@ -39,6 +41,7 @@ from forkd.master.zygotes import Zygote
 from forkd.queue.spool import Spool, spool_root
 from forkd.rpc import places
 from forkd.rpc.start import RoleStart
+from forkd.sandbox import launch
 
 GENERATION = 1
 """Of the configuration; a reload counts it up."""
@@ -95,6 +98,7 @@ class Daemon:
         self._zygotes: list[Zygote] = []
         self._layers: dict[str, str] = {}
         self._poke = (-1, -1)
+        self._certificates = Certificates(loaded.config)
         self._runtime: Runtime
 
     def __enter__(self) -> Daemon:
@@ -114,6 +118,9 @@ class Daemon:
         self._runtime = Runtime(config.server.data_dir, self._identities)
         self._runtime.hold()
         self._cleanup.callback(self._runtime.clear)
+        self._check_users()
+        self._certificates.open()
+        self._cleanup.callback(self._certificates.close)
         self._listeners = listeners.open_all(config.listener, inherited)
         for sock in self._listeners.values():
             self._cleanup.callback(sock.close)
@@ -153,6 +160,7 @@ class Daemon:
             service=service,
             stop_timeout_s=float(self._config.server.stop_timeout),
             on_ready=self._say_ready,
+            certificates=self._certificates,
         )
         # Whatever happens in the loop, no child outlives it.
         self._cleanup.callback(supervisor.abandon)
@@ -198,6 +206,23 @@ class Daemon:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.chown(folder, self._identities.uid("queue_user"), self._identities.gid("queue_user"))
 
+    def _check_users(self) -> None:
+        """Before workers find out: that the file of users is right, and that they may read it."""
+        auth = self._config.auth
+        if auth.backend != "users":
+            return
+        try:
+            users.read(auth.users)
+        except users.UsersError as error:
+            raise StartError(Exit.CONFIG, f"[auth] users = {error}") from error
+        worker = self._identities.by_key.get("user")
+        if worker and launch.unreachable([auth.users], uid=worker.uid, gid=worker.gid):
+            raise StartError(
+                Exit.CONFIG,
+                f"[auth] users = {auth.users}: user {worker.name!r} may not read it; give the file and its "
+                f"folder to that user's group (chgrp, chmod 0640)",
+            )
+
     # --- plugins --------------------------------------------------------------------------------------
 
     def _open_zygotes(self) -> None:
@@ -214,6 +239,9 @@ class Daemon:
             for index, plugin in enumerate(plugins)
         ]
         self._layers = walls.self_test(self._config.sandbox.require, specs, plugins)
+        program = zygotes.checkpassword(self._config.auth, uid_base=self._config.sandbox.uid_base)
+        if program is not None:
+            specs.append(program)
         for spec in specs:
             zygote = Zygote(spec, self._runtime)
             self._cleanup.callback(zygote.listener.close)
@@ -244,7 +272,10 @@ class Daemon:
 
     def _fork(self, role: Role, main: Main, number: int) -> Child:
         make_start = functools.partial(self._start, role, number)
-        return child.fork(main, make_start, self._identities.by_key.get(role.user))
+        forked = child.fork(main, make_start, self._identities.by_key.get(role.user))
+        if "listeners" in role.needs:
+            self._certificates.forked(forked)
+        return forked
 
     def _start(self, role: Role, number: int, master: socket.socket) -> RoleStart:
         """What this process is given: what its row needs, and nothing else."""
@@ -252,6 +283,7 @@ class Daemon:
         with_plugins = "plugins" in needs
         run = self._runtime.folder
         plugins: tuple[PluginConfig, ...] = self._loaded.plugins if with_plugins else ()
+        asked = [zygote.spec.name for zygote in self._zygotes] if with_plugins else []
         return RoleStart(
             role=role.name,
             slot=number,
@@ -260,11 +292,13 @@ class Daemon:
             master=master,
             listeners=self._listeners if "listeners" in needs else {},
             sockets={name: sock for name, sock in self._sockets.items() if name in needs},
-            plugins={plugin.name: str(places.plugin_socket(run, plugin.name)) for plugin in plugins},
+            plugins={name: str(places.plugin_socket(run, name)) for name in asked},
             plugin_configs=plugins,
             anvil=str(run / places.ANVIL),
             workers=workers(self._config),
             poke=self._poke[0] if "poke_read" in needs else self._poke[1] if "poke_write" in needs else -1,
+            certificates=self._certificates.pairs if "listeners" in needs else {},
+            client_ca=self._certificates.client_ca if "listeners" in needs else -1,
             lock=self._runtime.lock,
         )
 

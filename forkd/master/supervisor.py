@@ -22,6 +22,7 @@ import setproctitle
 from forkd import log
 from forkd.exits import Exit
 from forkd.master import pool, status
+from forkd.master.certificates import Certificates
 from forkd.master.child import Child, Failed
 from forkd.master.errors import StartError
 from forkd.master.notify import Notifier
@@ -58,7 +59,8 @@ class Place:
 class Supervisor:
     """From run() to its return: everything in `places` is alive, or waited for, or being stopped.
 
-    on_ready  called once, when every place of every phase is ready
+    on_ready      called once, when every place of every phase is ready
+    certificates  looked at when they are due; workers are told what changed
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class Supervisor:
         service: status.Service,
         stop_timeout_s: float,
         on_ready: Callable[[], None] = lambda: None,
+        certificates: Certificates | None = None,
     ) -> None:
+        self._certificates = certificates
         self._places = list(places)
         self._by_pid: dict[int, Place] = {}
         self._signals = signals
@@ -141,12 +145,15 @@ class Supervisor:
         elif self._state == "starting":
             self._start_by_phases()
         self._start_due(now)
+        self._look_at_certificates(now)
         self._tell_systemd(now)
 
     def _timeout_ms(self, now: float) -> int | None:
         moments = [pool.next_change([place.slot for place in self._places])]
         if self._notifier.watchdog_s:
             moments.append(self._watchdog_at)
+        if self._certificates is not None:
+            moments.append(self._certificates.due)
         if not log.flush():
             moments.append(now + 0.5)
         known = [moment for moment in moments if moment is not None]
@@ -203,6 +210,12 @@ class Supervisor:
         self._notifier.send("READY=1")
         self._status_at = 0.0
         self._on_ready()
+
+    def _look_at_certificates(self, now: float) -> None:
+        due = None if self._certificates is None else self._certificates.due
+        if self._certificates is not None and due is not None and now >= due:
+            children = [place.child for place in self._places if place.child is not None]
+            self._certificates.look(now, children)
 
     def _tell_systemd(self, now: float) -> None:
         if self._notifier.watchdog_s and now >= self._watchdog_at:

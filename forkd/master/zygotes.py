@@ -1,10 +1,15 @@
-"""How does a zygote look to the supervisor? Like any child: the words of sandbox/launch.py, translated."""
+"""How does a zygote look to the supervisor? Like any child: the words of sandbox/launch.py, translated.
+
+And which zygotes are there beside the plugins': that of [auth] checkpassword.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from forkd.exits import Exit
 from forkd.master import signals
@@ -14,6 +19,7 @@ from forkd.master.runtime import Runtime
 from forkd.rpc.channel import BadRecord
 from forkd.rpc.messages import Ready
 from forkd.sandbox import launch
+from forkd.sandbox import policy as policies
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -81,3 +87,50 @@ def own_ids(spec: launch.ZygoteSpec, uid: int) -> launch.ZygoteSpec:
             f"install forkd and the plugin where every user may read (/opt, /usr/local)",
         )
     return with_ids
+
+
+CHECKPASSWORD = "@checkpassword"
+"""Name of the zygote of [auth] checkpassword; no plugin's name has an @."""
+CHECKPASSWORD_UID = 65_535
+"""Its uid when root starts us, counted from sandbox.uid_base: behind those of all plugins, and the same
+whatever plugins there are, so that an admin can let it read a file (auth.files)."""
+CHECKPASSWORD_AT_ONCE = 256
+"""Bounds the processes of its uid, over all workers (each runs HostProgram.at_once)."""
+
+
+class AuthLike(Protocol):
+    """What is read of [auth] (forkd.config.schema.Auth)."""
+
+    @property
+    def backend(self) -> str: ...
+    @property
+    def checkpassword(self) -> Sequence[str]: ...
+    @property
+    def files(self) -> Sequence[Path]: ...
+
+
+def checkpassword(auth: AuthLike, *, uid_base: int) -> launch.ZygoteSpec | None:
+    """How the zygote that starts the checkpassword program is started; None: no such program is configured.
+
+    Raises StartError where this machine has no filters to give, or the program cannot be started as it is.
+    """
+    if auth.backend != "checkpassword":
+        return None
+    try:
+        spec = launch.ZygoteSpec(
+            name=CHECKPASSWORD,
+            policy=policies.compile_policy(profile="exec"),
+            kind="program",
+            argv=tuple(auth.checkpassword),
+            files=tuple(auth.files),
+            sandboxes=CHECKPASSWORD_AT_ONCE,
+        )
+        if os.geteuid() == 0:
+            uid = uid_base + CHECKPASSWORD_UID
+            spec = dataclasses.replace(spec, uid=uid, gid=uid)
+        launch.check_program(spec)
+    except policies.PolicyError as error:
+        raise StartError(Exit.UNCONFINED, str(error)) from error
+    except launch.LaunchError as error:
+        raise StartError(Exit.CONFIG, f"auth.checkpassword: {error}") from error
+    return spec if spec.uid is None else own_ids(spec, spec.uid)

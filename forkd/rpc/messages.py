@@ -6,6 +6,8 @@ names its type (PROTOCOL.md). The sandbox's calls are another language: calls.py
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import msgspec
 
 
@@ -62,6 +64,17 @@ class Stop(Message, frozen=True, tag="stop"):
     deadline_s: float | None
 
 
+class Certificate(Message, frozen=True, tag="certificate"):
+    """Master to worker: this pair was read anew and proved; handshakes that begin now use it.
+
+    With the record go descriptors of sealed memory files (passing.py): of chain and key, or of
+    tls.client_ca where `name` is empty.
+    """
+
+    name: str
+    """Of the [certificate] table."""
+
+
 class ProcessStatus(Message, frozen=True, tag="process"):
     """One child as `forkd status` shows it."""
 
@@ -109,31 +122,59 @@ class Done(Message, frozen=True, tag="done"):
 
 
 class ClientConnect(Message, frozen=True, tag="connect"):
-    """Worker to anvil, one round trip per connection. `client` is admission's key (address, or IPv6 /64)."""
+    """Worker to anvil, one round trip per connection; counted until ClientDisconnect with the same keys.
+
+    client   the client's key: its address, or the IPv6 /64
+    network  the key of the network it is in (limits.network_prefix_v4, _v6); empty: not counted
+    """
 
     n: int
     client: str
+    network: str = ""
 
 
 class ClientDisconnect(Message, frozen=True, tag="disconnect"):
     """Worker to anvil; no answer. A worker whose socket closes has all of its clients disconnected."""
 
     client: str
+    network: str = ""
 
 
 class ClientCounts(Message, frozen=True, tag="counts"):
-    """Anvil's answer to ClientConnect, the asking connection counted."""
+    """Anvil's answer to ClientConnect, the asking connection counted; rates are of the last minute."""
 
     n: int
     sessions: int
     connections_last_minute: int
+    network_sessions: int = 0
+    network_connections_last_minute: int = 0
+
+
+class Happened(Message, frozen=True, tag="happened"):
+    """Worker to anvil: `what` happened `times` times to each key (a client, a network, an account).
+
+    n      numbers the question; 0: no answer is wanted
+    times  0 only asks
+    """
+
+    n: int
+    what: Literal["message", "recipient", "auth_failure"]
+    keys: Annotated[tuple[str, ...], msgspec.Meta(max_length=8)]
+    times: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 1
+
+
+class LastMinute(Message, frozen=True, tag="last_minute"):
+    """Anvil's answer to Happened: how often in the last minute, for each key in the order asked."""
+
+    n: int
+    times: tuple[int, ...]
 
 
 # --- admin -> qmgr ----------------------------------------------------------------------------------
 
 
 class QueueRequest(Message, frozen=True, tag="queue"):
-    """`act` is list | show | remove | flush. `ids` empty means all (not for remove)."""
+    """`act` is list | show | remove | flush | hold | release. `ids` empty means all (not for remove)."""
 
     n: int
     act: str
@@ -173,6 +214,6 @@ class QueueAnswer(Message, frozen=True, tag="queued"):
 
 
 FromRole = Ready | Heartbeat | Blame | AskStatus | AskStop
-ToRole = Stop | Status | Done
-ToAnvil = ClientConnect | ClientDisconnect
-FromAnvil = ClientCounts
+ToRole = Stop | Status | Done | Certificate
+ToAnvil = ClientConnect | ClientDisconnect | Happened
+FromAnvil = ClientCounts | LastMinute

@@ -22,6 +22,10 @@ class RoleStart:
     workers    how many workers there are (each applies limit / workers while anvil is away).
     poke       pipe to qmgr: workers hold the write end, qmgr the read end, both non-blocking.
                A poke is `<slot>/<queue id>\\n`, written at once (below PIPE_BUF, so never torn).
+    certificates  for workers: name of a [certificate] -> descriptors of sealed memory files with its chain
+               and its key, as they were when the worker was forked (rpc.messages.Certificate brings
+               newer ones). They are master's too: whoever closes its own copies harms nobody.
+    client_ca  for workers: descriptor of a sealed memory file with tls.client_ca, else -1.
     lock       for admin: the descriptor that keeps data_dir ours (master/runtime.py), else -1.
     """
 
@@ -39,6 +43,8 @@ class RoleStart:
     anvil: str = ""
     workers: int = 1
     poke: int = -1
+    certificates: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    client_ca: int = -1
     lock: int = -1
 
     def title(self, state: str) -> None:
