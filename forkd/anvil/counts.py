@@ -1,107 +1,113 @@
-"""How often is each client connected, and how often has it connected in the last minute? Pure.
+"""How many sessions has each client and network, and what have they done in the last minute? Pure.
 
-`now` is monotonic seconds; a client is whatever text the workers agree on (an address, or an IPv6 /64).
-The rate is counted in SLICES parts of a minute, so it costs the same whatever a client does; it covers
-the last 60 to 70 seconds.
+`now` is monotonic seconds; a key is whatever text the workers agree on (an address, an IPv6 /64, a
+network, an account). A rate is counted in SLICES parts of a minute, so it costs the same whatever a client
+does; it covers the last 60 to 70 seconds.
 """
 
 from __future__ import annotations
 
 import collections
-import dataclasses
 from collections.abc import Hashable
 
 SLICE_S = 10.0
 SLICES = 7
 """Six full ones and the one under way."""
 
-MAX_CLIENTS = 200_000
-"""Remembered for their rate; beyond it the oldest are forgotten: they pass, they do not fail."""
+MAX_KEYS = 200_000
+"""Remembered for their rates, some 400 octets each; beyond it the oldest are forgotten: they pass, they do
+not fail."""
 
 
-@dataclasses.dataclass(slots=True)
-class _Client:
-    sessions: int = 0
-    slice: int = 0
-    """Number of the newest slice in `hits`."""
-    hits: collections.deque[int] = dataclasses.field(default_factory=lambda: collections.deque([0], SLICES))
+class _Rate:
+    """How often one thing happened to one key, slice by slice, the newest last."""
+
+    __slots__ = ("hits", "slice")
+
+    def __init__(self, number: int) -> None:
+        self.slice = number
+        self.hits = [0] * SLICES
+
+    def turn(self, number: int) -> None:
+        """Now it is slice `number`."""
+        behind = min(number - self.slice, SLICES)
+        if behind > 0:
+            self.hits = self.hits[behind:] + [0] * behind
+            self.slice = number
 
 
-class Counts:
-    """All counters. A worker is whatever tells one apart from another, e.g. a descriptor."""
+class Rates:
+    """What happened in the last minute, by (what, key)."""
 
-    def __init__(self, *, max_clients: int = MAX_CLIENTS) -> None:
-        self._clients: collections.OrderedDict[str, _Client] = collections.OrderedDict()
-        self._workers: dict[Hashable, collections.Counter[str]] = {}
-        self._max_clients = max_clients
-        self.sessions = 0
-        """Of all clients."""
+    def __init__(self, *, max_keys: int = MAX_KEYS) -> None:
+        self._rates: collections.OrderedDict[tuple[str, str], _Rate] = collections.OrderedDict()
+        """In the order in which something last happened."""
+        self._max_keys = max_keys
 
     def __len__(self) -> int:
-        return len(self._clients)
+        return len(self._rates)
 
-    def connect(self, worker: Hashable, client: str, now: float) -> tuple[int, int]:
-        """Count one connection; returns (sessions, connections in the last minute), this one included."""
-        entry = self._clients.get(client)
-        if entry is None:
-            entry = self._clients[client] = _Client(slice=int(now / SLICE_S))
-            if len(self._clients) > self._max_clients:
-                self._make_room()
-        else:
-            self._clients.move_to_end(client)
-        self._turn(entry, now)
-        entry.sessions += 1
-        entry.hits[-1] += 1
-        self.sessions += 1
-        self._workers.setdefault(worker, collections.Counter())[client] += 1
-        return entry.sessions, sum(entry.hits)
-
-    def disconnect(self, worker: Hashable, client: str) -> None:
-        """One connection less. A client that this worker never told of (we were restarted) is ignored."""
-        told = self._workers.get(worker)
-        if told is None or not told[client]:
-            return
-        told[client] -= 1
-        if not told[client]:
-            del told[client]
-        self._less(client, 1)
-
-    def lost(self, worker: Hashable) -> None:
-        """The worker is gone, and all of its clients with it. Their rates stay."""
-        for client, count in self._workers.pop(worker, collections.Counter()).items():
-            self._less(client, count)
+    def add(self, what: str, key: str, times: int, now: float) -> int:
+        """It happened so often (0: tell only); how often in the last minute, this time included."""
+        number = int(now / SLICE_S)
+        rate = self._rates.get((what, key))
+        if rate is None:
+            if not times:
+                return 0
+            rate = self._rates[what, key] = _Rate(number)
+            if len(self._rates) > self._max_keys:
+                self._rates.popitem(last=False)
+        rate.turn(number)
+        if times:
+            rate.hits[-1] += times
+            self._rates.move_to_end((what, key))
+        return sum(rate.hits)
 
     def sweep(self, now: float) -> None:
-        """Forget who is not connected and has not been for a minute; to be called now and then."""
+        """Forget to whom nothing happened for a minute; to be called now and then."""
         stale = int(now / SLICE_S) - SLICES
-        # In order of their last connection, so those at the front decide; who is still connected is
-        # put at the end, to be looked at no more in this sweep.
-        for _ in range(len(self._clients)):
-            client, entry = next(iter(self._clients.items()))
-            if entry.slice > stale:
+        # A question turns a rate without moving it: one that is not stale may stand before stale ones.
+        # Those go with a later sweep.
+        while self._rates:
+            key, rate = next(iter(self._rates.items()))
+            if rate.slice > stale:
                 return
-            if entry.sessions:
-                self._turn(entry, now)
-                self._clients.move_to_end(client)
-            else:
-                del self._clients[client]
+            del self._rates[key]
 
-    def _turn(self, entry: _Client, now: float) -> None:
-        current = int(now / SLICE_S)
-        behind = min(current - entry.slice, SLICES)
-        if behind > 0:
-            entry.hits.extend([0] * behind)
-            entry.slice = current
 
-    def _less(self, client: str, count: int) -> None:
-        entry = self._clients.get(client)
-        if entry is not None:
-            entry.sessions -= count
-            self.sessions -= count
+class Sessions:
+    """Who is connected now. A worker is whatever tells one apart from another, e.g. a descriptor."""
 
-    def _make_room(self) -> None:
-        """Forget the oldest client that is not connected, looking at a few only."""
-        for client in [name for name, _ in zip(self._clients, range(8), strict=False)]:
-            if not self._clients[client].sessions:
-                del self._clients[client]
-                return
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._workers: dict[Hashable, collections.Counter[str]] = {}
+
+    def __len__(self) -> int:
+        """Clients and networks that are connected."""
+        return len(self._counts)
+
+    def enter(self, worker: Hashable, key: str) -> int:
+        """One session more; how many there are, this one included."""
+        self._workers.setdefault(worker, collections.Counter())[key] += 1
+        count = self._counts[key] = self._counts.get(key, 0) + 1
+        return count
+
+    def leave(self, worker: Hashable, key: str) -> None:
+        """One less. A key that this worker never told of (we were restarted) is ignored."""
+        told = self._workers.get(worker)
+        if told is None or not told[key]:
+            return
+        told[key] -= 1
+        if not told[key]:
+            del told[key]
+        self._less(key, 1)
+
+    def lost(self, worker: Hashable) -> None:
+        """The worker is gone, and all of its sessions with it."""
+        for key, count in self._workers.pop(worker, collections.Counter()).items():
+            self._less(key, count)
+
+    def _less(self, key: str, count: int) -> None:
+        self._counts[key] -= count
+        if not self._counts[key]:
+            del self._counts[key]

@@ -16,10 +16,20 @@ import time
 import uvloop
 
 from forkd import log
-from forkd.anvil.counts import Counts
+from forkd.anvil.counts import Rates, Sessions
 from forkd.rpc import channel
 from forkd.rpc.link import MasterLink
-from forkd.rpc.messages import ClientConnect, ClientCounts, Heartbeat, ToAnvil, ToRole
+from forkd.rpc.messages import (
+    ClientConnect,
+    ClientCounts,
+    ClientDisconnect,
+    Happened,
+    Heartbeat,
+    LastMinute,
+    Message,
+    ToAnvil,
+    ToRole,
+)
 from forkd.rpc.start import RoleStart
 
 SWEEP_S = 10.0
@@ -37,7 +47,8 @@ class Anvil:
     def __init__(self, start: RoleStart) -> None:
         self._start = start
         self._listener = start.sockets["anvil"]
-        self._counts = Counts()
+        self._sessions = Sessions()
+        self._rates = Rates()
         self._workers: dict[int, socket.socket] = {}
         self._asked = 0
         self._swept_at = 0.0
@@ -60,10 +71,10 @@ class Anvil:
         now = time.monotonic()
         if now - self._swept_at >= SWEEP_S:
             self._swept_at = now
-            self._counts.sweep(now)
+            self._rates.sweep(now)
         return Heartbeat(
             counters={"questions": self._asked},
-            info={"clients": str(len(self._counts)), "connections": str(self._counts.sessions)},
+            info={"connected": str(len(self._sessions)), "rates": str(len(self._rates))},
         )
 
     def _accept(self) -> None:
@@ -86,20 +97,40 @@ class Anvil:
             return
         now = time.monotonic()
         for message in messages:
-            if isinstance(message, ClientConnect):
-                self._asked += 1
-                sessions, rate = self._counts.connect(number, message.client, now)
+            answer = self._answer(number, message, now)
+            if answer is not None:
                 # A worker that does not read its answers loses them: it goes by its own limit then.
-                channel.try_send(
-                    worker, ClientCounts(n=message.n, sessions=sessions, connections_last_minute=rate)
-                )
-            else:
-                self._counts.disconnect(number, message.client)
+                channel.try_send(worker, answer)
         if ended:
             self._drop(number)
+
+    def _answer(self, number: int, message: ToAnvil, now: float) -> Message | None:
+        match message:
+            case ClientConnect():
+                self._asked += 1
+                return self._connect(number, message, now)
+            case ClientDisconnect():
+                for key in filter(None, (message.client, message.network)):
+                    self._sessions.leave(number, key)
+                return None
+            case Happened():
+                self._asked += 1
+                rates = self._rates
+                times = tuple([rates.add(message.what, key, message.times, now) for key in message.keys])
+                return LastMinute(n=message.n, times=times) if message.n else None
+
+    def _connect(self, number: int, message: ClientConnect, now: float) -> ClientCounts:
+        sessions, rates, client, network = self._sessions, self._rates, message.client, message.network
+        return ClientCounts(
+            n=message.n,
+            sessions=sessions.enter(number, client),
+            connections_last_minute=rates.add("connection", client, 1, now),
+            network_sessions=sessions.enter(number, network) if network else 0,
+            network_connections_last_minute=rates.add("connection", network, 1, now) if network else 0,
+        )
 
     def _drop(self, number: int) -> None:
         worker = self._workers.pop(number)
         asyncio.get_running_loop().remove_reader(number)
         worker.close()
-        self._counts.lost(number)
+        self._sessions.lost(number)

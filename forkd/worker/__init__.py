@@ -2,17 +2,34 @@
 
 One event loop (uvloop), many sessions. The way of the bytes:
 
-    session.py      the pump: socket -> ServerConnection -> one event -> its handler -> reply -> socket
-    handlers.py     one short function per event: check (built in), ask (hooks), take effect
-    receiving.py    DATA to the commit: the message comes in, is asked about, is handed over
-    plugins.py      the session's side of plugins: asks, tells the log
-    transaction.py  MAIL to end of data: recipients, spool file, envelope, the commit
-    admission.py    may this peer connect now? limits over all workers, through anvil
-    copies.py       the sealed copy of a message that plugins read, within a budget
+    session.py         the pump: socket -> ServerConnection -> one event -> its handler -> reply -> socket
+    handlers.py        one short function per event: check (built in), ask (hooks), take effect
+    receiving.py       DATA or BDAT to the commit: the message comes in, is asked about, is handed over
+    plugins.py         the session's side of plugins: asks, tells the log
+    transaction.py     MAIL to end of data: recipients, spool file, envelope, the commit
+    bodies.py          a body that a plugin put in the place of the client's
+    copies.py          the sealed copy of a message that plugins read, within a budget
 
-A handler returns its Reply at once, or a coroutine where a plugin has to be asked; while one is
+Who the client is, and what that allows:
+
+    opening.py         everything before the greeting: PROXY header, implicit TLS, admission, name, delay
+    proxy.py           the PROXY header itself, sans I/O
+    clients.py         what an address alone tells: networks, the keys that limits count by
+    identity.py        what one session knows of its client: address, name, TLS, user
+    names.py           reverse names with forward check, by the worker's own resolver
+    xclient.py         a trusted host says who its client is
+    admission.py       may this client connect now? sessions and connections over all workers, through anvil
+    rates.py           messages, recipients, failed AUTH per minute over all workers, through anvil
+    tls.py             certificates, and the handshake on a running session
+    authentication.py  AUTH, and which senders a user may use
+
+services.py is what all sessions share, listening.py what follows from a listener's table, main.py the
+process.
+
+A handler returns its Reply at once, or a coroutine where somebody has to be asked; while one is
 awaited the session reads on into a bounded buffer and parses nothing, so replies keep their order.
 Time limits cost no timer per session: each session carries its deadline, one sweep a second looks.
+What is not configured (a rate, a PROXY header, a hook) is not asked for: an idle session costs some 3 KiB.
 
 Nothing here delivers mail, and nothing here outlives a session but the committer thread's batch:
 a message is ours when queue.Committer says so, and only then is 250 sent.

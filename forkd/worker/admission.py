@@ -1,57 +1,16 @@
-"""May this peer connect now? Per-client limits over all workers, asked before a word is said."""
+"""May this client connect now? Limits of sessions and connections, asked before a word is said."""
 
 from __future__ import annotations
 
-import functools
-import ipaddress
 from collections import Counter
-from collections.abc import Sequence
 
 from forkd.config.schema import Config
 from forkd.rpc.channel import RequestClient, Unavailable
-from forkd.rpc.messages import ClientConnect, ClientDisconnect
+from forkd.rpc.messages import ClientConnect, ClientCounts, ClientDisconnect
 from forkd.smtp import replies
 from forkd.smtp.reply import Reply
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-_CACHED_ADDRESSES = 4096
-
-
-@functools.lru_cache(_CACHED_ADDRESSES)
-def peer_address(text: str) -> Address:
-    """The address of an accepted peer, IPv4-mapped ones unmapped (RFC 4291 2.5.5.2)."""
-    address = ipaddress.ip_address(text.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
-
-
-def client_key(address: Address) -> str:
-    """What limits count by: the IPv4 address, or the IPv6 /64 that one customer usually has."""
-    if isinstance(address, ipaddress.IPv6Address):
-        return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
-    return str(address)
-
-
-class Networks:
-    """Does an address lie in one of these networks? Answers are remembered, the tables are small."""
-
-    __slots__ = ("_known", "_networks")
-
-    def __init__(self, networks: Sequence[str]) -> None:
-        self._networks: tuple[Network, ...] = tuple(ipaddress.ip_network(n, strict=False) for n in networks)
-        self._known: dict[Address, bool] = {}
-
-    def __contains__(self, address: Address) -> bool:
-        known = self._known.get(address)
-        if known is None:
-            if len(self._known) >= _CACHED_ADDRESSES:
-                self._known.clear()
-            known = any(address in network for network in self._networks)
-            self._known[address] = known
-        return known
+from forkd.worker.clients import Client
+from forkd.worker.rates import ANVIL_TIMEOUT_S, Share
 
 
 class Admission:
@@ -61,56 +20,89 @@ class Admission:
     so that the limit over all still holds.
     """
 
-    ANVIL_TIMEOUT_S = 1.0
-
     def __init__(self, config: Config, *, workers: int, anvil: RequestClient) -> None:
-        self._limits = config.limits
+        limits = self._limits = config.limits
         self._workers = max(1, workers)
         self._anvil = anvil
-        self._trusted = Networks(config.networks.trusted)
+        self._share = Share(self._workers)
         self._here: Counter[str] = Counter()
         self._sessions = 0
+        self._counts_networks = bool(limits.sessions_per_network or limits.connections_per_minute_network)
 
-    def enter(self, address: Address) -> Reply | str | None:
-        """Count a new connection in: a refusal, the key to ask anvil for, or None (welcome).
-
-        Every enter() that did not return a Reply is followed by one leave().
-        """
+    def enter(self, client: Client) -> Reply | None:
+        """Count a new session in, or refuse it. Every enter() that gave None is followed by one leave()."""
         if self._sessions >= self._limits.sessions:
             return replies.OVERLOAD_CLOSE
         self._sessions += 1
-        if address in self._trusted:
-            return None
-        key = client_key(address)
-        self._here[key] += 1
-        return key
-
-    async def ask(self, key: str) -> Reply | None:
-        """The answer over all workers for a key from enter(): a refusal, or None.
-
-        Blocks for one round trip to anvil, ANVIL_TIMEOUT_S at most.
-        """
-        limits = self._limits
-        try:
-            counts = await self._anvil.request(
-                lambda n: ClientConnect(n=n, client=key), timeout_s=self.ANVIL_TIMEOUT_S
-            )
-        except Unavailable:
-            if self._here[key] > max(1, limits.sessions_per_client // self._workers):
-                return replies.TOO_MANY_CONNECTIONS
-            return None
-        if counts.sessions > limits.sessions_per_client:
-            return replies.TOO_MANY_CONNECTIONS
-        if 0 < limits.connections_per_minute < counts.connections_last_minute:
-            return replies.TOO_MANY_CONNECTIONS
+        self._count(client, 1)
         return None
 
-    def leave(self, key: str | None) -> None:
-        """Count a connection out; `key` is what enter() gave."""
+    async def ask(self, client: Client) -> Reply | None:
+        """The answer over all workers for a client that has entered: a refusal, or None.
+
+        Blocks for one round trip to anvil, ANVIL_TIMEOUT_S at most; not at all for trusted clients.
+        """
+        if not client.key:
+            return None
+        try:
+            counts: ClientCounts = await self._anvil.request(
+                lambda n: ClientConnect(n=n, client=client.key, network=self._network(client)),
+                timeout_s=ANVIL_TIMEOUT_S,
+            )
+        except Unavailable:
+            return self._by_share(client)
+        limits = self._limits
+        if _over(limits.sessions_per_client, counts.sessions) or _over(
+            limits.sessions_per_network, counts.network_sessions
+        ):
+            return replies.TOO_MANY_CONNECTIONS
+        if _over(limits.connections_per_minute, counts.connections_last_minute) or _over(
+            limits.connections_per_minute_network, counts.network_connections_last_minute
+        ):
+            return replies.CONNECTION_RATE
+        return None
+
+    def leave(self, client: Client) -> None:
+        """Count a session out."""
         self._sessions -= 1
-        if key is None:
+        self._count(client, -1)
+        if client.key:
+            self._anvil.post(ClientDisconnect(client=client.key, network=self._network(client)))
+
+    def changed(self, old: Client, new: Client) -> None:
+        """A session that has entered turns out to be somebody else's (XCLIENT); ask() for `new` then."""
+        self._sessions += 1
+        self._count(new, 1)
+        self.leave(old)
+
+    def _network(self, client: Client) -> str:
+        return client.network if self._counts_networks else ""
+
+    def _count(self, client: Client, step: int) -> None:
+        if not client.key:
             return
-        self._here[key] -= 1
-        if self._here[key] <= 0:
-            del self._here[key]
-        self._anvil.post(ClientDisconnect(client=key))
+        for key in (client.key, self._network(client)):
+            if key:
+                self._here[key] += step
+                if self._here[key] <= 0:
+                    del self._here[key]
+
+    def _by_share(self, client: Client) -> Reply | None:
+        """Without anvil: the limits over the number of workers."""
+        limits, workers = self._limits, self._workers
+        # Both are counted, also where the first is too much already.
+        rates = (
+            self._share.within(limits.connections_per_minute, client.key),
+            self._share.within(limits.connections_per_minute_network, client.network),
+        )
+        for limit, key in (
+            (limits.sessions_per_client, client.key),
+            (limits.sessions_per_network, client.network),
+        ):
+            if limit and _over(max(1, limit // workers), self._here[key]):
+                return replies.TOO_MANY_CONNECTIONS
+        return None if all(rates) else replies.CONNECTION_RATE
+
+
+def _over(limit: int, count: int) -> bool:
+    return 0 < limit < count

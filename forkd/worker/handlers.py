@@ -14,7 +14,7 @@ from forkd.config.recipients import Accepted, NotLocal
 from forkd.smtp import events, replies
 from forkd.smtp.address import Mailbox
 from forkd.smtp.reply import Reply
-from forkd.worker import receiving
+from forkd.worker import authentication, receiving, tls, xclient
 from forkd.worker.receiving import Result
 from forkd.worker.transaction import Transaction
 
@@ -46,30 +46,75 @@ def _welcome(session: Session, event: events.Hello) -> Reply:
     return session.conn.hello_reply(event)
 
 
+# --- STARTTLS -------------------------------------------------------------------------------------------
+
+
+def on_start_tls(session: Session, event: events.StartTls) -> Result:  # noqa: ARG001 - one shape for all
+    """220; the session calls secure() when that is written."""
+    return replies.TLS_READY if session.services.certificates else replies.TLS_UNAVAILABLE
+
+
+async def secure(session: Session) -> None:
+    """Shake hands, and begin anew inside (RFC 3207 4.2); the connection is closed where that fails."""
+    facts = await tls.start_tls(session)
+    if facts is None:
+        return
+    drop_transaction(session)
+    session.facts_changed(
+        tls_version=facts.version,
+        tls_cipher=facts.cipher,
+        client_certificate=facts.certificate,
+        user="",
+        helo=None,
+        esmtp=False,
+    )
+    session.secured()
+
+
 # --- MAIL -----------------------------------------------------------------------------------------------
 
 
 def on_mail(session: Session, event: events.Mail) -> Result:
-    """The reverse path. The declared size was checked by the engine."""
-    if not session.services.has_space():
-        return _refused(session, event.sender, None, replies.NO_SPACE)
-    if session.services.dispatcher.wants("mail"):
+    """The reverse path. The declared size, TLS and AUTH were checked by the engine."""
+    services = session.services
+    if not services.has_space():
+        return refused(session, event.sender, None, replies.NO_SPACE)
+    if services.listeners[session.listener].submission and not authentication.may_send(session, event.sender):
+        return refused(session, event.sender, None, replies.SENDER_NOT_YOURS)
+    if services.rates.counts("message") and not session.client.trusted:
+        return _count_mail(session, event)
+    if services.dispatcher.wants("mail"):
         return _ask_mail(session, event)
+    return _sender_stands(session, event)
+
+
+async def _count_mail(session: Session, event: events.Mail) -> Reply:
+    services = session.services
+    if not await services.rates.message(session.client):
+        services.counters.limited += 1
+        return refused(session, event.sender, None, replies.MESSAGE_RATE)
+    if services.dispatcher.wants("mail"):
+        return await _ask_mail(session, event)
     return _sender_stands(session, event)
 
 
 async def _ask_mail(session: Session, event: events.Mail) -> Reply:
     decision = await session.plugins.ask(
-        "mail", sender=event.sender, parameters=event.parameters, size=event.size, body=event.body
+        "mail",
+        sender=event.sender,
+        parameters=event.parameters,
+        size=event.size,
+        body=event.body,
+        smtputf8=event.smtputf8,
     )
     if decision.reply is not None:
-        return _refused(session, event.sender, None, decision.reply)
+        return refused(session, event.sender, None, decision.reply)
     return _sender_stands(session, event)
 
 
 def _sender_stands(session: Session, event: events.Mail) -> Reply:
-    session.transaction = Transaction(event.sender, event.body)
-    session.plugins.begin(event.sender)
+    session.transaction = Transaction(event)
+    session.plugins.begin(event.sender, smtputf8=event.smtputf8)
     return replies.SENDER_OK
 
 
@@ -77,20 +122,40 @@ def _sender_stands(session: Session, event: events.Mail) -> Reply:
 
 
 def on_rcpt(session: Session, event: events.Rcpt) -> Result:
-    """A recipient: relay rules and the table that qmgr routes by, then the plugins."""
+    """A recipient: relay rules and the table that qmgr routes by, then the rates, then the plugins."""
     services = session.services
     mailbox = event.recipient
-    may_relay = session.address in services.relay
+    may_relay = _may_relay(session)
     sender = session.transaction.sender if session.transaction is not None else None
     if not may_relay and services.config.limits.relay_probe and not _PROBE_SIGNS.isdisjoint(mailbox.local):
-        return _refused(session, sender, mailbox, replies.RELAY_DENIED)
+        return refused(session, sender, mailbox, replies.RELAY_DENIED)
     route = services.recipients.resolve(mailbox.local, mailbox.domain, may_relay=may_relay)
     if not isinstance(route, Accepted):
         reply = replies.RELAY_DENIED if isinstance(route, NotLocal) else replies.UNKNOWN_RECIPIENT
-        return _refused(session, sender, mailbox, reply)
+        return refused(session, sender, mailbox, reply)
+    if services.rates.counts("recipient") and not session.client.trusted:
+        return _count_rcpt(session, event, route)
     if services.dispatcher.wants("rcpt"):
         return _ask_rcpt(session, event, route)
-    return _recipient_stands(session, mailbox, route)
+    return _recipient_stands(session, event, mailbox, route)
+
+
+def _may_relay(session: Session) -> bool:
+    """Clients of networks.relay, and who has authenticated for submission (RFC 6409 3)."""
+    return session.client.relay or (
+        bool(session.user) and session.services.listeners[session.listener].submission
+    )
+
+
+async def _count_rcpt(session: Session, event: events.Rcpt, route: Accepted) -> Reply:
+    services = session.services
+    if not await services.rates.recipient(session.client):
+        services.counters.limited += 1
+        assert session.transaction is not None
+        return refused(session, session.transaction.sender, event.recipient, replies.RECIPIENT_RATE)
+    if services.dispatcher.wants("rcpt"):
+        return await _ask_rcpt(session, event, route)
+    return _recipient_stands(session, event, event.recipient, route)
 
 
 async def _ask_rcpt(session: Session, event: events.Rcpt, route: Accepted) -> Reply:
@@ -98,16 +163,32 @@ async def _ask_rcpt(session: Session, event: events.Rcpt, route: Accepted) -> Re
     transaction = session.transaction
     assert transaction is not None
     if decision.reply is not None:
-        return _refused(session, transaction.sender, event.recipient, decision.reply)
+        return refused(session, transaction.sender, event.recipient, decision.reply)
     if decision.discard:
         transaction.dropped += 1
         return replies.RECIPIENT_OK
-    return _recipient_stands(session, event.recipient, route)
+    if decision.recipient is None:
+        return _recipient_stands(session, event, event.recipient, route)
+    # Never with the client's right to relay: a plugin sends mail to ours, or where the client sent it.
+    rewritten = decision.recipient
+    rerouted = session.services.recipients.resolve(rewritten.local, rewritten.domain, may_relay=False)
+    if not isinstance(rerouted, Accepted):
+        return refused(session, transaction.sender, rewritten, replies.LOCAL_ERROR)
+    return _recipient_stands(session, event, rewritten, rerouted)
 
 
-def _recipient_stands(session: Session, mailbox: Mailbox, route: Accepted) -> Reply:
+def _recipient_stands(session: Session, event: events.Rcpt, mailbox: Mailbox, route: Accepted) -> Reply:
     assert session.transaction is not None
-    session.transaction.recipients.append((mailbox, route))
+    if event.parameters or mailbox is not event.recipient:
+        session.transaction.accept(
+            mailbox,
+            route,
+            notify=event.notify,
+            orcpt=event.orcpt,
+            original=None if mailbox is event.recipient else event.recipient,
+        )
+    else:
+        session.transaction.accept(mailbox, route)
     session.plugins.add_recipient(mailbox)
     return replies.RECIPIENT_OK
 
@@ -162,12 +243,12 @@ def drop_transaction(session: Session) -> None:
     session.plugins.reset()
 
 
-def _refused(session: Session, sender: Mailbox | None, recipient: Mailbox | None, reply: Reply) -> Reply:
+def refused(session: Session, sender: Mailbox | None, recipient: Mailbox | None, reply: Reply) -> Reply:
     """MAIL or RCPT is refused: the line that answers "why was this refused?"."""
     log.refused(
         session=session.id,
         client=f"{session.peer[0]}:{session.peer[1]}",
-        helo=session.conn.helo or "",
+        helo=session.helo,
         sender=receiving.shown_sender(sender),
         recipient="" if recipient is None else str(recipient),
         reply=session.one_line(reply),
@@ -181,7 +262,12 @@ HANDLERS: dict[type, Callable[..., Result]] = {
     events.Mail: on_mail,
     events.Rcpt: on_rcpt,
     events.Data: receiving.on_data,
+    events.ChunkEnd: receiving.on_chunk_end,
     events.DataEnd: receiving.on_data_end,
+    events.StartTls: on_start_tls,
+    events.Auth: authentication.on_auth,
+    events.AuthData: authentication.on_auth_data,
+    events.Xclient: xclient.on_xclient,
     events.Rset: on_rset,
     events.Noop: on_noop,
     events.Vrfy: on_vrfy,

@@ -15,25 +15,32 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import uvloop
 
 from forkd import log
-from forkd.config.schema import PluginConfig
+from forkd.config.recipients import Accepted, Recipients
+from forkd.config.schema import Config, PluginConfig
 from forkd.hooks.dispatcher import Dispatcher
 from forkd.queue.spool import Spool, spool_root
-from forkd.rpc import channel
-from forkd.rpc.messages import Blame, ClientCounts, Heartbeat, Ready, Stop, ToRole
+from forkd.rpc import channel, passing
+from forkd.rpc.messages import Blame, Certificate, FromAnvil, Heartbeat, Ready, Stop, ToRole
 from forkd.rpc.start import RoleStart
-from forkd.sandbox.host import Host, HostPlugin
+from forkd.sandbox.host import Host, HostPlugin, HostProgram
 from forkd.worker.admission import Admission
+from forkd.worker.authentication import Authenticator
+from forkd.worker.names import Resolver
+from forkd.worker.rates import Rates
 from forkd.worker.services import Services
 from forkd.worker.session import Session
+from forkd.worker.tls import Certificates
 
 TICK_S = 1.0
 """Sweep over the sessions' deadlines, heartbeat, flush of the log."""
+CHECKPASSWORD = "@checkpassword"
+"""The name of its zygote (auth.backend "checkpassword")."""
 SANDBOXES_PER_CPU = 64
 """Default of a plugin's limits.sandboxes (plugins.md: 64 times CPUs)."""
 SWITCH_S = 0.02
@@ -51,6 +58,18 @@ def main(start: RoleStart) -> int:
         return runner.run(Worker(start).run())
 
 
+def _host(start: RoleStart, on_blame: Callable[[str, str], None]) -> Host:
+    """The way to sandboxes: of plugins, and of the program that knows passwords."""
+    program = start.plugins.get(CHECKPASSWORD)
+    return Host(
+        asyncio.get_running_loop(),
+        [_host_plugin(start, plugin) for plugin in start.plugin_configs],
+        on_blame=on_blame,
+        programs=[HostProgram(name=CHECKPASSWORD, socket_path=program)] if program else [],
+        overload_wait_s=float(start.config.sandbox.overload_wait),
+    )
+
+
 def _host_plugin(start: RoleStart, plugin: PluginConfig) -> HostPlugin:
     """What the worker's handle on a plugin's sandboxes needs to know; the cap is shared by all workers."""
     cpus = len(os.sched_getaffinity(0))
@@ -61,6 +80,8 @@ def _host_plugin(start: RoleStart, plugin: PluginConfig) -> HostPlugin:
         sandboxes=max(1, over_all // max(1, start.workers)),
         spare=plugin.limits.spare,
         cpu_s=float(plugin.limits.cpu),
+        memory=int(plugin.limits.memory),
+        reuse=plugin.limits.reuse,
     )
 
 
@@ -83,30 +104,12 @@ class Worker:
     async def run(self) -> int:
         """Open, serve, drain."""
         start = self._start
-        config = start.config
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_log_stray)
-        anvil = channel.RequestClient(loop, start.anvil, ClientCounts)
-        host = Host(
-            loop,
-            [_host_plugin(start, plugin) for plugin in start.plugin_configs],
-            on_blame=self._blame,
-        )
-        services = self._services = Services(
-            config,
-            loop=loop,
-            slot=start.slot,
-            hostname=config.server.hostname,
-            poke=start.poke,
-            dispatcher=Dispatcher(start.plugin_configs, host),
-            admission=Admission(config, workers=start.workers, anvil=anvil),
-            spool=Spool(
-                spool_root(config.server.data_dir),
-                f"w{start.slot}",
-                durable=config.queue.durability == "fsync",
-            ),
-            background=self._background,
-        )
+        anvil = channel.RequestClient(loop, start.anvil, FromAnvil)
+        host = _host(start, self._blame)
+        services = self._services = self._open(loop, host, anvil)
+        await services.authenticator.open(services)
         servers = [
             await loop.create_server(lambda name=name: Session(services, name), sock=sock)  # type: ignore[misc]
             for name, sock in start.listeners.items()
@@ -132,12 +135,51 @@ class Worker:
         for session in tuple(services.sessions):
             session.transport.abort()
         services.committer.close()
+        await services.names.close()
+        await services.authenticator.close()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
         await host.close()
         anvil.close()
         log.finish()
         return 0
+
+    def _open(self, loop: asyncio.AbstractEventLoop, host: Host, anvil: channel.RequestClient) -> Services:
+        start = self._start
+        config: Config = start.config
+        recipients = Recipients.from_config(config)
+
+        def routable(local: str, domain: str) -> bool:
+            return isinstance(recipients.resolve(local, domain, may_relay=False), Accepted)
+
+        dispatcher = Dispatcher(
+            start.plugin_configs,
+            host,
+            message_budget_s=float(config.sandbox.message_budget),
+            message_size=int(config.limits.message_size),
+            routable=routable,
+        )
+        rates = Rates(config.limits, workers=start.workers, anvil=anvil)
+        return Services(
+            config,
+            loop=loop,
+            slot=start.slot,
+            hostname=config.server.hostname,
+            poke=start.poke,
+            dispatcher=dispatcher,
+            recipients=recipients,
+            admission=Admission(config, workers=start.workers, anvil=anvil),
+            rates=rates,
+            names=Resolver(config.names, loop),
+            certificates=Certificates(config, start.certificates, start.client_ca),
+            authenticator=Authenticator(config, loop, host=host, rates=rates, dispatcher=dispatcher),
+            spool=Spool(
+                spool_root(config.server.data_dir),
+                f"w{start.slot}",
+                durable=config.queue.durability == "fsync",
+            ),
+            background=self._background,
+        )
 
     async def _tick(self) -> None:
         services = self._services
@@ -166,9 +208,14 @@ class Worker:
         self._start.title(f"{state} {count} session{'' if count == 1 else 's'}")
 
     def _from_master(self) -> None:
-        orders: list[ToRole]
-        orders, ended = channel.drain(self._start.master, ToRole)
-        for order in orders:
+        orders: list[tuple[ToRole, list[int]]]
+        orders, ended = passing.drain(self._start.master, ToRole)
+        for order, descriptors in orders:
+            if isinstance(order, Certificate):
+                self._services.certificates.replace(order.name, descriptors)
+                continue
+            for descriptor in descriptors:
+                os.close(descriptor)  # nothing else brings any
             if isinstance(order, Stop):
                 self._begin_stop(order.deadline_s)
         if ended:

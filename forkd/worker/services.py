@@ -16,11 +16,16 @@ from forkd.hooks.dispatcher import Dispatcher
 from forkd.queue.commit import Committer
 from forkd.queue.ids import Ids
 from forkd.queue.spool import Spool, SpoolError
-from forkd.smtp.server import ServerOptions
-from forkd.worker.admission import Admission, Networks
+from forkd.worker.admission import Admission
+from forkd.worker.clients import Clients
 from forkd.worker.copies import CopyBudget
+from forkd.worker.listening import Listening, listening
+from forkd.worker.names import Resolver
+from forkd.worker.rates import Rates
+from forkd.worker.tls import Certificates
 
 if TYPE_CHECKING:
+    from forkd.worker.authentication import Authenticator
     from forkd.worker.session import Session
     from forkd.worker.transaction import Transaction
 
@@ -40,6 +45,11 @@ class Counters:
     discarded: int = 0
     plugin_failures: int = 0
     overloads: int = 0
+    limited: int = 0
+    tls: int = 0
+    tls_failures: int = 0
+    auth: int = 0
+    auth_failures: int = 0
     bugs: int = 0
 
 
@@ -66,7 +76,12 @@ class Services:
         hostname: str,
         poke: int,
         dispatcher: Dispatcher,
+        recipients: Recipients,
         admission: Admission,
+        rates: Rates,
+        names: Resolver,
+        certificates: Certificates,
+        authenticator: Authenticator,
         spool: Spool,
         background: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
@@ -76,10 +91,14 @@ class Services:
         self.hostname = hostname
         self.dispatcher = dispatcher
         self.admission = admission
+        self.rates = rates
+        self.names = names
+        self.certificates = certificates
+        self.authenticator = authenticator
+        self.clients = Clients(config)
         self.ids = Ids(self.slot)
         """Session ids; made as queue ids are, never the same."""
-        self.recipients = Recipients.from_config(config)
-        self.relay = Networks(config.networks.relay)
+        self.recipients = recipients
         self.budget = CopyBudget(config.sandbox.message_copies)
         self.spool = spool
         self.background = background
@@ -94,17 +113,14 @@ class Services:
             if isinstance(transport, Discard) and transport.at == "accept"
         )
         """Transports whose mail is dropped at the end of data and never spooled."""
-        self.options = {
-            name: ServerOptions(
-                hostname=hostname,
-                message_size=config.limits.message_size,
-                command_line=config.limits.command_line,
-                recipients=config.limits.recipients,
-                errors=config.limits.errors,
-                wire=listener.wire,
-                early_talker=listener.early_talker,
+        self.listeners: dict[str, Listening] = {
+            name: listening(
+                config,
+                name,
+                tls=bool(certificates),
+                mechanisms=authenticator.mechanisms,
             )
-            for name, listener in config.listener.items()
+            for name in config.listener
         }
         self._poke = poke
         self._space_checked_at = -self.FREE_SPACE_EVERY_S

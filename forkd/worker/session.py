@@ -8,14 +8,13 @@ from collections.abc import Coroutine
 from typing import Any, cast
 
 from forkd import log
-from forkd.hooks.dispatcher import SessionFacts
 from forkd.queue.spool import SpoolError
 from forkd.smtp import replies
 from forkd.smtp.events import DataChunk
 from forkd.smtp.reply import Reply
 from forkd.smtp.server import ServerConnection
-from forkd.worker import handlers, receiving
-from forkd.worker.admission import peer_address
+from forkd.worker import handlers, opening, receiving
+from forkd.worker.identity import Identity
 from forkd.worker.plugins import SessionPlugins
 from forkd.worker.services import Commit, Services
 from forkd.worker.transaction import Transaction
@@ -26,7 +25,7 @@ LINGER_S = 30.0
 """How long a closing connection may take to read what we said last."""
 
 
-class Session(asyncio.Protocol):
+class Session(Identity, asyncio.Protocol):
     """One client's dialogue.
 
     Nothing is parsed while a reply is awaited (`waiting`), so replies keep the order of their
@@ -38,22 +37,17 @@ class Session(asyncio.Protocol):
         "_choked",
         "_closing",
         "_idle_deadline",
-        "_key",
         "_task",
-        "address",
         "committing",
         "conn",
         "deadline",
+        "early",
         "errors",
-        "id",
         "last_reply",
-        "listener",
         "messages",
-        "peer",
         "plugins",
         "reason",
         "recipients",
-        "services",
         "started_at",
         "transaction",
         "transport",
@@ -62,20 +56,19 @@ class Session(asyncio.Protocol):
 
     transport: asyncio.Transport
     plugins: SessionPlugins
+    conn: ServerConnection
 
     def __init__(self, services: Services, listener: str) -> None:
-        self.services = services
-        self.listener = listener
-        self.conn = ServerConnection(services.options[listener])
+        super().__init__(services, listener)
         self.transaction: Transaction | None = None
         self.waiting = True
         self.committing = False
         """The committer has our message; what becomes of the client changes nothing."""
-        self.id = ""
         self.reason = ""
         self.last_reply: Reply | None = None
         self.messages = self.recipients = self.errors = 0
-        self._key: str | None = None
+        self.early: opening.Early | None = None
+        """Who is to know that octets came before the greeting, and takes them where they are not SMTP."""
         self._task: asyncio.Task[None] | None = None
         self._buffered = 0
         self._choked = False
@@ -84,65 +77,40 @@ class Session(asyncio.Protocol):
     # --- the connection's life ------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client is there: admission, the connect hook, the greeting."""
-        services = self.services
+        """A client is there: what comes before the greeting is opening.py's."""
         self.transport = cast(asyncio.Transport, transport)
         peername = transport.get_extra_info("peername")
         if not peername:
             self.transport.abort()  # gone before we could look: nobody to talk to, nothing to count
             return
+        services = self.services
         self.started_at = time.monotonic()
         self._idle_deadline = self.started_at + services.config.timeouts.idle_session
         self.deadline = self.started_at + services.config.timeouts.command
         self.id = services.ids.new()
-        self.plugins = SessionPlugins(services, self.id, self._facts)
         services.counters.connections += 1
         services.sessions.add(self)
-        self.peer = peername[:2]
-        self.address = peer_address(peername[0])
-        entered = services.admission.enter(self.address)
-        if isinstance(entered, Reply):
-            self.reason = "overload"
-            services.counters.overloads += 1
-            self._refuse(entered)
+        self.become(peername[:2])
+        self.plugins = SessionPlugins(services, self)
+        opening.begin(self)
+
+    def greet(self, refusal: Reply | None) -> None:
+        """Say the first words: 220, or the refusal; then serve what has come meanwhile."""
+        if self._closing or self.transport.is_closing():
             return
-        self._key = entered
-        if services.draining:
-            self._refuse(replies.SHUTTING_DOWN)
-        elif entered is not None or services.dispatcher.wants("connect"):
-            self._start(self._welcome(entered))
-        else:
-            self._greet(None)
-
-    async def _welcome(self, key: str | None) -> Reply | None:
-        refusal = await self.services.admission.ask(key) if key is not None else None
+        self.early = None
         if refusal is not None:
-            self.reason = "refused"
-            self._refuse(refusal)
-            return None
-        if self.services.dispatcher.wants("connect"):
-            decision = await self.plugins.ask("connect")
-            if decision.reply is not None:
-                self.errors += 1
-                if decision.close or decision.reply.close:
-                    self.reason = "plugin"
-                    self._refuse(decision.reply)
-                    return None
-                self._greet(decision.reply)
-                return None
-        self._greet(None)
-        return None
-
-    def _greet(self, refusal: Reply | None) -> None:
+            self.last_reply = refusal
         self.transport.write(self.conn.greeting(refusal))
-        self.waiting = False
-        self._touch()
-        self.pump()
+        if refusal is None and self.conn.closed:
+            self.last_reply, self.reason = replies.EARLY_TALKER, "early talker"
+        self._go_on()
 
-    def _refuse(self, reply: Reply) -> None:
-        self.last_reply = reply
-        self.transport.write(reply.encode())
-        self.close(self.reason or "shutdown")
+    def abort(self, reason: str) -> None:
+        """Cut the connection where nothing can be said (before TLS, to a proxy)."""
+        self.reason = self.reason or reason
+        self._closing = True
+        self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio.Protocol
         """The connection is gone, by whomever: free everything, log the session."""
@@ -159,8 +127,7 @@ class Session(asyncio.Protocol):
             self.transaction.abort()
             self.transaction = None
         self.plugins.release(cut_off=asked is not None)
-        if self.reason != "overload":
-            services.admission.leave(self._key)
+        self.leave()
         self._log_end()
 
     def _log_end(self) -> None:
@@ -170,7 +137,7 @@ class Session(asyncio.Protocol):
             reason=self.reason or "lost",
             seconds=time.monotonic() - self.started_at,
             listener=self.listener,
-            helo=self.conn.helo or "",
+            helo=self.helo,
             messages=self.messages,
             recipients=self.recipients,
             errors=self.errors,
@@ -197,17 +164,25 @@ class Session(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client; kept, not parsed, while a reply is awaited."""
-        self.conn.receive_data(data)
         if self.waiting:
+            if self.early is None or not self.early.takes(data):
+                self.conn.receive_data(data)
             self._buffered += len(data)
             if self._buffered > BUFFERED_BYTES and not self._closing:
                 self.transport.pause_reading()
             return
+        self.conn.receive_data(data)
         self.pump()
 
     def eof_received(self) -> bool:
-        """The client closed its side; a half-closed dialogue is over, but for a reply under way."""
-        return self.waiting and not self._closing
+        """The client closed its side: what it has said is answered first, then the dialogue is over."""
+        if self.tls is not None:
+            return False  # TLS has no half-closed connections; uvloop would only complain
+        if not self.waiting or self._closing or (self.early is not None and not self._buffered):
+            return False
+        if hasattr(self, "conn"):
+            self.conn.receive_data(b"")
+        return True
 
     def pause_writing(self) -> None:
         """The client does not read: stop producing replies."""
@@ -231,13 +206,13 @@ class Session(asyncio.Protocol):
                 kind = type(event)
                 if kind is DataChunk:
                     assert self.transaction is not None
-                    self.transaction.write(event.data)  # type: ignore[union-attr]
+                    self.transaction.write(event.data)  # type: ignore[union-attr, arg-type]
                     continue
                 result = handlers.HANDLERS[kind](self, event)
                 if not isinstance(result, Reply):
                     self.waiting = True
                     if result is not None:
-                        self._start(result)
+                        self.start(result)
                     break
                 out.append(self._take_effect(result))
                 if conn.closed:
@@ -247,7 +222,9 @@ class Session(asyncio.Protocol):
         if out:
             self.transport.write(out[0] if len(out) == 1 else b"".join(out))
         if conn.closed and not self._closing:
-            self.close(self.reason or "quit")
+            self.close(self.reason or "lost")
+        elif conn.tls_waiting:
+            self._secure()
         elif not self.waiting:
             self._touch()
             if self.services.draining:
@@ -257,16 +234,44 @@ class Session(asyncio.Protocol):
         """The awaited reply is there: send it and go on. Nothing happens when the client has gone."""
         if self._closing or self.transport.is_closing():
             return
-        self.waiting = False
         try:
             self.transport.write(self._take_effect(reply))
         except Exception as error:  # the session's boundary: 421, logged, counted
             self._fail(error)
             return
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self.waiting = False
         if self._buffered:
             self._buffered = 0
             self.transport.resume_reading()
         self.pump()
+
+    def restart(self, refusal: Reply | None) -> None:
+        """XCLIENT was obeyed: the engine begins anew and greets again, or refuses."""
+        if self._closing or self.transport.is_closing():
+            return
+        if refusal is not None:
+            self.last_reply = refusal
+        self.transport.write(self.conn.restart(refusal, authenticated=bool(self.user)))
+        self._go_on()
+
+    def _secure(self) -> None:
+        """220 to STARTTLS is written: not an octet is read before the handshake."""
+        self.waiting = True
+        self.early = opening.Early(keeps=True)
+        self.transport.pause_reading()
+        self.start(handlers.secure(self))
+
+    def secured(self) -> None:
+        """TLS holds: the dialogue begins anew inside it (RFC 3207 4.2)."""
+        early, self.early = self.early, None
+        self.user = ""
+        self.conn.secured()
+        if early is not None and (octets := early.take()):  # came with the end of the handshake
+            self.conn.receive_data(octets)
+        self._go_on()
 
     def _take_effect(self, reply: Reply) -> bytes:
         self.last_reply = reply
@@ -277,11 +282,11 @@ class Session(asyncio.Protocol):
                 self.reason = "refused"
         return self.conn.send(reply)
 
-    def _start(self, work: Coroutine[Any, Any, Reply | None]) -> None:
+    def start(self, work: Coroutine[Any, Any, Reply | None]) -> None:
+        """Do this while nothing else is handled; what it gives is the answer(), None: somebody else's."""
         self._task = self.services.loop.create_task(self._run(work))
 
     async def _run(self, work: Coroutine[Any, Any, Reply | None]) -> None:
-        """Await a handler's coroutine; None means that somebody else will call answer()."""
         try:
             reply = await work
         except asyncio.CancelledError:
@@ -339,19 +344,13 @@ class Session(asyncio.Protocol):
 
     # --- what others ask of it ------------------------------------------------------------------------
 
-    def _facts(self) -> SessionFacts:
-        local = self.transport.get_extra_info("sockname")
-        return SessionFacts(
-            id=self.id,
-            client_ip=str(self.address),
-            client_port=self.peer[1],
-            local_ip=local[0],
-            local_port=local[1],
-            listener=self.listener,
-            hostname=self.services.hostname,
-            helo=self.conn.helo,
-            esmtp=self.conn.esmtp,
-        )
+    def evict(self) -> bool:
+        """Others wait for this session's sandboxes: end it (421 4.3.2) unless something is under way."""
+        if self.waiting or self.committing or self._closing:
+            return False
+        self.say_and_close(replies.OVERLOAD_CLOSE, "evicted")
+        self.plugins.release(cut_off=False)
+        return True
 
     def committed(self, commit: Commit, result: str | SpoolError) -> None:
         """The committer is done with our message: from a queue id on, the mail is ours."""

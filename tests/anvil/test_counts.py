@@ -1,70 +1,97 @@
-"""Clients are counted over all workers (limits.sessions_per_client, connections_per_minute)."""
+"""Clients are counted over all workers (limits.sessions_per_client, …_per_minute, …_per_network)."""
 
 from __future__ import annotations
 
-from forkd.anvil.counts import SLICE_S, Counts
+from forkd.anvil.counts import SLICE_S, Rates, Sessions
 
 
 def test_sessions_are_counted_over_all_workers():
     """The limit is one for the machine, not one per worker."""
-    counts = Counts()
-    assert counts.connect("w0", "a", 0) == (1, 1)
-    assert counts.connect("w1", "a", 0) == (2, 2)
-    assert counts.connect("w1", "b", 0) == (1, 1)
-    counts.disconnect("w0", "a")
-    assert counts.connect("w0", "a", 1) == (2, 3)
+    sessions = Sessions()
+    assert sessions.enter("w0", "a") == 1
+    assert sessions.enter("w1", "a") == 2
+    assert sessions.enter("w1", "b") == 1
+    sessions.leave("w0", "a")
+    assert sessions.enter("w0", "a") == 2
 
 
-def test_a_lost_worker_takes_its_clients_with_it():
+def test_a_lost_worker_takes_its_sessions_with_it():
     """kill -9 of a worker leaves nobody counted; what others hold stays."""
-    counts = Counts()
+    sessions = Sessions()
     for _ in range(5):
-        counts.connect("w0", "a", 0)
-    counts.connect("w1", "a", 0)
-    counts.lost("w0")
-    assert counts.sessions == 1
-    assert counts.connect("w1", "a", 0)[0] == 2
+        sessions.enter("w0", "a")
+    sessions.enter("w0", "b")
+    sessions.enter("w1", "a")
+    sessions.lost("w0")
+    assert len(sessions) == 1
+    assert sessions.enter("w1", "a") == 2
 
 
-def test_a_disconnect_that_was_never_told_as_a_connect_is_ignored():
+def test_an_end_whose_beginning_was_never_told_is_ignored():
     """After a restart of anvil workers tell of ends whose beginnings it does not know."""
-    counts = Counts()
-    counts.disconnect("w0", "a")
-    counts.connect("w0", "a", 0)
-    counts.disconnect("w1", "a")
-    counts.disconnect("w0", "a")
-    counts.disconnect("w0", "a")
-    assert counts.connect("w0", "a", 0)[0] == 1
+    sessions = Sessions()
+    sessions.leave("w0", "a")
+    sessions.enter("w0", "a")
+    sessions.leave("w1", "a")
+    sessions.leave("w0", "a")
+    sessions.leave("w0", "a")
+    assert len(sessions) == 0
+    assert sessions.enter("w0", "a") == 1
+
+
+def test_who_is_gone_costs_nothing():
+    """Memory follows those who are connected, not those of all time."""
+    sessions = Sessions()
+    for number in range(1000):
+        sessions.enter("w0", f"c{number}")
+        if number % 10:
+            sessions.leave("w0", f"c{number}")
+    assert len(sessions) == 100
 
 
 def test_the_rate_covers_the_last_minute_and_forgets():
-    """Connections count for 60 to 70 seconds, ended or not."""
-    counts = Counts()
+    """What happened counts for 60 to 70 seconds."""
+    rates = Rates()
     for second in range(0, 60, 5):
-        counts.connect("w0", "a", second)
-        counts.disconnect("w0", "a")
-    assert counts.connect("w0", "a", 59) == (1, 13)
-    assert counts.connect("w0", "a", 60 + 7 * SLICE_S) == (2, 1)
+        rates.add("connection", "a", 1, second)
+    assert rates.add("connection", "a", 1, 59) == 13
+    assert rates.add("connection", "a", 1, 60 + 7 * SLICE_S) == 1
 
 
-def test_who_is_gone_is_forgotten_and_who_is_connected_is_not():
-    """Memory follows the clients of the last minute, not those of all time."""
-    counts = Counts()
-    for number in range(1000):
-        counts.connect("w0", f"c{number}", 0)
-        if number % 10:
-            counts.disconnect("w0", f"c{number}")
-    counts.sweep(30)
-    assert len(counts) == 1000
-    counts.sweep(200)
-    assert len(counts) == 100
-    assert counts.connect("w0", "c0", 201) == (2, 1)
+def test_rates_of_different_things_and_keys_are_their_own():
+    rates = Rates()
+    assert rates.add("message", "a", 1, 0) == 1
+    assert rates.add("recipient", "a", 5, 0) == 5
+    assert rates.add("message", "b", 1, 0) == 1
+    assert rates.add("message", "a", 1, 1) == 2
+
+
+def test_asking_counts_nothing_and_keeps_nobody():
+    """Before a password is looked at, anvil is only asked."""
+    rates = Rates()
+    assert rates.add("auth_failure", "a", 0, 0) == 0
+    assert len(rates) == 0
+    rates.add("auth_failure", "a", 1, 0)
+    assert rates.add("auth_failure", "a", 0, 30) == 1
+    assert rates.add("auth_failure", "a", 0, 200) == 0
+
+
+def test_who_has_been_quiet_is_forgotten():
+    rates = Rates()
+    for number in range(100):
+        rates.add("message", f"c{number}", 1, number)
+    rates.sweep(30)
+    assert len(rates) == 100
+    rates.sweep(140)
+    assert len(rates) == 20
+    rates.sweep(1000)
+    assert len(rates) == 0
 
 
 def test_memory_is_bounded_by_forgetting_the_oldest():
     """A flood from many addresses costs a bounded table, never a failure."""
-    counts = Counts(max_clients=50)
+    rates = Rates(max_keys=50)
     for number in range(1000):
-        assert counts.connect("w0", f"c{number}", 0)[0] == 1
-        counts.disconnect("w0", f"c{number}")
-    assert len(counts) <= 51
+        assert rates.add("connection", f"c{number}", 1, 0) == 1
+    assert len(rates) == 50
+    assert rates.add("connection", "c999", 1, 0) == 2

@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from forkd.rpc import channel
-from forkd.rpc.messages import ClientConnect, ClientCounts, ClientDisconnect
+from forkd.rpc.messages import ClientConnect, ClientCounts, ClientDisconnect, Happened, LastMinute
 from tests.support.trivial import Trivial
 from tests.support.waiting import wait_for
 
@@ -34,6 +34,18 @@ class Worker:
         assert answer is not None and answer.n == n
         return answer.sessions
 
+    def counts(self, client: str, network: str) -> ClientCounts:
+        channel.send(self.sock, ClientConnect(n=7, client=client, network=network))
+        answer = channel.receive(self.sock, ClientCounts)
+        assert answer is not None
+        return answer
+
+    def happened(self, what: str, *keys: str, times: int = 1) -> tuple[int, ...]:
+        channel.send(self.sock, Happened(n=9, what=what, keys=keys, times=times))
+        answer = channel.receive(self.sock, LastMinute)
+        assert answer is not None and answer.n == 9
+        return answer.times
+
     def disconnect(self, client: str) -> None:
         channel.send(self.sock, ClientDisconnect(client=client))
 
@@ -45,6 +57,33 @@ def test_clients_are_counted_over_workers(forkd):
     assert two.connect("a") == 2
     one.disconnect("a")
     assert one.connect("a") == 2
+    one.sock.close()
+    two.sock.close()
+
+
+def test_networks_are_counted_over_their_clients(forkd):
+    """limits.sessions_per_network and connections_per_minute_network."""
+    one, two = Worker(forkd), Worker(forkd)
+    one.counts("a", "net")
+    one.counts("b", "net")
+    counts = two.counts("c", "net")
+    assert (counts.sessions, counts.network_sessions) == (1, 3)
+    channel.send(one.sock, ClientDisconnect(client="a", network="net"))
+    counts = one.counts("a", "net")
+    assert (counts.network_sessions, counts.network_connections_last_minute) == (3, 4)
+    one.sock.close()
+    two.sock.close()
+
+
+def test_what_happened_is_counted_for_each_key_over_workers(forkd):
+    """Rates of messages, recipients and failed AUTH; asking alone counts nothing."""
+    one, two = Worker(forkd), Worker(forkd)
+    assert one.happened("message", "a", "net") == (1, 1)
+    assert two.happened("message", "b", "net") == (1, 2)
+    assert two.happened("recipient", "a", times=3) == (3,)
+    channel.send(one.sock, Happened(n=0, what="auth_failure", keys=("a", "account x")))
+    assert one.happened("auth_failure", "a", "account x", "nobody", times=0) == (1, 1, 0)
+    assert one.happened("auth_failure", "a", times=0) == (1,)
     one.sock.close()
     two.sock.close()
 

@@ -23,7 +23,7 @@ import uvloop
 from forkd.rpc.calls import Answer, CallFailed
 from forkd.sandbox import launch
 from forkd.sandbox.host import Host, HostPlugin, Sandbox
-from forkd.sandbox.launch import ZygoteProcess, ZygoteSpec
+from forkd.sandbox.launch import Member, ZygoteProcess, ZygoteSpec
 from forkd.sandbox.policy import compile_policy
 from forkd.sandbox.report import Report
 from tests.support.waiting import wait_for
@@ -165,22 +165,25 @@ class Stage:
         for name, content in (files or {}).items():
             (folder / name).write_bytes(content)
         given = {
-            "settings": {"numbers": NUMBERS, "folder": str(folder)},
+            "members": (
+                Member(
+                    name="plugin",
+                    folder=folder,
+                    module="plugin.py",
+                    settings={"numbers": NUMBERS, "folder": str(folder)},
+                ),
+            ),
             "cpu_s": 5.0,
             "sandboxes": 40,
+            "files": files_granted,
         } | spec
-        self.zygote = launch.launch(
-            ZygoteSpec(
-                name="plugin",
-                folder=folder,
-                module="plugin.py",
-                policy=compile_policy(),
-                uid=self.uid,
-                gid=self.uid,
-                **(given | {"files": files_granted}),
-            ),
-            listener=self._listener,
-        )
+        self.launch(timeout_s=timeout_s, **given)
+        return self.zygote
+
+    def launch(self, *, timeout_s: float = 10.0, **spec: Any) -> None:
+        """Start a zygote by its specification, but for name, policy and ids. Raises StartFailed."""
+        given = {"name": "plugin", "policy": compile_policy(), "uid": self.uid, "gid": self.uid} | spec
+        self.zygote = launch.launch(ZygoteSpec(**given), listener=self._listener)
         poll = select.poll()
         poll.register(self.zygote.control, select.POLLIN)
         until = time.monotonic() + timeout_s
@@ -194,7 +197,7 @@ class Stage:
             if isinstance(message, launch.Failed):
                 raise StartFailed(f"{message.phase}: {message.error}")
             if message is not None:
-                return self.zygote
+                return
 
     def said(self) -> str:
         """What the zygote itself printed."""
@@ -206,10 +209,14 @@ class Stage:
         """Run a coroutine with a Host on uvloop, as a worker has it; then look for what is left."""
 
         async def whole() -> None:
-            limits = {"sandboxes": 16, "spare": 1, "cpu_s": 5.0} | host
+            limits: dict[str, Any] = {"sandboxes": 16, "spare": 1, "cpu_s": 5.0} | host
+            programs = limits.pop("programs", ())
+            wait_s = limits.pop("overload_wait_s", 0.1)
             self.host = Host(
                 asyncio.get_running_loop(),
                 [HostPlugin(name="plugin", socket_path=self.path, **limits)],
+                programs=programs,
+                overload_wait_s=wait_s,
                 on_report=self.reports.append,
                 on_output=lambda _plugin, _session, _pid, text, dropped: self.outputs.append((text, dropped)),
                 on_blame=lambda _plugin, reason: self.blames.append(reason),
@@ -250,15 +257,21 @@ class Stage:
         shutil.rmtree(self.folder)
 
 
-async def mail(sandbox: Sandbox, local: str = "a", *, n: int = 1, timeout_s: float = 5.0) -> Answer:
-    """Ask the mail hook: in the attack plugins that is the attack."""
-    frame = b'{"n":%d,"hook":"mail","session":{"id":"s"},"args":{"sender":{"local":"%s","domain":"d"}}}'
-    return await sandbox.call(frame % (n, local.encode()), n, timeout_s=timeout_s)
+async def mail(
+    sandbox: Sandbox, local: str = "a", *, n: int = 1, timeout_s: float = 5.0, session: str = "s"
+) -> Answer:
+    """Ask the mail hook: in the attack plugins that is the attack. Call 1 is the first of a session."""
+    frame = b'{"n":%d,%s"hook":"mail","session":{"id":"%s"},"args":{"sender":{"local":"%s","domain":"d"}}}'
+    new = b'"new":true,' if n == 1 else b""
+    return await sandbox.call(frame % (n, new, session.encode(), local.encode()), n, timeout_s=timeout_s)
 
 
 async def greet(sandbox: Sandbox, n: int) -> None:
     """The control: a helo call that must answer as ever."""
-    answer = await sandbox.call(b'{"n":%d,"hook":"helo","args":{"name":"c%d"}}' % (n, n), n, timeout_s=5.0)
+    new = b'"new":true,' if n == 1 else b""
+    answer = await sandbox.call(
+        b'{"n":%d,%s"hook":"helo","args":{"name":"c%d"}}' % (n, new, n), n, timeout_s=5.0
+    )
     assert answer.verdict is not None
     assert answer.verdict.text == f"well c{n}"
 

@@ -38,7 +38,7 @@ def test_a_mail_from_swaks_lies_in_the_maildir_with_its_trace(daemon: Daemon):
     assert message["Delivered-To"] == "user@test.local"
     received = " ".join(message["Received"].split())
     assert re.fullmatch(
-        r"from client\.example \(\[127\.0\.0\.1\]\) by \S+ \(forkd\) with ESMTP id [0-9A-Z]+"
+        r"from client\.example \(localhost \[127\.0\.0\.1\]\) by \S+ \(forkd\) with ESMTP id [0-9A-Z]+"
         r" for <user@test\.local>; \w{3}, \d{1,2} \w{3} \d{4} \d\d:\d\d:\d\d [+-]\d{4}",
         received,
     )

@@ -1,22 +1,19 @@
-"""May this peer connect now?"""
+"""May this client connect now?"""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from forkd.config.schema import Config, Limits, Networks
-from forkd.rpc import channel
 from forkd.rpc.messages import ClientConnect, ClientCounts, ClientDisconnect
 from forkd.smtp import replies
-from forkd.worker import admission
-
-CLIENT = ipaddress.ip_address("192.0.2.7")
+from forkd.worker.admission import Admission
+from forkd.worker.clients import Client, Clients
+from tests.support.fake_anvil import fake_anvil, nobody
 
 
 def config(**limits: int) -> Config:
@@ -25,120 +22,131 @@ def config(**limits: int) -> Config:
     )
 
 
-def test_an_ipv4_mapped_address_counts_as_the_ipv4_address():
-    """RFC 4291 2.5.5.2: ::ffff:192.0.2.7 is 192.0.2.7, in limits, logs and for plugins."""
-    assert admission.peer_address("::ffff:192.0.2.7") == CLIENT
+def client(address: str = "192.0.2.7", **limits: int) -> Client:
+    return Clients(config(**limits)).find(address)
 
 
-def test_a_scope_is_no_part_of_an_address():
-    assert admission.peer_address("fe80::1%eth0") == ipaddress.ip_address("fe80::1")
+async def ask(folder: Path, counts: ClientCounts, **limits: int) -> object:
+    async with fake_anvil(folder) as (anvil, way):
+        anvil.counts = counts
+        admission = Admission(config(**limits), workers=2, anvil=way)
+        assert admission.enter(client()) is None
+        return await admission.ask(client())
+
+
+COUNTS = ClientCounts(n=0, sessions=1, connections_last_minute=1)
 
 
 @pytest.mark.parametrize(
-    ("address", "key"),
-    [("192.0.2.7", "192.0.2.7"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64")],
+    ("count", "limits", "refused"),
+    [
+        ({"sessions": 51}, {}, True),
+        ({"sessions": 50, "connections_last_minute": 1000}, {}, False),
+        ({"connections_last_minute": 31}, {"connections_per_minute": 30}, True),
+        ({"connections_last_minute": 30}, {"connections_per_minute": 30}, False),
+        ({"network_sessions": 11}, {"sessions_per_network": 10}, True),
+        ({"network_sessions": 10}, {"sessions_per_network": 10}, False),
+        ({"network_connections_last_minute": 6}, {"connections_per_minute_network": 5}, True),
+        ({"network_connections_last_minute": 5}, {"connections_per_minute_network": 5}, False),
+    ],
 )
-def test_limits_count_an_ipv4_address_or_an_ipv6_64(address: str, key: str):
-    assert admission.client_key(ipaddress.ip_address(address)) == key
+def test_the_limits_hold_over_all_workers(tmp_path: Path, count, limits, refused: bool):
+    """Sessions and connections in a minute, per client and per network, counted by anvil; 0 is no limit."""
+    reply = asyncio.run(ask(tmp_path, msgspec.structs.replace(COUNTS, **count), **limits))
+    rate = any(name.startswith("connections") for name in limits)
+    wanted = replies.CONNECTION_RATE if rate else replies.TOO_MANY_CONNECTIONS
+    assert reply is (wanted if refused else None)
 
 
-class Anvil:
-    """A peer that speaks anvil's side of PROTOCOL.md with counts the test chooses."""
+def test_a_network_is_told_of_only_where_it_is_limited(tmp_path: Path):
+    """An unused limit costs nothing."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.listener.bind(str(path))
-        self.listener.listen()
-        self.listener.setblocking(False)
-        self.said: list[object] = []
-        self.counts = ClientCounts(n=0, sessions=1, connections_last_minute=1)
+    async def said(**limits: int) -> list[object]:
+        folder = tmp_path / str(len(limits))
+        folder.mkdir()
+        async with fake_anvil(folder) as (anvil, way):
+            admission = Admission(config(**limits), workers=1, anvil=way)
+            who = client()
+            admission.enter(who)
+            await admission.ask(who)
+            admission.leave(who)
+            while len(anvil.said) < 2:
+                await asyncio.sleep(0.001)
+            return anvil.said
 
-    async def serve(self) -> None:
-        loop = asyncio.get_running_loop()
-        peer, _ = await loop.sock_accept(self.listener)
-        with peer:
-            peer.setblocking(False)
-            while record := await loop.sock_recv(peer, channel.MAX_RECORD_BYTES):
-                message = channel.decode(record, ClientConnect | ClientDisconnect)
-                self.said.append(message)
-                if isinstance(message, ClientConnect):
-                    answer = msgspec.structs.replace(self.counts, n=message.n)
-                    await loop.sock_sendall(peer, channel.encode(answer))
-
-
-async def ask(tmp_path: Path, counts: ClientCounts, **limits: int) -> object:
-    anvil = Anvil(tmp_path / "anvil.sock")
-    anvil.counts = counts
-    serving = asyncio.create_task(anvil.serve())
-    client = channel.RequestClient(asyncio.get_running_loop(), str(anvil.path), ClientCounts)
-    here = admission.Admission(config(**limits), workers=2, anvil=client)
-    try:
-        key = here.enter(CLIENT)
-        assert isinstance(key, str)
-        return await here.ask(key)
-    finally:
-        client.close()
-        serving.cancel()
-        anvil.listener.close()
+    assert asyncio.run(said()) == [
+        ClientConnect(n=1, client="192.0.2.7"),
+        ClientDisconnect(client="192.0.2.7"),
+    ]
+    assert asyncio.run(said(sessions_per_network=5)) == [
+        ClientConnect(n=1, client="192.0.2.7", network="network 192.0.2.0/24"),
+        ClientDisconnect(client="192.0.2.7", network="network 192.0.2.0/24"),
+    ]
 
 
-def test_the_limit_holds_over_all_workers(tmp_path: Path):
-    counts = ClientCounts(n=0, sessions=51, connections_last_minute=1)
-    assert asyncio.run(ask(tmp_path, counts)) is replies.TOO_MANY_CONNECTIONS
-
-
-def test_a_client_at_its_limit_is_welcome(tmp_path: Path):
-    counts = ClientCounts(n=0, sessions=50, connections_last_minute=1000)
-    assert asyncio.run(ask(tmp_path, counts)) is None
-
-
-def test_the_rate_of_connections_is_limited_where_set(tmp_path: Path):
-    counts = ClientCounts(n=0, sessions=1, connections_last_minute=31)
-    assert asyncio.run(ask(tmp_path, counts, connections_per_minute=30)) is replies.TOO_MANY_CONNECTIONS
-
-
-def test_without_anvil_each_worker_applies_its_share(tmp_path: Path):
+@pytest.mark.parametrize(
+    "limits",
+    [{"sessions_per_client": 4}, {"connections_per_minute": 4}, {"sessions_per_network": 4}],
+    ids=lambda limits: next(iter(limits)),
+)
+def test_without_anvil_each_worker_applies_its_share(tmp_path: Path, limits: dict[str, int]):
     """README, Processes: when anvil is down, each worker applies limit / workers."""
 
     async def scenario() -> list[object]:
-        client = channel.RequestClient(asyncio.get_running_loop(), str(tmp_path / "nobody"), ClientCounts)
-        here = admission.Admission(config(sessions_per_client=4), workers=2, anvil=client)
+        admission = Admission(config(**limits), workers=2, anvil=nobody(tmp_path))
         answers = []
         for _ in range(3):
-            key = here.enter(CLIENT)
-            assert isinstance(key, str)
-            answers.append(await here.ask(key))
+            assert admission.enter(client(**limits)) is None
+            answers.append(await admission.ask(client(**limits)))
         return answers
 
-    assert asyncio.run(scenario()) == [None, None, replies.TOO_MANY_CONNECTIONS]
+    rate = "connections_per_minute" in limits
+    refusal = replies.CONNECTION_RATE if rate else replies.TOO_MANY_CONNECTIONS
+    assert asyncio.run(scenario()) == [None, None, refusal]
 
 
-def test_trusted_networks_are_not_counted_per_client(tmp_path: Path):
-    async def scenario() -> None:
-        client = channel.RequestClient(asyncio.get_running_loop(), str(tmp_path / "nobody"), ClientCounts)
-        here = admission.Admission(config(), workers=1, anvil=client)
-        assert here.enter(ipaddress.ip_address("127.0.0.1")) is None
+def test_trusted_clients_are_not_asked_about(tmp_path: Path):
+    """networks.trusted: exempt from limits per address; anvil never hears of them."""
 
-    asyncio.run(scenario())
+    async def scenario() -> list[object]:
+        async with fake_anvil(tmp_path) as (anvil, way):
+            admission = Admission(config(sessions_per_client=1), workers=1, anvil=way)
+            for _ in range(5):
+                local = client("127.0.0.1")
+                assert admission.enter(local) is None
+                assert await admission.ask(local) is None
+                admission.leave(local)
+            return anvil.said
+
+    assert asyncio.run(scenario()) == []
 
 
 def test_a_full_worker_refuses_even_trusted_clients_until_one_leaves(tmp_path: Path):
+    """limits.sessions: each needs a descriptor and memory."""
+
     async def scenario() -> None:
-        client = channel.RequestClient(asyncio.get_running_loop(), str(tmp_path / "nobody"), ClientCounts)
-        here = admission.Admission(config(sessions=1), workers=1, anvil=client)
-        local = ipaddress.ip_address("127.0.0.1")
-        assert here.enter(local) is None
-        assert here.enter(local) is replies.OVERLOAD_CLOSE
-        here.leave(None)
-        assert here.enter(local) is None
+        admission = Admission(config(sessions=1), workers=1, anvil=nobody(tmp_path))
+        local = client("127.0.0.1")
+        assert admission.enter(local) is None
+        assert admission.enter(local) is replies.OVERLOAD_CLOSE
+        admission.leave(local)
+        assert admission.enter(local) is None
 
     asyncio.run(scenario())
 
 
-def test_networks_know_their_addresses():
-    networks = admission.Networks(["192.0.2.0/24", "2001:db8::/32"])
-    assert CLIENT in networks
-    assert CLIENT in networks  # the remembered answer too
-    assert ipaddress.ip_address("198.51.100.1") not in networks
-    assert ipaddress.ip_address("2001:db8::1") in networks
+def test_a_session_that_turns_out_to_be_somebody_elses_counts_for_him(tmp_path: Path):
+    """XCLIENT: the address before it is free again, the new one is counted."""
+
+    async def scenario() -> None:
+        limits = {"sessions_per_client": 1}
+        admission = Admission(config(**limits), workers=1, anvil=nobody(tmp_path))
+        proxy, other = client("192.0.2.1"), client("192.0.2.2")
+        assert admission.enter(proxy) is None
+        admission.changed(proxy, other)
+        assert admission.enter(proxy) is None
+        assert await admission.ask(proxy) is None
+        assert admission.enter(other) is None
+        assert await admission.ask(other) is replies.TOO_MANY_CONNECTIONS
+
+    asyncio.run(scenario())
