@@ -1,4 +1,4 @@
-"""What does a sandbox do between its fork and its last answer?
+"""How is a sandbox forked, and what does it do until its last answer?
 
 This is the hot path of forkd: a sandbox costs its page faults, and every line here before the first
 frame copies pages. So all arguments are made in the zygote (Armour), calls go through one function
@@ -7,16 +7,20 @@ object, and nothing is looked up, formatted or imported.
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import json
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
 
-from forkd.sandbox import linux
+from forkd.sandbox import linux, wire
 from forkd.sandbox.linux import NUMBER, syscall
 from forkd.sandbox.wire import CHANNEL_FD, LEASH_FD, MAX_FRAME_BYTES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 EXIT_ARMING = 121
 """A wall of the sandbox could not be raised, or its worker was gone already."""
@@ -44,19 +48,24 @@ class Armour:
         open_files: int,
         program: bytes,
         layers: frozenset[str],
-        title: tuple[int, bytes, int],
+        title: linux.Title,
+        name: str,
     ) -> None:
         """What every sandbox of this plugin is given.
 
         cpu_s: processor time until SIGKILL; program: the stacked filter; layers: as confine() has them;
-        title: what ps shows, from linux.Title.prepare().
+        title: where ps looks; name: the plugin's.
         """
-        self.title = title
+        self.title, self.shown = title.prepare(f"forkd: sandbox {name}")
         null = ctypes.c_void_p(None)
         zero = ctypes.c_long(0)
         self._kept: list[object] = [null, zero]
-        self.owner = ctypes.c_long(0)
-        """Set to the sandbox's own pid before the steps are taken."""
+        self.dup3 = NUMBER["dup3"]
+        self.own = (NUMBER["fcntl"], LEASH_FD, linux.F_SETOWN)
+        """Then the sandbox's pid: the leash's owner."""
+        self.frame = memoryview(bytearray(MAX_FRAME_BYTES))
+        self.buffers = (self.frame,)
+        """Where frames are received: a buffer made for each of them would be touched at both its ends."""
         steps: list[tuple[object, ...]] = [
             (NUMBER["close_range"], LEASH_FD + 1, ctypes.c_ulong(0xFFFF_FFFF), zero),
         ]
@@ -76,7 +85,6 @@ class Armour:
                 (linux.RLIMIT_NPROC, 0),
             ):
                 steps.append((NUMBER["prlimit64"], zero, resource, self._at(linux.Limit(limit, limit)), null))
-        steps.append((NUMBER["fcntl"], LEASH_FD, linux.F_SETOWN, self.owner))
         if "seccomp" in layers:
             filter_ = linux.seccomp_filter(program)
             steps.append((NUMBER["seccomp"], linux.SECCOMP_SET_MODE_FILTER, zero, self._at(filter_)))
@@ -88,6 +96,54 @@ class Armour:
     def _at(self, structure: Any) -> object:
         self._kept.append(structure)
         return ctypes.byref(structure)
+
+
+class Forker:
+    """Forks a Python plugin's sandboxes."""
+
+    def __init__(self, spec: dict[str, Any], handle: Handle, *, control: Any, title: linux.Title) -> None:
+        self._armour = Armour(
+            cpu_s=spec["cpu_s"],
+            open_files=spec["limits"]["open_files"],
+            program=base64.b64decode(spec["child"]),
+            layers=frozenset(spec["layers"]),
+            title=title,
+            name=spec["name"],
+        )
+        self._handle = handle
+        self._channel = control
+        random = sys.modules.get("random")
+        self._reseed = random.seed if random is not None else None
+        self._leash_signal = (NUMBER["fcntl"], linux.F_SETSIG, ctypes.c_long(_SIGKILL))
+        self._leash_async = (NUMBER["fcntl"], linux.F_SETFL, ctypes.c_long(linux.O_ASYNC | os.O_RDWR))
+
+    def fork(self, record: bytes, descriptors: list[int]) -> list[tuple[int, int]]:
+        """As zygote.Forker."""
+        ids = wire.unpack_fork(record)
+        if len(descriptors) != wire.FDS_PER_SANDBOX * len(ids):
+            raise wire.WireError("descriptors are missing")
+        # First what needs no new process: each line between two forks copies pages for both of them.
+        own = []
+        for at in range(0, len(descriptors), wire.FDS_PER_SANDBOX):
+            leash = descriptors[at + 1]
+            number, command, value = self._leash_signal
+            syscall(number, leash, command, value)
+            number, command, value = self._leash_async
+            syscall(number, leash, command, value)
+            own.append((descriptors[at], leash, descriptors[at + 2]))
+        forked = []
+        for id_, each in zip(ids, own, strict=True):
+            pid = linux.fork()
+            if pid == 0:
+                serve(
+                    each,
+                    armour=self._armour,
+                    channel=self._channel,
+                    handle=self._handle,
+                    reseed=self._reseed,
+                )
+            forked.append((id_, pid))
+        return forked
 
 
 def serve(
@@ -105,15 +161,20 @@ def serve(
     reseed        random.seed where the plugin has random loaded: a raw fork skips Python's own hook,
                   and two sessions must not draw the same numbers.
     """
+    # Everything by one way into the kernel: each further one (os.dup2, a ctypes object's setter) is
+    # a dozen page faults.
     from_worker, leash, output = descriptors
-    dup2 = os.dup2
-    # dup3 by way of inheritable=False; close-on-exec means nothing where exec is refused.
-    dup2(from_worker, CHANNEL_FD, False)
-    dup2(leash, LEASH_FD, False)
-    dup2(output, 1, False)
-    dup2(output, 2, False)
-    linux.memmove(*armour.title)
-    armour.owner.value = os.getpid()
+    dup3 = armour.dup3
+    if (
+        syscall(dup3, from_worker, CHANNEL_FD, 0) < 0
+        or syscall(dup3, leash, LEASH_FD, 0) < 0
+        or syscall(dup3, output, 1, 0) < 0
+        or syscall(dup3, output, 2, 0) < 0
+    ):
+        os._exit(EXIT_ARMING)
+    armour.title[:] = armour.shown
+    if syscall(*armour.own, os.getpid()) < 0:
+        os._exit(EXIT_ARMING)
     for step in armour.steps:
         if syscall(*step) < 0:
             os._exit(EXIT_ARMING)
@@ -122,11 +183,14 @@ def serve(
     if reseed is not None:
         reseed()
     frame = b""
+    buffer = armour.frame
+    receive = channel.recvmsg_into
     try:
         while True:
-            frame, passed, _, _ = channel.recvmsg(MAX_FRAME_BYTES, _MESSAGE_FD_SPACE)
-            if not frame:
+            size, passed, _, _ = receive(armour.buffers, _MESSAGE_FD_SPACE)
+            if not size:
                 os._exit(0)
+            frame = bytes(buffer[:size])
             if passed:
                 message = int.from_bytes(passed[0][2][:4], sys.byteorder)
                 answer = handle(frame, message)

@@ -23,7 +23,7 @@ _LOAD_MEMORY = 1 << 30
 _STACK_BYTES = 8 << 20
 
 # linux/landlock.h
-_FS_READ_FILE, _FS_READ_DIR = 1 << 2, 1 << 3
+_FS_EXECUTE, _FS_WRITE_FILE, _FS_READ_FILE, _FS_READ_DIR = 1, 1 << 1, 1 << 2, 1 << 3
 _FS_BITS_BY_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _NET_BIND_CONNECT_TCP = 0b11
 _SCOPE_ABSTRACT_UNIX_SOCKET, _SCOPE_SIGNAL = 1, 2
@@ -36,12 +36,20 @@ class ConfinementError(Exception):
 
 
 def confine(
-    *, layers: Iterable[str], parent: int, read_paths: Iterable[str], limits: dict[str, int], program: bytes
+    *,
+    layers: Iterable[str],
+    parent: int,
+    read_paths: Iterable[str],
+    execute_paths: Iterable[str] = (),
+    write_paths: Iterable[str] = (),
+    limits: dict[str, int],
+    program: bytes,
 ) -> dict[str, str]:
     """Raise every wall in `layers`; return layer -> on | absent | off.
 
     parent       pid of master, for the parent-death signal's race.
     read_paths   files and folders that may be read from now on; nothing else can be opened.
+    execute_paths, write_paths   those that may be executed as well, or written.
     limits       memory, zygote_files, processes (-1: no limit of its own uid's processes).
     program      the seccomp program.
     Raises ConfinementError.
@@ -61,7 +69,10 @@ def confine(
         # Without it neither Landlock nor seccomp may be used by an ordinary user.
         prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
         state["no_new_privs"] = "on"
-        state |= _landlock(wanted, read_paths)
+        rights = [(path, _FS_READ_FILE | _FS_READ_DIR) for path in read_paths]
+        rights += [(path, _FS_READ_FILE | _FS_READ_DIR | _FS_EXECUTE) for path in execute_paths]
+        rights += [(path, _FS_READ_FILE | _FS_WRITE_FILE) for path in write_paths]
+        state |= _landlock(wanted, rights)
         if "seccomp" in wanted:
             load_filter(linux.seccomp_filter(program))
             state["seccomp"] = "on"
@@ -102,7 +113,7 @@ def landlock_abi() -> int:
     return max(0, int(version))
 
 
-def _landlock(wanted: frozenset[str], read_paths: Iterable[str]) -> dict[str, str]:
+def _landlock(wanted: frozenset[str], rights: Iterable[tuple[str, int]]) -> dict[str, str]:
     """One ruleset for files, TCP, signals and abstract sockets, at the best ABI up to 6 there is."""
     abi = landlock_abi()
     needs = {"files": 1, "network": 4, "signals": 6}
@@ -125,23 +136,22 @@ def _landlock(wanted: frozenset[str], read_paths: Iterable[str]) -> dict[str, st
     ruleset = call("landlock_create_ruleset", ctypes.byref(attributes), ctypes.c_size_t(size), 0)
     try:
         if state["files"] == "on":
-            for path in read_paths:
-                _allow_reading(ruleset, path)
+            for path, right in rights:
+                _allow(ruleset, path, right)
         call("landlock_restrict_self", ruleset, 0)
     finally:
         os.close(ruleset)
     return state
 
 
-def _allow_reading(ruleset: int, path: str) -> None:
+def _allow(ruleset: int, path: str, rights: int) -> None:
     try:
         parent = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     try:
         folder = os.fstat(parent).st_mode & 0o170000 == 0o040000
-        rights = _FS_READ_FILE | _FS_READ_DIR if folder else _FS_READ_FILE
-        rule = linux.PathBeneath(rights, parent)
+        rule = linux.PathBeneath(rights if folder else rights & ~_FS_READ_DIR, parent)
         call("landlock_add_rule", ruleset, _RULE_PATH_BENEATH, ctypes.byref(rule), 0)
     finally:
         os.close(parent)

@@ -27,6 +27,7 @@ from forkd.sandbox.wire import Death
 
 if TYPE_CHECKING:
     from forkd.sandbox.kennel import Kennel
+    from forkd.sandbox.shares import Place
 
 LINGER_S = 0.01
 """End of file on a channel: who ends is reported within that; who only closed it is killed."""
@@ -35,7 +36,9 @@ REPORT_WAIT_S = 0.05
 SHOWN_BYTES = 64
 """First bytes of a frame that broke the protocol, for the log."""
 
-_MSG_DONTWAIT = socket.MSG_DONTWAIT
+# Plain numbers: an operation on socket's enumerations costs a microsecond each.
+_MSG_DONTWAIT, _MSG_PEEK = int(socket.MSG_DONTWAIT), int(socket.MSG_PEEK)
+_MSG_CTRUNC, _MSG_TRUNC = int(socket.MSG_CTRUNC), int(socket.MSG_TRUNC)
 _CREDENTIALS = struct.Struct("=iII")
 # Room for the credentials and nothing else: a descriptor sent beside them cannot even be received.
 _CREDENTIALS_SPACE = socket.CMSG_LEN(_CREDENTIALS.size)
@@ -59,12 +62,15 @@ class Sandbox:
         "_lingered",
         "_n",
         "_output",
+        "_served",
+        "_size",
         "_unsent",
         "channel",
         "closed",
         "id",
         "last_output",
         "pid",
+        "place",
         "session",
         "theirs",
     )
@@ -73,8 +79,11 @@ class Sandbox:
         self._kennel = kennel
         self.id = id_
         self.session = ""
+        self.place: Place | None = None
         self.pid = 0
         self.last_output = ""
+        self._served = 0
+        self._size = 0
         self._answer: asyncio.Future[Answer] | None = None
         self._n = 0
         self._unsent: tuple[bytes, int] | None = None
@@ -114,6 +123,9 @@ class Sandbox:
             if self._failure is not None:
                 raise CallFailed(*self._failure)
         loop = self._kennel.host.loop
+        place = self.place
+        if place is not None:
+            place.idle_since = None
         self._n = n
         answer = self._answer = loop.create_future()
         timer = loop.call_later(timeout_s, self._late, timeout_s)
@@ -127,6 +139,27 @@ class Sandbox:
         finally:
             timer.cancel()
             self._answer = None
+            if place is not None:
+                place.idle_since = loop.time()
+
+    def begin(self, place: Place) -> None:
+        """Serve the session that holds `place`, from now on."""
+        self.place = place
+        self.session = place.session
+        self._served += 1
+
+    def release(self) -> None:
+        """The session is over (or, with limits.fresh "call", the call). Idempotent, never raises.
+
+        With limits.reuse = 1 the sandbox is killed, as by close(). With more it may serve another session
+        of the same plugin, `reuse` in all, and this object is dead. What that means for the limits: the CPU
+        timer counts the process, so it is armed with two allowances, and a sandbox that has used one
+        serves no further session: a session has at least its allowance, at most twice that. Memory is
+        one allowance for the sandbox's whole life, and who has used half of it serves no further
+        session. Who fails, or says anything while nobody asks, is killed.
+        """
+        if not self.closed and not self._kennel.rest(self):
+            self.close()
 
     def close(self) -> None:
         """Drop the leash: the kernel kills the sandbox at once. Idempotent, never raises."""
@@ -143,6 +176,52 @@ class Sandbox:
         self.channel.close()
         os.close(self._output)
         kennel.released(self)
+
+    # --- from one session to the next -----------------------------------------------------------------
+
+    def may_serve_again(self) -> bool:
+        """Is it as fit for another session as the limits ask? Costs two system calls."""
+        plugin = self._kennel.plugin
+        if self._served >= plugin.reuse or not self.pid or self._gone or self._answer is not None:
+            return False
+        if self._failure is not None or not self.silent():
+            return False
+        try:
+            if time.clock_gettime(~self.pid << 3 | _CPUCLOCK_SCHED) >= plugin.cpu_s:
+                return False
+        except OSError:
+            return False  # it is dead
+        size = _address_space(self.pid)
+        if not self._size:
+            self._size = size
+        return size - self._size < plugin.memory // 2
+
+    def silent(self) -> bool:
+        """It has nothing to say, and its channel is open."""
+        try:
+            self.channel.recv(1, _MSG_DONTWAIT | _MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def hand_over(self) -> Sandbox:
+        """The same process for another session. This object is dead from now on.
+
+        A new object, so that whoever still holds the old one cannot reach the next session.
+        """
+        if text := output.read(self._output):
+            self._printed(text)
+        heir = Sandbox.__new__(Sandbox)
+        for name in _PROCESS:
+            setattr(heir, name, getattr(self, name))
+        heir.session = heir.last_output = ""
+        heir.place = heir._answer = heir._unsent = heir._failure = None
+        heir._n = 0
+        heir.closed = heir._gone = heir._lingered = False
+        self.closed = True
+        return heir
 
     # --- what the channel brings -------------------------------------------------------------------
 
@@ -203,9 +282,9 @@ class Sandbox:
         if self.pid and pid != self.pid:
             raise _BreachError(f"a frame of pid {pid} on the channel of pid {self.pid}")
         self.pid = pid
-        if flags & socket.MSG_CTRUNC:
+        if flags & _MSG_CTRUNC:
             raise _BreachError("a frame with descriptors")
-        if flags & socket.MSG_TRUNC or len(frame) > MAX_FRAME_BYTES:
+        if flags & _MSG_TRUNC or len(frame) > MAX_FRAME_BYTES:
             raise _BreachError("a frame too long")
         if not frame:
             raise _BreachError("an empty frame")
@@ -285,6 +364,27 @@ class Sandbox:
         if meter.take(len(text), time.monotonic()):
             dropped, meter.dropped = meter.dropped, 0
             kennel.host.on_output(self.plugin, self.session, self.pid, shown, dropped)
+
+
+_PROCESS = ("_kennel", "_leash", "_output", "_served", "_size", "channel", "id", "pid", "theirs")
+"""What of a Sandbox belongs to its process, not to a session."""
+_CPUCLOCK_SCHED = 2
+"""clock_gettime(2) of another process' CPU time: its pid inverted, shifted by three, or'ed with this."""
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def _address_space(pid: int) -> int:
+    """Bytes; 0 where /proc does not say (hidepid): then the kernel's limit alone holds."""
+    try:
+        statistics = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        return int(os.read(statistics, 100).split()[0]) * _PAGE_BYTES
+    except (OSError, ValueError, IndexError):
+        return 0
+    finally:
+        os.close(statistics)
 
 
 class _BreachError(Exception):

@@ -4,7 +4,8 @@ The worker makes a sandbox's three descriptors itself: the channel (SEQPACKET, o
 leash (closing it kills) and the output pipe. It uses the channel at once: the first frame waits in the
 socket while the zygote still forks, so taking a sandbox never waits.
 
-held.py is one sandbox, kennel.py the sandboxes of one plugin.
+held.py is one sandbox, kennel.py the sandboxes of one plugin, shares.py who gets them when they do not
+suffice, programs.py the runs of a program.
 """
 
 from __future__ import annotations
@@ -15,20 +16,21 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from forkd import log
 from forkd.sandbox.held import Sandbox
 from forkd.sandbox.kennel import HostPlugin, Kennel
+from forkd.sandbox.programs import HostProgram, Program
 from forkd.sandbox.report import Report
 
-__all__ = ["Host", "HostPlugin", "Sandbox"]
+__all__ = ["Host", "HostPlugin", "HostProgram", "Sandbox"]
 
 SURVIVOR_S = 1.0
 """A process not dead so long after its leash was dropped: its zygote is not to be trusted."""
 HOUSEKEEPING_S = 0.5
 
-_MSG_DONTWAIT = socket.MSG_DONTWAIT
+_PEEK = int(socket.MSG_DONTWAIT | socket.MSG_PEEK)
 
 
 class Host:
@@ -37,6 +39,8 @@ class Host:
     on_report   told of every dead sandbox (a claim of its zygote); default: a debug line in the log.
     on_output   told plugin, session, pid, escaped text and dropped bytes; default: a warning in the log.
     on_blame    told plugin and reason when a sandbox outlived its leash; master should end that zygote.
+    programs    what run_program() can run.
+    overload_wait_s  how long take() waits for room (sandbox.overload_wait).
     """
 
     def __init__(
@@ -47,28 +51,66 @@ class Host:
         on_report: Callable[[Report], None] | None = None,
         on_output: Callable[[str, str, int, str, int], None] | None = None,
         on_blame: Callable[[str, str], None] | None = None,
+        programs: Iterable[HostProgram] = (),
+        overload_wait_s: float = 1.0,
     ) -> None:
         self.loop = loop
+        self.overload_wait_s = overload_wait_s
+        self.asking: set[str] = set()
+        """Sessions that wait for a sandbox: not to be asked for another one meanwhile."""
         self.on_report = on_report or _log_report
         self.on_output = on_output or _log_output
         self._on_blame = on_blame
         # One epoll for all channels, itself one reader of the loop: adding a channel costs 1 us, not 3.
         self.epoll = select.epoll()
-        self.readers: dict[int, Sandbox | Kennel] = {}
+        self.readers: dict[int, Sandbox | Kennel | Program] = {}
         self._dying: deque[tuple[float, int, int, str]] = deque()
         """Time to be dead by, pidfd, pid, plugin."""
         self._kennels = {plugin.name: Kennel(self, plugin) for plugin in plugins}
+        self._programs = {program.name: Program(self, program) for program in programs}
         loop.add_reader(self.epoll.fileno(), self._ready)
         self._timer = loop.call_later(HOUSEKEEPING_S, self._housekeeping)
 
-    def take(self, plugin: str, session_id: str) -> Sandbox:
-        """A fresh sandbox of `plugin` for one session; never waits.
+    async def take(
+        self,
+        plugin: str,
+        session_id: str,
+        *,
+        network: str = "",
+        evict: Callable[[], bool] | None = None,
+    ) -> Sandbox:
+        """A sandbox of `plugin` for one session: fresh, or used by fewer than limits.reuse sessions before.
 
-        Costs about 20 microseconds with a spare at hand and 40 without. The session must close() it.
-        Raises Overloaded when as many as allowed are alive. A zygote that cannot be reached shows at
-        the first call: CallFailed("unavailable").
+        network   the client's, for its share of the plugin's sandboxes (an eighth); "" has no share: clients
+                  that the admin trusts.
+        evict     asked, when others wait and this session has had no call in flight for half a second, to
+                  end the session: True: it will, and close() its sandboxes soon; False: not now. Must not
+                  raise. None: never asked.
+        Costs     about 20 microseconds with a spare at hand and 40 without; waits for nothing while there
+                  is room, else up to overload_wait_s. The session must release() or close() it.
+        Raises    Overloaded when there was no room in time: 451 4.3.2. A zygote that cannot be reached shows
+                  at the first call: CallFailed("unavailable").
         """
-        return self._kennels[plugin].take(session_id)
+        return await self._kennels[plugin].take(session_id, network=network, evict=evict)
+
+    async def run_program(
+        self,
+        plugin: str,
+        *,
+        fds: Mapping[int, int],
+        timeout_s: float,
+        environment: Mapping[str, str] | None = None,
+    ) -> int:
+        """Run a program plugin once, in a sandbox of its own; its exit status as waitpid(2) gives it.
+
+        fds          its descriptor -> ours, e.g. {3: pipe}; ours stay open, and the caller's. 0 is /dev/null
+                     where not given, 1 and 2 go to the log. At most MAX_PROGRAM_FDS, numbers below 32.
+        timeout_s    for all of it; then it and every process it started is killed.
+        environment  added to PATH and LC_ALL, which is all it has otherwise.
+        Raises       CallFailed: "deadline", or "unavailable": it could not be started or its end is not
+                     known. Overloaded: as many as may run, did so for all that time. Cancelled: killed.
+        """
+        return await self._programs[plugin].run(fds, timeout_s=timeout_s, environment=environment or {})
 
     def alive(self, plugin: str) -> int:
         """Sandboxes of `plugin` that this worker holds, spares included."""
@@ -79,6 +121,8 @@ class Host:
         self._timer.cancel()
         for kennel in self._kennels.values():
             kennel.close()
+        for program in self._programs.values():
+            program.close()
         until = time.monotonic() + SURVIVOR_S
         while self._dying and time.monotonic() < until:
             self._bury()
@@ -90,6 +134,8 @@ class Host:
         self.loop.remove_reader(self.epoll.fileno())
         for kennel in self._kennels.values():
             kennel.disconnect()
+        for program in self._programs.values():
+            program.disconnect()
         self.epoll.close()
 
     def _ready(self) -> None:
@@ -113,7 +159,7 @@ class Host:
         except OSError:
             return
         try:
-            sandbox.channel.recv(1, _MSG_DONTWAIT | socket.MSG_PEEK)
+            sandbox.channel.recv(1, _PEEK)
         except BlockingIOError:
             self._dying.append((time.monotonic() + SURVIVOR_S, pidfd, sandbox.pid, sandbox.plugin))
             return

@@ -1,12 +1,17 @@
-"""Which sandboxes of one plugin does a worker have? Spares, those at work, those whose death is awaited."""
+"""Which sandboxes of one plugin does a worker have? Spares, those at work, those whose death is awaited.
+
+Whose turn it is when they do not suffice, shares.py says.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import itertools
 import select
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from forkd.rpc.calls import Overloaded
@@ -14,12 +19,17 @@ from forkd.sandbox import output
 from forkd.sandbox.held import Sandbox
 from forkd.sandbox.link import Link
 from forkd.sandbox.pool import Demand
+from forkd.sandbox.shares import IDLE_S, Place, Shares
 
 if TYPE_CHECKING:
     from forkd.sandbox.host import Host
 
 REFILL_DELAY_S = 0.003
 """Spares are made a little later: the session that took one gets the processor first."""
+REST_S = 10.0
+"""A used sandbox that no session wanted for so long is let go (limits.reuse)."""
+SETTLE_S = IDLE_S / 5
+"""How often, while somebody waits, it is looked who has become idle."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +38,9 @@ class HostPlugin:
 
     sandboxes   alive at once in this worker, spares included (the plugin's limit over the number of workers).
     spare       most warm sandboxes held ready.
-    cpu_s       the processor allowance, only to name the cause when it is used up.
+    cpu_s       the processor allowance of a session: names the cause when it is used up, and decides with
+                `memory` (bytes above the zygote's) whether a used sandbox may serve another session.
+    reuse       sessions one sandbox may serve, one after the other.
     """
 
     name: str
@@ -36,6 +48,18 @@ class HostPlugin:
     sandboxes: int = 128
     spare: int = 2
     cpu_s: float = 2.0
+    memory: int = 256 << 20
+    reuse: int = 1
+
+
+class _Waiter:
+    """Somebody who waits for a sandbox."""
+
+    __slots__ = ("future", "place")
+
+    def __init__(self, place: Place, future: asyncio.Future[Sandbox]) -> None:
+        self.place = place
+        self.future = future
 
 
 class Kennel:
@@ -50,12 +74,16 @@ class Kennel:
         self._demand = Demand(now)
         self._ids = itertools.count(1)
         self._spares: deque[Sandbox] = deque()
+        self._rested: deque[tuple[Sandbox, float]] = deque()
+        """Used ones that may serve another session, and since when they rest; the last is taken first."""
+        self._shares: Shares[_Waiter] = Shares(plugin.sandboxes)
         self._unreported: dict[int, Sandbox] = {}
         self._working: set[Sandbox] = set()
         self._link = Link(plugin.socket_path)
         self._registered = -1
         self._flush_due = False
         self._refill_due = False
+        self._settle_due = False
         self._closing = False
 
     @property
@@ -63,19 +91,92 @@ class Kennel:
         """A zygote may still report."""
         return self._link.fd >= 0
 
-    def take(self, session: str) -> Sandbox:
+    async def take(self, session: str, *, network: str, evict: Callable[[], bool] | None) -> Sandbox:
+        """Host.take()."""
         now = time.monotonic()
         self._demand.arrived(now)
-        if self._spares:
-            sandbox = self._spares.popleft()
-        else:
-            if self.alive >= self.plugin.sandboxes:
-                raise Overloaded(f"{self.alive} sandboxes of {self.plugin.name} are alive")
-            sandbox = self._make()
-        sandbox.session = session
+        place = Place(session, network, evict, now)
+        if self._shares.fits(network):
+            return self._hand_out(place)
+        loop, asking = self.host.loop, self.host.asking
+        waiter = _Waiter(place, loop.create_future())
+        self._shares.wait(network, waiter)
+        asking.add(session)
+        self._settle_soon()
+        timer = loop.call_later(self.host.overload_wait_s, self._refuse, waiter)
+        try:
+            return await waiter.future
+        except asyncio.CancelledError:
+            if not waiter.future.cancelled() and waiter.future.exception() is None:
+                waiter.future.result().close()  # given in the same turn of the loop
+            raise
+        finally:
+            timer.cancel()
+            self._shares.give_up(network, waiter)
+            asking.discard(session)
+
+    def _refuse(self, waiter: _Waiter) -> None:
+        if not waiter.future.done():
+            shares = self._shares
+            network = waiter.place.network
+            own = f", {shares.holds(network)} of {shares.share} by network {network}" if network else ""
+            waiter.future.set_exception(
+                Overloaded(
+                    f"{shares.held} of {shares.cap} sandboxes of {self.plugin.name} are held{own}; "
+                    f"{shares.waiting} sessions wait"
+                )
+            )
+
+    def _hand_out(self, place: Place) -> Sandbox:
+        """A sandbox for who holds `place` from now on. Raises Overloaded when none can be made."""
+        sandbox = self._rested_one() if self._rested else None
+        if sandbox is None:
+            sandbox = self._spares.popleft() if self._spares else self._make()
+        self._shares.take(place)
+        sandbox.begin(place)
         self._working.add(sandbox)
-        self._refill_later()
+        if self.plugin.spare:
+            self._refill_later()
         return sandbox
+
+    def _rested_one(self) -> Sandbox | None:
+        """A used sandbox that kept silent while it rested; None: none is left."""
+        while self._rested:
+            sandbox = self._rested.pop()[0]
+            if sandbox.silent():
+                return sandbox
+            sandbox.close()
+        return None
+
+    def _settle_soon(self) -> None:
+        if not self._settle_due and not self._closing:
+            self._settle_due = True
+            self.host.loop.call_soon(self._settle)
+
+    def _settle(self) -> None:
+        """Give to those who wait what is free, and ask idle sessions for what is not."""
+        self._settle_due = False
+        if self._closing:
+            return
+        shares = self._shares
+        while (waiter := shares.turn()) is not None:
+            if waiter.future.done():
+                continue  # he went away
+            try:
+                waiter.future.set_result(self._hand_out(waiter.place))
+            except Overloaded as error:
+                waiter.future.set_exception(error)
+        if not shares.waiting:
+            return
+        now = time.monotonic()
+        while (place := shares.victim(now, self.host.asking)) is not None:
+            assert place.evict is not None, "a victim can be asked"
+            if place.evict():
+                shares.leaves(place)
+            else:
+                shares.stays(place, now)
+        self._settle_due = True
+        self.host.loop.call_later(SETTLE_S, self._settle)
 
     def _make(self) -> Sandbox:
         try:
@@ -160,17 +261,42 @@ class Kennel:
         self.alive -= 1
         self._working.discard(sandbox)
         self.unspare(sandbox)
+        self._free(sandbox)
+
+    def rest(self, sandbox: Sandbox) -> bool:
+        """May `sandbox`, whose session is over, serve another? Then its place is free, and it rests here."""
+        if self._closing or sandbox.id not in self._unreported or not sandbox.may_serve_again():
+            return False  # what an ended zygote left behind does not come back either
+        self._working.discard(sandbox)
+        self._free(sandbox)
+        heir = sandbox.hand_over()
+        self._unreported[heir.id] = heir
+        self.host.readers[heir.channel.fileno()] = heir
+        self._rested.append((heir, time.monotonic()))
+        return True
+
+    def _free(self, sandbox: Sandbox) -> None:
+        place, sandbox.place = sandbox.place, None
+        if place is not None:
+            self._shares.give_back(place)
+        if self._shares.waiting:
+            self._settle_soon()
 
     def unspare(self, sandbox: Sandbox) -> None:
         """It is dead or dying: no session may get it."""
-        if not sandbox.session and sandbox in self._spares:
+        if sandbox.session:
+            return
+        if sandbox in self._spares:
             self._spares.remove(sandbox)
+        self._rested = deque(entry for entry in self._rested if entry[0] is not sandbox)
 
     def adapt(self, now: float) -> None:
         """Hold as many spares as are wanted now; fewer where nobody comes."""
         wanted = self._demand.spares(now, self.plugin.spare)
         while len(self._spares) > wanted:
             self._spares[-1].close()
+        while self._rested and now - self._rested[0][1] > REST_S:
+            self._rested[0][0].close()
 
     def _refill_later(self) -> None:
         if not self._refill_due and len(self._spares) < self.plugin.spare:
@@ -181,7 +307,7 @@ class Kennel:
         self._refill_due = False
         if self._closing:
             return
-        wanted = self._demand.spares(time.monotonic(), self.plugin.spare)
+        wanted = self._demand.spares(time.monotonic(), self.plugin.spare) - len(self._rested)
         while len(self._spares) < wanted and self.alive < self.plugin.sandboxes:
             try:
                 self._spares.append(self._make())
@@ -191,7 +317,7 @@ class Kennel:
     def close(self) -> None:
         self._closing = True
         self._link.abandon()
-        for sandbox in (*self._spares, *self._working):
+        for sandbox in (*self._spares, *(entry[0] for entry in self._rested), *self._working):
             sandbox.fail("unavailable", "the worker stops")
 
     def disconnect(self) -> None:

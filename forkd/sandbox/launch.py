@@ -23,7 +23,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from forkd.sandbox import linux, wire
+from forkd.sandbox import executables, linux, wire
 from forkd.sandbox.confine import LAYERS
 from forkd.sandbox.policy import Policy
 
@@ -52,10 +52,12 @@ class LimitsLike(Protocol):
     def open_files(self) -> int: ...
     @property
     def sandboxes(self) -> int: ...
+    @property
+    def reuse(self) -> int: ...
 
 
-class PluginLike(Protocol):
-    """What is read of a plugin (forkd.config.schema.PluginConfig)."""
+class MemberLike(Protocol):
+    """What is read of one member of a group (forkd.config.schema.Member)."""
 
     @property
     def name(self) -> str: ...
@@ -67,6 +69,15 @@ class PluginLike(Protocol):
     def hooks(self) -> Sequence[str]: ...
     @property
     def settings(self) -> Mapping[str, Any]: ...
+
+
+class PluginLike(Protocol):
+    """What is read of a plugin or group (forkd.config.schema.PluginConfig)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def members(self) -> Sequence[MemberLike]: ...
     @property
     def reads(self) -> Sequence[str]: ...
     @property
@@ -76,58 +87,81 @@ class PluginLike(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A plugin's module: one of a group, or the only one. `hooks` empty: whatever the code has."""
+
+    name: str
+    folder: Path
+    module: str
+    hooks: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ZygoteSpec:
     """One zygote: what it loads, what it may use, who it runs as.
 
-    memory      bytes of address space above the loaded zygote's, for each sandbox.
-    cpu_s       processor seconds of a sandbox, then SIGKILL.
+    members     what a zygote of kind python loads, in the order in which they are asked.
+    argv        what one of kind program starts; policy must be of the profile exec then.
+    processes   a program may start others (exec profile "exec, processes").
+    memory      bytes of address space above the loaded zygote's, for each sandbox; a program's in all.
+    cpu_s       processor seconds of a sandbox, then SIGKILL; with reuse > 1 twice that (Sandbox.release).
     sandboxes   alive at once; 0: 64 per CPU. Bounds the uid's processes where it has one of its own.
+    reuse       sessions a sandbox may serve.
     uid, gid    None: as we are.
     python      the interpreter; it needs no forkd.
     layers      the walls; less than all of them only in tests of the tests.
     """
 
     name: str
-    folder: Path
-    module: str
     policy: Policy
-    hooks: tuple[str, ...] = ()
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    members: tuple[Member, ...] = ()
+    argv: tuple[str, ...] = ()
+    processes: bool = False
     reads: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
     memory: int = 256 << 20
     cpu_s: float = 2.0
     open_files: int = 32
     sandboxes: int = 0
+    reuse: int = 1
     uid: int | None = None
     gid: int | None = None
     python: str = dataclasses.field(default_factory=lambda: str(Path(sys.executable).resolve()))
-    kind: Literal["python", "probe"] = "python"
+    kind: Literal["python", "probe", "program"] = "python"
     layers: tuple[str, ...] = LAYERS
 
     @classmethod
     def of(cls, plugin: PluginLike, *, policy: Policy, uid: int | None, gid: int | None) -> ZygoteSpec:
-        """The specification of a configured plugin."""
+        """The specification of a configured plugin or group."""
         return cls(
             name=plugin.name,
-            folder=plugin.folder,
-            module=plugin.module,
             policy=policy,
-            hooks=tuple(plugin.hooks),
-            settings=plugin.settings,
+            members=tuple(
+                Member(
+                    name=member.name,
+                    folder=member.folder,
+                    module=member.module,
+                    hooks=tuple(member.hooks),
+                    settings=member.settings,
+                )
+                for member in plugin.members
+            ),
             reads=tuple(plugin.reads),
             files=tuple(plugin.files),
             memory=int(plugin.limits.memory),
             cpu_s=float(plugin.limits.cpu),
             open_files=plugin.limits.open_files,
             sandboxes=plugin.limits.sandboxes,
+            reuse=plugin.limits.reuse,
             uid=uid,
             gid=gid,
         )
 
     def paths(self) -> tuple[Path, ...]:
-        """What the zygote must be able to read: the plugin's folder, our two packages, granted files."""
-        return (self.folder, _PACKAGE / "sdk", _PACKAGE / "sandbox", *self.files)
+        """What the zygote must be able to read: plugins' folders, our two packages, granted files."""
+        folders = dict.fromkeys(member.folder for member in self.members)
+        return (*folders, _PACKAGE / "sdk", _PACKAGE / "sandbox", *self.files)
 
     def encode(self) -> bytes:
         """As the zygote takes it from SPEC_FD: JSON (PROTOCOL.md, part 2)."""
@@ -135,20 +169,41 @@ class ZygoteSpec:
         if self.uid is not None:
             # Twice: the dead count until they are reaped. And the zygote itself.
             processes = 2 * (self.sandboxes or 64 * (os.cpu_count() or 1)) + 8
-        limits = {"memory": self.memory, "open_files": self.open_files}
+        limits = {
+            "memory": self.memory,
+            "open_files": self.open_files,
+            "zygote_files": _ZYGOTE_FILES,
+            "processes": processes,
+            "program_processes": self.processes,
+        }
+        read = [*self.paths()]
+        execute: tuple[Path, ...] = ()
+        write: tuple[Path, ...] = ()
+        if self.kind == "program":
+            read += executables.SYSTEM_PATHS
+            execute, write = executables.needed(self.argv, self.files), executables.WRITABLE
         return json.dumps(
             {
                 "name": self.name,
                 "kind": self.kind,
-                "folder": str(self.folder),
-                "module": self.module,
-                "hooks": self.hooks,
-                "settings": dict(self.settings),
+                "members": [
+                    {
+                        "name": member.name,
+                        "folder": str(member.folder),
+                        "module": member.module,
+                        "hooks": member.hooks,
+                        "settings": dict(member.settings),
+                    }
+                    for member in self.members
+                ],
+                "argv": self.argv,
                 "reads": self.reads,
-                "read_paths": [str(path) for path in self.paths()],
+                "read_paths": [str(path) for path in read],
+                "execute_paths": [str(path) for path in execute],
+                "write_paths": [str(path) for path in write],
                 "parent": os.getpid(),
-                "cpu_s": self.cpu_s,
-                "limits": limits | {"zygote_files": _ZYGOTE_FILES, "processes": processes},
+                "cpu_s": self.cpu_s if self.reuse == 1 else 2 * self.cpu_s,
+                "limits": limits,
                 "load": base64.b64encode(self.policy.load).decode(),
                 "child": base64.b64encode(self.policy.child).decode(),
                 "layers": self.layers,
@@ -219,6 +274,22 @@ def read_control(process: ZygoteProcess) -> Ready | Failed | None:
     return message
 
 
+def check_program(spec: ZygoteSpec) -> None:
+    """Look whether the program can be found with what it needs, before anything is started.
+
+    Raises LaunchError; where root gives it a uid, also when that uid cannot read or execute it. Blocks for a
+    fork then.
+    """
+    try:
+        needed = executables.needed(spec.argv, spec.files)
+    except executables.ExecutableError as error:
+        raise LaunchError(str(error)) from error
+    if spec.uid is None or spec.gid is None:
+        return
+    if closed := unreachable([*needed, *spec.files], uid=spec.uid, gid=spec.gid):
+        raise LaunchError(f"uid {spec.uid}, as which it runs, cannot read {closed[0]}")
+
+
 def launch(spec: ZygoteSpec, *, listener: socket.socket) -> ZygoteProcess:
     """Start a zygote; `listener` (SEQPACKET, bound and listening) stays ours and outlives it.
 
@@ -234,7 +305,7 @@ def launch(spec: ZygoteSpec, *, listener: socket.socket) -> ZygoteProcess:
         pid = os.fork()
         if pid == 0:
             _become(spec, (null, write_end, write_end, theirs.fileno(), listener.fileno(), memory))
-    except OSError as error:
+    except (OSError, executables.ExecutableError) as error:
         os.close(read_end)
         ours.close()
         raise LaunchError(f"no process for plugin {spec.name}: {error}") from error
@@ -266,6 +337,8 @@ def _become(spec: ZygoteSpec, descriptors: Sequence[int]) -> None:
         drop_ids(spec.uid, spec.gid)
         if problems := _problems((Path(spec.python), _BOOT, *spec.paths())):
             raise LaunchError(f"uid {os.getuid()} cannot read {', '.join(problems)}")
+        if spec.argv and not os.access(spec.argv[0], os.X_OK):
+            raise LaunchError(f"uid {os.getuid()} may not execute {spec.argv[0]}")
         # LD_BIND_NOW: symbols bound once, here, are a dozen page faults fewer in every sandbox.
         # TZ: libc would stat /etc/localtime, which a zygote cannot.
         environment = {"LD_BIND_NOW": "1", "TZ": "UTC0"}

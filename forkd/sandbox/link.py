@@ -11,6 +11,7 @@ import _socket
 import array
 import os
 import socket
+from collections.abc import Sequence
 from typing import Protocol
 
 from forkd.sandbox import wire
@@ -19,7 +20,7 @@ from forkd.sandbox.wire import Death
 SO_PASSRIGHTS = 83
 """Linux 6.16: with 0 the kernel refuses descriptors sent to us. Before it, a plain recv() drops them."""
 
-_MSG_DONTWAIT = socket.MSG_DONTWAIT
+_MSG_DONTWAIT = int(socket.MSG_DONTWAIT)
 
 
 class Birth(Protocol):
@@ -64,22 +65,28 @@ class Link:
         Connects first where there is no connection. Raises OSError when the zygote cannot be reached; what
         waited is still there: take it with abandon().
         """
-        if self._socket is None:
-            self._socket = self._connect()
         while self._waiting:
             batch = self._waiting[: wire.MAX_FORKS]
-            descriptors = array.array("i", [fd for birth in batch for fd in birth.theirs])
-            try:
-                self._socket.sendmsg(
-                    [wire.pack_fork([birth.id for birth in batch])],
-                    [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)],
-                    _MSG_DONTWAIT,
-                )
-            except BlockingIOError:
+            descriptors = [fd for birth in batch for fd in birth.theirs]
+            if not self.send(wire.pack_fork([birth.id for birth in batch]), descriptors):
                 return False
             del self._waiting[: len(batch)]
             for fd in descriptors:
                 os.close(fd)
+        return True
+
+    def send(self, record: bytes, descriptors: Sequence[int]) -> bool:
+        """Send one request now; False: the socket is full. The descriptors stay ours.
+
+        Connects first where there is no connection. Raises OSError when the zygote cannot be reached.
+        """
+        if self._socket is None:
+            self._socket = self._connect()
+        rights = array.array("i", descriptors)
+        try:
+            self._socket.sendmsg([record], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], _MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
         return True
 
     def abandon(self) -> list[Birth]:

@@ -16,7 +16,7 @@ import platform
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from forkd.sandbox.syscalls import ALLOW, CHILD, KILL, LOAD, LONG, Action, Is, Row
+from forkd.sandbox.syscalls import ALLOW, KILL, LONG, PROFILES, Action, Is, Row
 
 _ATTR_ACT_BADARCH = 2
 _ATTR_CTL_OPTIMIZE = 8  # seccomp_attr_set(3)
@@ -66,22 +66,23 @@ def rules(rows: Iterable[Row]) -> Iterator[tuple[str, Action, tuple[Is, ...]]]:
                     yield name, row.otherwise, (*row.given, *failed)
 
 
-def compile_policy(architecture: str = "") -> Policy:
-    """Compile both programs for this machine, or for a named architecture.
+def compile_policy(architecture: str = "", *, profile: str = "pure") -> Policy:
+    """Compile both programs of one of syscalls.PROFILES for this machine, or for a named architecture.
 
     Blocks for about 20 ms, and 20 ms more the first time (libseccomp is searched for and loaded).
     Raises PolicyError.
     """
-    return _compile(architecture or platform.machine())
+    return _compile(architecture or platform.machine(), profile)
 
 
 @functools.cache
-def _compile(architecture: str) -> Policy:
+def _compile(architecture: str, profile: str) -> Policy:
     if architecture not in _ARCHITECTURES:
         raise PolicyError(f"no system call table for {architecture} (only {', '.join(_ARCHITECTURES)})")
+    load, child = PROFILES[profile]
     return Policy(
-        load=_program(LOAD, default=errno.ENOSYS, architecture=architecture),
-        child=_program(CHILD, default=ALLOW, architecture=architecture),
+        load=_program(load, default=errno.ENOSYS, architecture=architecture),
+        child=_program(child, default=ALLOW, architecture=architecture),
     )
 
 

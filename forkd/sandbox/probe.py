@@ -13,7 +13,7 @@ from collections.abc import Callable
 from errno import errorcode
 from typing import Any
 
-from forkd.sandbox import linux
+from forkd.sandbox import child, linux
 
 _PR_GET_DUMPABLE, _PR_GET_NO_NEW_PRIVS = 3, 39
 _PTRACE = {"x86_64": 101, "aarch64": 117}[os.uname().machine]  # uname is refused later
@@ -21,8 +21,8 @@ _PTRACE_TRACEME = 0
 _CHUNK = 1 << 20
 
 
-def load(spec: dict[str, Any]) -> Callable[[bytes, int | None], bytes]:
-    """The handle of a probe sandbox; `spec` as every kind's load() gets it."""
+def load(spec: dict[str, Any], *, control: Any, title: linux.Title) -> child.Forker:
+    """Forks the probe's sandboxes; arguments as every kind's load() gets them."""
     own_file = __file__
     memory: int = spec["limits"]["memory"]
 
@@ -36,7 +36,7 @@ def load(spec: dict[str, Any]) -> Callable[[bytes, int | None], bytes]:
             result = "MemoryError"
         return json.dumps({"n": call["n"], "result": result}).encode()
 
-    return handle
+    return child.Forker(spec, handle, control=control, title=title)
 
 
 def _socket(*_: Any) -> str:

@@ -7,6 +7,7 @@ no limit and no decision rests on them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import signal
 
@@ -58,15 +59,18 @@ def report(death: Death, *, plugin: str, session: str, ours: bool) -> Report:
 
 def status_text(death: Death) -> str:
     """`exit 0`, `SIGSEGV`, `never forked`."""
-    if death.pid == 0:
-        return "never forked"
-    if os.WIFSIGNALED(death.status):
-        number = os.WTERMSIG(death.status)
+    return _status_text(death.status) if death.pid else "never forked"
+
+
+@functools.lru_cache(maxsize=256)
+def _status_text(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
         try:
             return signal.Signals(number).name
         except ValueError:
             return f"signal {number}"
-    return f"exit {os.waitstatus_to_exitcode(death.status)}" if os.WIFEXITED(death.status) else "unknown"
+    return f"exit {os.waitstatus_to_exitcode(status)}" if os.WIFEXITED(status) else "unknown"
 
 
 def cause(death: Death, *, cpu_s: float) -> tuple[str, str]:

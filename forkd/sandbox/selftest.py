@@ -21,7 +21,6 @@ import signal
 import socket
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from forkd.sandbox import launch, wire
@@ -194,8 +193,6 @@ class _Bench:
     ) -> None:
         self._spec = ZygoteSpec(
             name="selftest",
-            folder=Path(__file__).resolve().parent,
-            module="probe.py",
             policy=policy,
             memory=_MEMORY,
             cpu_s=_CPU_S,

@@ -34,8 +34,13 @@ LONG = 0xFFFF_FFFF_FFFF_FFFF
 
 FORK_FLAGS = 0x0120_0011
 """What glibc's fork() passes to clone: CHILD_SETTID | CHILD_CLEARTID | SIGCHLD. A thread passes others."""
+VFORK_FLAGS = 0x0000_4111
+"""What glibc's posix_spawn() passes: CLONE_VM | CLONE_VFORK | SIGCHLD."""
 LEASH_FD = 4
 """The sandbox's end of the leash, after child.py has moved it."""
+PROGRAM_LEASH_FD = 200
+"""A program's, after program.py has moved it (wire.py has the same number; a test compares them)."""
+ARCH_SET_FS = 0x1002
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -232,3 +237,88 @@ CHILD: tuple[Row, ...] = (
     Row(KILL, "seccomp", "no further filter"),
 )
 """Stacked on LOAD with ALLOW as its default: of two filters' answers the kernel takes the stricter."""
+
+# --- profile exec: programs (program.py) ---------------------------------------------------------------
+
+_PROGRAM: tuple[Row, ...] = (
+    Row(ALLOW, "execve", "starting the program, and what it starts; Landlock says which files"),
+    Row(
+        ALLOW,
+        "arch_prctl",
+        "ARCH_SET_FS: where a new program's libc begins",
+        given=(Is(0, INT, ARCH_SET_FS),),
+    ),
+    Row(ALLOW, "set_tid_address", "likewise"),
+    Row(ALLOW, "open openat", "Landlock says which files; for writing that is /dev/null alone"),
+    Row(ALLOW, "access faccessat faccessat2 readlink readlinkat getcwd chdir fchdir", "looking, not opening"),
+    Row(ALLOW, "pipe pipe2 dup dup2 dup3 close_range", "own descriptors"),
+    *(
+        Row(ALLOW, "fcntl", why, given=(Is(1, INT, command),))
+        for command, why in (
+            (0, "F_DUPFD"),
+            (1, "F_GETFD"),
+            (2, "F_SETFD"),
+            (3, "F_GETFL"),
+            (4, "F_SETFL"),
+            (1030, "F_DUPFD_CLOEXEC"),
+            (8, "F_SETOWN: the leash's owner; taken away before the exec"),
+            (10, "F_SETSIG: the leash's signal; likewise"),
+        )
+    ),
+    Row(ALLOW, "setpgid", "a process group of its own; taken away before the exec"),
+    Row(ALLOW, "getpgid getpgrp getsid getresuid getresgid getgroups", "who am I"),
+    Row(ALLOW, "uname sysinfo umask getrlimit getpriority", "shells and languages ask at their start"),
+    Row(
+        0,
+        "setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid",
+        "answered as done, and not done: programs made for root give rights up, and these have none to give",
+    ),
+    Row(ALLOW, "alarm setitimer getitimer", "own timers"),
+    Row(ALLOW, "rt_sigsuspend rt_sigtimedwait pause", "waiting for own children and timers"),
+    Row(ALLOW, "wait4 waitid", "own children"),
+    Row(ALLOW, "clone", "fork, and no thread", given=(Is(0, INT, FORK_FLAGS),)),
+    Row(ALLOW, "clone", "posix_spawn", given=(Is(0, INT, VFORK_FLAGS),)),
+    Row(ALLOW, "vfork fork", "the same, by older names"),
+)
+_instead = {name for row in _PROGRAM for name in row.names.split()}
+
+EXEC_LOAD: tuple[Row, ...] = (
+    *(
+        dataclasses.replace(row, names=" ".join(names))
+        for row in LOAD
+        if (names := [name for name in row.names.split() if name not in _instead])
+    ),
+    *_PROGRAM,
+)
+"""The filter of a zygote that starts a program: LOAD, but for the calls that _PROGRAM has rows for. Such a
+zygote has no foreign code in it: its filter is wide because the program inherits it."""
+
+_LEASH_FIRST, _LEASH_SECOND = Is(0, INT, PROGRAM_LEASH_FD), Is(1, INT, PROGRAM_LEASH_FD)
+
+EXEC_CHILD: tuple[Row, ...] = (
+    Row(errno.EPERM, "close", "the leash stays", given=(_LEASH_FIRST,)),
+    Row(errno.EPERM, "fcntl", "armed, and open over an exec", given=(_LEASH_FIRST,)),
+    Row(errno.EPERM, "dup dup2 dup3", "under one number: a copy could be disarmed", given=(_LEASH_FIRST,)),
+    Row(errno.EPERM, "dup2 dup3", "and is not replaced", given=(_LEASH_SECOND,)),
+    Row(errno.EPERM, "close_range", "or closed among others"),
+    Row(errno.EPERM, "fcntl", "F_SETOWN: no signal to others", given=(Is(1, INT, 8),)),
+    Row(errno.EPERM, "fcntl", "F_SETSIG: likewise", given=(Is(1, INT, 10),)),
+    Row(errno.EPERM, "setpgid", "the process group is what the leash kills"),
+    Row(errno.EPERM, "timer_create timer_settime", "not a program's habit"),
+    Row(ALLOW, "prlimit64", "limits are read only", only=(Is(2, LONG, 0),), otherwise=errno.EPERM),
+    Row(errno.EPERM, "seccomp", "no further filter"),
+)
+"""Stacked on EXEC_LOAD before the exec, for programs that may start others (processes > 0)."""
+
+EXEC_CHILD_ALONE: tuple[Row, ...] = (
+    *EXEC_CHILD,
+    Row(errno.EPERM, "clone vfork fork", "no process beside itself"),
+)
+"""The same for programs that may not."""
+
+PROFILES: dict[str, tuple[tuple[Row, ...], tuple[Row, ...]]] = {
+    "pure": (LOAD, CHILD),
+    "exec": (EXEC_LOAD, EXEC_CHILD_ALONE),
+    "exec, processes": (EXEC_LOAD, EXEC_CHILD),
+}
+"""Profile -> the zygote's table and the one stacked on it."""

@@ -6,12 +6,21 @@ Both ends import this module, so it holds constants and packing only, and needs 
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from collections import namedtuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple
 
 CONTROL_FD, LISTENER_FD, SPEC_FD = 3, 4, 5
 """Where launch.py puts the zygote's own descriptors; 0 is /dev/null, 1 and 2 are its output pipe."""
 CHANNEL_FD, LEASH_FD = 3, 4
 """Where a sandbox moves its own; 1 and 2 are its output pipe. Nothing above them is open."""
+
+PROGRAM_LEASH_FD = 200
+"""Where a program has its leash: out of the way of what programs open, below the zygote's own limit."""
+MAX_PROGRAM_FDS, MAX_PROGRAM_FD = 8, 31
+"""A program is given so many descriptors, with numbers up to this."""
 
 FDS_PER_SANDBOX = 3
 """Channel, leash, output, in this order."""
@@ -24,30 +33,51 @@ API = 1
 """Of the zygote's `ready`; master refuses another."""
 
 FORK = ord("F")
+RUN = ord("R")
 DIED = ord("D")
 _HEAD = struct.Struct("=BB")
+_RUN_HEAD = struct.Struct("=BBI")
 _DEATH = struct.Struct("=IIiQQQQ")
 MAX_DEATHS = 64
 """Deaths in one report."""
-MAX_RECORD_BYTES = _HEAD.size + MAX_DEATHS * _DEATH.size
+MAX_RECORD_BYTES = max(_HEAD.size + MAX_DEATHS * _DEATH.size, 4096)
+"""A request to run a program holds its environment: 4 KiB bound that."""
 
 
 class WireError(ValueError):
     """A record that is not in the protocol: the reader drops the connection."""
 
 
-class Death(NamedTuple):
-    """How one sandbox ended, as its zygote claims."""
+if TYPE_CHECKING:
 
-    id: int
-    pid: int
-    """0: it was never forked."""
-    status: int
-    """As wait4 gives it."""
-    user_us: int
-    system_us: int
-    max_rss_kib: int
-    faults: int
+    class Death(NamedTuple):
+        """How one sandbox ended, as its zygote claims.
+
+        pid     0: it was never forked.
+        status  as wait4 gives it.
+        """
+
+        id: int
+        pid: int
+        status: int
+        user_us: int
+        system_us: int
+        max_rss_kib: int
+        faults: int
+
+    class Run(NamedTuple):
+        """A request to run a program; the leash, the output pipe and one descriptor per number travel beside.
+
+        numbers      which descriptor of the program each of those becomes.
+        environment  NAME=value, each.
+        """
+
+        id: int
+        numbers: tuple[int, ...]
+        environment: tuple[bytes, ...]
+else:  # the module typing would be 0.7 MB in every zygote
+    Death = namedtuple("Death", "id pid status user_us system_us max_rss_kib faults")
+    Run = namedtuple("Run", "id numbers environment")
 
 
 def pack_fork(ids: list[int]) -> bytes:
@@ -62,6 +92,37 @@ def unpack_fork(record: bytes) -> tuple[int, ...]:
     if len(record) != _HEAD.size + 4 * record[1]:
         raise WireError("fork request of a wrong length")
     return struct.unpack_from(f"={record[1]}I", record, _HEAD.size)
+
+
+def pack_run(run: Run) -> bytes:
+    """A request to run the program once. Raises WireError when it does not fit."""
+    record = b"".join(
+        (
+            _RUN_HEAD.pack(RUN, len(run.numbers), run.id),
+            bytes(run.numbers),
+            b"".join(entry + b"\0" for entry in run.environment),
+        )
+    )
+    if unpack_run(record) != run:
+        raise WireError("no request that can be sent")
+    return record
+
+
+def unpack_run(record: bytes) -> Run:
+    """A request as it came. Raises WireError."""
+    if not _RUN_HEAD.size <= len(record) <= MAX_RECORD_BYTES or record[0] != RUN:
+        raise WireError("not a request to run")
+    _, count, id_ = _RUN_HEAD.unpack_from(record)
+    numbers = tuple(record[_RUN_HEAD.size : _RUN_HEAD.size + count])
+    if len(numbers) != count or count > MAX_PROGRAM_FDS or len(set(numbers)) != count:
+        raise WireError("wrong descriptors")
+    if numbers and max(numbers) > MAX_PROGRAM_FD:
+        raise WireError("a descriptor's number is too high")
+    text = record[_RUN_HEAD.size + count :]
+    entries = tuple(text.split(b"\0")[:-1])
+    if (text and not text.endswith(b"\0")) or not all(entry.find(b"=") > 0 for entry in entries):
+        raise WireError("wrong environment")
+    return Run(id_, numbers, entries)
 
 
 def pack_deaths(deaths: list[Death]) -> bytes:

@@ -4,7 +4,7 @@ runs as        a uid of its own where root starts it, else forkd's user; exec'd 
 holds          its plugin, one listening socket for workers, a control socket to master, its output pipe
 reads from     workers' requests from a fixed table (PROTOCOL.md); master never writes
 if taken over  forks and ends its own sandboxes, lies in its reports; it was confined before the plugin
-               was loaded, and holds no secret
+               was loaded, and holds no secret. One that starts a program loads no plugin at all
 restart        by master, with back-off; its sandboxes live on and end with their leashes
 
 Lean on purpose: no threading, logging, asyncio, random, and no Python-level fork. Whatever is loaded
@@ -24,16 +24,38 @@ import json
 import os
 import select
 import sys
-from typing import Any
 
-from forkd.sandbox import child, confine, linux, wire
+from forkd.sandbox import confine, linux, wire
+
+TYPE_CHECKING = False  # typing itself would be 0.7 MB, copied with every fork
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+else:
+    Protocol = object
 
 _SIGCHLD, _SIGINT = 17, 2
 _MSG_DONTWAIT, _MSG_CTRUNC, _MSG_TRUNC, _MSG_CMSG_CLOEXEC = 0x40, 0x8, 0x20, 0x4000_0000
 _READ_CHUNK = 4096
 
-KINDS = {"python": "forkd.sandbox.python", "probe": "forkd.sandbox.probe"}
-"""Plugin kind -> the module whose load(spec) gives the sandbox's Handle."""
+KINDS = {
+    "python": "forkd.sandbox.python",
+    "probe": "forkd.sandbox.probe",
+    "program": "forkd.sandbox.program",
+}
+"""Plugin kind -> the module whose load(spec, control=…, title=…) gives the Forker of its sandboxes."""
+MAX_FDS = max(wire.FDS_PER_SANDBOX * wire.MAX_FORKS, 2 + wire.MAX_PROGRAM_FDS)
+"""Descriptors beside one request."""
+
+
+class Forker(Protocol):
+    """What one kind of plugin does with a worker's request."""
+
+    def fork(self, record: bytes, descriptors: list[int]) -> list[tuple[int, int]]:
+        """Fork what `record` asks for; its ids, each with the new pid (-1: it could not be forked).
+
+        The descriptors are closed by the caller; in the new process this never returns. Raises WireError.
+        """
+        ...
 
 
 class Output:
@@ -95,25 +117,26 @@ def main() -> None:
             layers=spec["layers"],
             parent=spec["parent"],
             read_paths=[*spec["read_paths"], *confine.interpreter_paths()],
+            execute_paths=spec["execute_paths"],
+            write_paths=spec["write_paths"],
             limits=spec["limits"],
             program=base64.b64decode(spec["load"]),
         )
         phase = "load"
-        handle = kind.load(spec)
+        forker = kind.load(spec, control=control, title=title)
         phase = "prepare"
         if "rlimits" in spec["layers"]:
             size = int(os.pread(statistics, 100, 0).split()[0]) * os.sysconf("SC_PAGE_SIZE")
             confine.limit_memory(size, spec["limits"]["memory"])
         # Whatever the plugin opened while it was loaded would be one file offset shared by all sessions.
         linux.call("close_range", children + 1, ctypes.c_ulong(0xFFFF_FFFF), ctypes.c_long(0))
-        zygote = Zygote(
-            spec, listener=listener, control=control, children=children, handle=handle, title=title
-        )
+        zygote = Zygote(forker, listener=listener, children=children)
     except BaseException as error:
         _report_failure(control, phase, error)
         os._exit(1)
     gc.collect()
     gc.freeze()
+    linux.trim_memory()  # what loading left over, half a megabyte: each fork would copy its page tables
     title.show(f"forkd: zygote {spec['name']} [ready]")
     control.send(json.dumps({"t": "ready", "api": wire.API, "pid": os.getpid(), "layers": layers}).encode())
     zygote.run()
@@ -141,58 +164,42 @@ def _report_failure(control: Any, phase: str, error: BaseException) -> None:
 def _preload(spec: dict[str, Any]) -> None:
     """Load what a sandbox may need and cannot load itself: codecs that are C extensions, new code to it.
 
-    So no charset of a mail is silently unknown. The codecs written in Python are imported by whoever
-    meets them, through Landlock's leave to read the standard library: all of them here would cost every
-    sandbox a tenth more (70 microseconds of page tables).
+    So no charset of a mail is silently unknown, wherever mail can be read: a plugin that reads neither
+    header nor body is spared the 30 mappings of those for East Asia (70 microseconds at each fork); asked
+    for in there, such a charset is an error, never a guess. The codecs written in Python are imported
+    by whoever meets them, through Landlock's leave to read the standard library: all of them here would
+    cost every sandbox another 70.
     """
     if spec["kind"] != "python":
         return
+    wanted = _FOR_NAMES + (_FOR_TEXT if {"headers", "body"} & set(spec["reads"]) else ())
     import encodings  # noqa: PLC0415 - not for the probe
 
     for name in sorted(os.listdir(encodings.__path__[0])):  # noqa: PTH208
-        if name.startswith(_COMPILED) and name.endswith(".py"):
+        if name.startswith(wanted) and name.endswith(".py"):
             importlib.import_module("encodings." + name[:-3])
 
 
-_COMPILED = (
+_FOR_NAMES = ("idna",)
+"""Beginnings of the codecs that need a C extension (unicodedata) and are for addresses."""
+_FOR_TEXT = (
     *("big5", "cp932", "cp949", "cp950", "euc_", "gb", "hz", "iso2022_", "johab", "shift_jis"),
-    *("idna", "zlib"),
+    "zlib",
 )
-"""Beginnings of the codecs that need a C extension (idna: unicodedata); a test asks for every codec."""
+"""Those for text; a test asks for every codec."""
 
 
 class Zygote:
     """The loop: accept workers, fork for them, report the dead."""
 
-    def __init__(
-        self,
-        spec: dict[str, Any],
-        *,
-        listener: Any,
-        control: Any,
-        children: int,
-        handle: child.Handle,
-        title: linux.Title,
-    ) -> None:
+    def __init__(self, forker: Forker, *, listener: Any, children: int) -> None:
+        self._forker = forker
         self._listener = listener
-        self._control = control
         self._children_fd = children
-        self._handle = handle
         self._workers: dict[int, Any] = {}
         self._children: dict[int, tuple[int, int]] = {}
         """pid -> worker connection's descriptor, id."""
-        self._armour = child.Armour(
-            cpu_s=spec["cpu_s"],
-            open_files=spec["limits"]["open_files"],
-            program=base64.b64decode(spec["child"]),
-            layers=frozenset(spec["layers"]),
-            title=title.prepare(f"forkd: sandbox {spec['name']}"),
-        )
-        random = sys.modules.get("random")
-        self._reseed = random.seed if random is not None else None
-        self._ancillary = _socket.CMSG_SPACE(4 * wire.FDS_PER_SANDBOX * wire.MAX_FORKS)
-        self._leash_signal = (linux.NUMBER["fcntl"], linux.F_SETSIG, ctypes.c_long(9))
-        self._leash_async = (linux.NUMBER["fcntl"], linux.F_SETFL, ctypes.c_long(linux.O_ASYNC | os.O_RDWR))
+        self._ancillary = _socket.CMSG_SPACE(4 * MAX_FDS)
         self._poll = select.poll()
         for fd in (wire.LISTENER_FD, wire.CONTROL_FD, children):
             self._poll.register(fd, select.POLLIN)
@@ -231,40 +238,21 @@ class Zygote:
             return
         descriptors = memoryview(passed[0][2]).cast("i").tolist() if passed else []
         try:
-            ids = wire.unpack_fork(record)
-            if flags & (_MSG_CTRUNC | _MSG_TRUNC) or len(descriptors) != wire.FDS_PER_SANDBOX * len(ids):
+            if flags & (_MSG_CTRUNC | _MSG_TRUNC):
                 raise wire.WireError("descriptors are missing")
-            self._fork(fd, ids, descriptors)
+            failed = []
+            for id_, pid in self._forker.fork(record, descriptors):
+                if pid < 0:
+                    failed.append(wire.Death(id_, 0, 0, 0, 0, 0, 0))
+                else:
+                    self._children[pid] = (fd, id_)
+            if failed:
+                self._tell(fd, failed)
         except wire.WireError:
             self._drop(fd)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-
-    def _fork(self, worker: int, ids: tuple[int, ...], descriptors: list[int]) -> None:
-        failed: list[wire.Death] = []
-        for index, id_ in enumerate(ids):
-            at = index * wire.FDS_PER_SANDBOX
-            own = (descriptors[at], descriptors[at + 1], descriptors[at + 2])
-            number, command, value = self._leash_signal
-            linux.syscall(number, own[1], command, value)
-            number, command, value = self._leash_async
-            linux.syscall(number, own[1], command, value)
-            pid = linux.fork()
-            if pid == 0:
-                child.serve(
-                    own,
-                    armour=self._armour,
-                    channel=self._control,
-                    handle=self._handle,
-                    reseed=self._reseed,
-                )
-            if pid < 0:
-                failed.append(wire.Death(id_, 0, 0, 0, 0, 0, 0))
-            else:
-                self._children[pid] = (worker, id_)
-        if failed:
-            self._tell(worker, failed)
 
     def _reap(self) -> None:
         """Collect the dead and tell their workers. A worker that does not read loses reports only."""

@@ -44,9 +44,9 @@ def _perform(attack: Attack, mode: str) -> None:
         before = sorted(path.name for path in st.folder.rglob("*"))
 
         async def scenario(st: Stage) -> None:
-            control = st.host.take("plugin", "control")
+            control = await st.host.take("plugin", "control")
             await greet(control, 1)
-            victim = st.host.take("plugin", "victim")
+            victim = await st.host.take("plugin", "victim")
             act = asyncio.ensure_future(mail(victim, timeout_s=attack.timeout_s))
             await greet(control, 2)
             outcome = (await asyncio.gather(act, return_exceptions=True))[0]
@@ -54,7 +54,7 @@ def _perform(attack: Attack, mode: str) -> None:
             _check(attack, outcome, victim.last_output)
             pid = victim.pid
             victim.close()
-            later = st.host.take("plugin", "later")
+            later = await st.host.take("plugin", "later")
             await greet(later, 1)
             await greet(control, 4)
             later.close()

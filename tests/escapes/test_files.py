@@ -109,7 +109,7 @@ def attack(fd):
                 seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
                 fcntl.fcntl(copy, fcntl.F_ADD_SEALS, seals)
                 os.lseek(copy, 0, os.SEEK_SET)
-                sandbox = st.host.take("plugin", "s")
+                sandbox = await st.host.take("plugin", "s")
                 frame = b'{"n":1,"hook":"message","args":{"size":5,"header_size":0}}'
                 answer = await sandbox.call(frame, 1, timeout_s=5.0, message_fd=copy)
                 assert text_of(answer) == "hello EFBIG EACCES EACCES EACCES EACCES"

@@ -136,7 +136,7 @@ def attack(text):
             async def scenario(st: Stage) -> None:
                 seen = []
                 for session in ("a", "b", "c"):
-                    sandbox = st.host.take("plugin", session)
+                    sandbox = await st.host.take("plugin", session)
                     seen.append(text_of(await mail(sandbox, session)).split())
                     sandbox.close()
                 assert [one[0] for one in seen] == ["['a']", "['b']", "['c']"]
@@ -164,9 +164,9 @@ def attack(pid):
             st.start(code)
 
             async def scenario(st: Stage) -> None:
-                sibling = st.host.take("plugin", "sibling")
+                sibling = await st.host.take("plugin", "sibling")
                 await greet(sibling, 1)
-                sandbox = st.host.take("plugin", "s")
+                sandbox = await st.host.take("plugin", "s")
                 assert text_of(await mail(sandbox, str(sibling.pid))) == "EPERM EPERM EPERM EACCES"
                 await greet(sibling, 2)
 
@@ -184,7 +184,7 @@ def test_sessions_outlive_their_zygote(mode: str):
             st.start("def attack(_):\n    while True: pass\n")
 
             async def scenario(st: Stage) -> None:
-                sandbox = st.host.take("plugin", "s")
+                sandbox = await st.host.take("plugin", "s")
                 await greet(sandbox, 1)
                 os.kill(st.zygote.pid, signal.SIGKILL)
                 os.waitpid(st.zygote.pid, 0)

@@ -41,7 +41,7 @@ def test_a_channel_is_used_before_its_sandbox_exists(mode: str):
             st.start(ECHO)
 
             async def scenario(st: Stage) -> None:
-                sandboxes = [st.host.take("plugin", str(n)) for n in range(12)]
+                sandboxes = [await st.host.take("plugin", str(n)) for n in range(12)]
                 answers = await asyncio.gather(*[mail(s, str(n)) for n, s in enumerate(sandboxes)])
                 assert [text_of(answer) for answer in answers] == [str(n) for n in range(12)]
                 assert len({sandbox.pid for sandbox in sandboxes}) == 12
@@ -61,11 +61,11 @@ def test_more_than_allowed_is_overload_not_failure():
         st.start(ECHO)
 
         async def scenario(st: Stage) -> None:
-            held = [st.host.take("plugin", "s") for _ in range(3)]
+            held = [await st.host.take("plugin", "s") for _ in range(3)]
             with pytest.raises(Overloaded):
-                st.host.take("plugin", "s")
+                await st.host.take("plugin", "s")
             held[0].close()
-            assert text_of(await mail(st.host.take("plugin", "s"))) == "a"
+            assert text_of(await mail(await st.host.take("plugin", "s"))) == "a"
             assert st.host.alive("plugin") == 3
 
         st.run(scenario, sandboxes=3, spare=0)
@@ -82,8 +82,8 @@ def test_a_worker_that_is_killed_takes_its_sandboxes_along(mode: str):
             if pid == 0:
 
                 async def worker(st: Stage) -> None:
-                    calls = [asyncio.ensure_future(mail(st.host.take("plugin", "s"))) for _ in range(8)]
-                    calls.append(asyncio.ensure_future(greet(st.host.take("plugin", "s"), 1)))
+                    calls = [asyncio.ensure_future(mail(await st.host.take("plugin", "s"))) for _ in range(8)]
+                    calls.append(asyncio.ensure_future(greet(await st.host.take("plugin", "s"), 1)))
                     await asyncio.gather(*calls)
 
                 st.run(worker)
@@ -101,7 +101,7 @@ def test_many_leashes_at_once():
         st.start(ECHO, sandboxes=200)
 
         async def scenario(st: Stage) -> None:
-            held = [st.host.take("plugin", "s") for _ in range(100)]
+            held = [await st.host.take("plugin", "s") for _ in range(100)]
             await asyncio.gather(*[mail(sandbox) for sandbox in held])
             for sandbox in held:
                 sandbox.close()
@@ -116,13 +116,13 @@ def test_a_new_zygote_takes_over_the_waiting():
         st.start(ECHO)
 
         async def scenario(st: Stage) -> None:
-            old = st.host.take("plugin", "s")
+            old = await st.host.take("plugin", "s")
             await greet(old, 1)
             os.kill(st.zygote.pid, signal.SIGKILL)
             os.waitpid(st.zygote.pid, 0)
             st.zygote.close()
             await asyncio.sleep(0)
-            waiting = asyncio.ensure_future(mail(st.host.take("plugin", "s")))
+            waiting = asyncio.ensure_future(mail(await st.host.take("plugin", "s")))
             await greet(old, 2)
             st.start(ECHO)
             assert text_of(await waiting) == "a"
@@ -137,7 +137,7 @@ def test_no_zygote_is_unavailable_at_once():
         host = Host(
             asyncio.get_running_loop(), [HostPlugin(name="plugin", socket_path="/nonexistent/socket")]
         )
-        sandbox = host.take("plugin", "s")
+        sandbox = await host.take("plugin", "s")
         failed = await failure_of(mail(sandbox))
         assert failed.cause == "unavailable"
         await host.close()
@@ -151,7 +151,7 @@ def test_a_failed_sandbox_stays_failed():
         st.start("def attack(_): os._exit(3)\n")
 
         async def scenario(st: Stage) -> None:
-            sandbox = st.host.take("plugin", "s")
+            sandbox = await st.host.take("plugin", "s")
             first = await failure_of(mail(sandbox))
             again = await failure_of(mail(sandbox, n=2))
             assert (first.cause, first.detail) == (again.cause, again.detail)
@@ -166,7 +166,7 @@ def test_a_cancelled_call_ends_the_sandbox():
         st.start(SPIN)
 
         async def scenario(st: Stage) -> None:
-            call = asyncio.ensure_future(mail(st.host.take("plugin", "s")))
+            call = asyncio.ensure_future(mail(await st.host.take("plugin", "s")))
             await _until(lambda: bool(st.processes()))
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -182,7 +182,7 @@ def test_a_sandbox_that_dies_idle_is_known_at_the_next_call():
         st.start("def attack(_): return os.getpid()\n")
 
         async def scenario(st: Stage) -> None:
-            sandbox = st.host.take("plugin", "s")
+            sandbox = await st.host.take("plugin", "s")
             assert int(text_of(await mail(sandbox))) == sandbox.pid
             os.kill(sandbox.pid, signal.SIGTERM)
             await _until(lambda: bool(st.reports))
@@ -200,13 +200,13 @@ def test_a_dead_spare_is_no_sessions_problem():
         st.start(ECHO)
 
         async def scenario(st: Stage) -> None:
-            first = st.host.take("plugin", "s")
+            first = await st.host.take("plugin", "s")
             await greet(first, 1)
             await _until(lambda: len(st.processes()) == 2)
             (spare,) = set(st.processes()) - {first.pid}
             os.kill(spare, signal.SIGKILL)
             await _until(lambda: bool(st.reports))
-            assert text_of(await mail(st.host.take("plugin", "s"))) == "a"
+            assert text_of(await mail(await st.host.take("plugin", "s"))) == "a"
 
         st.run(scenario, spare=1)
 
@@ -217,12 +217,12 @@ def test_output_is_kept_bounded_and_attributed():
         st.start("def attack(n):\n    for i in range(int(n)): print(i, 'x' * 100)\n    1 / 0\n")
 
         async def scenario(st: Stage) -> None:
-            sandbox = st.host.take("plugin", "few")
+            sandbox = await st.host.take("plugin", "few")
             failed = await failure_of(mail(sandbox, "3"))
             assert failed.cause == "exception"
             assert "ZeroDivisionError" in sandbox.last_output
             assert st.outputs[0][0].startswith("0 xxx")
-            flood = st.host.take("plugin", "many")
+            flood = await st.host.take("plugin", "many")
             await failure_of(mail(flood, "100000"))
             assert len(flood.last_output) <= 2000
             assert sum(len(text) for text, _ in st.outputs) <= 2 * 65_536
@@ -248,7 +248,7 @@ def attack(_): pass
         st.start(code)
 
         async def scenario(st: Stage) -> None:
-            sandbox = st.host.take("plugin", "s")
+            sandbox = await st.host.take("plugin", "s")
             await mail(sandbox)
             pid = sandbox.pid
             sandbox.close()
@@ -267,7 +267,7 @@ def test_the_deadline_is_for_the_whole_call():
         async def scenario(st: Stage) -> None:
             started = time.monotonic()
             with pytest.raises(CallFailed) as failed:
-                await mail(st.host.take("plugin", "s"), timeout_s=0.2)
+                await mail(await st.host.take("plugin", "s"), timeout_s=0.2)
             assert failed.value.cause == "deadline"
             assert 0.19 < time.monotonic() - started < 2
 
@@ -282,7 +282,7 @@ def test_nothing_of_the_worker_is_open_in_a_sandbox():
         st.start(ECHO)
 
         async def scenario(st: Stage) -> None:
-            held = [st.host.take("plugin", "s") for _ in range(4)]
+            held = [await st.host.take("plugin", "s") for _ in range(4)]
             await asyncio.gather(*[mail(sandbox) for sandbox in held])
             for sandbox in held:
                 fds = {e.name: str(e.readlink()) for e in Path(f"/proc/{sandbox.pid}/fd").iterdir()}

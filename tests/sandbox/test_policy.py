@@ -10,7 +10,7 @@ import pytest
 
 from forkd.sandbox import policy, syscalls
 from forkd.sandbox.policy import PolicyError, compile_policy
-from forkd.sandbox.syscalls import ALLOW, CHILD, KILL, LOAD, Action, Is, Row
+from forkd.sandbox.syscalls import ALLOW, KILL, PROFILES, Action, Is, Row
 from tests.support.bpf import verdict
 
 ARCHITECTURES = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
@@ -39,18 +39,20 @@ def known(architecture: str) -> set[str]:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_known_call_has_a_row(architecture: str):
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_known_call_has_a_row(profile: str, architecture: str):
     """sandbox.md, "Layers": default ENOSYS, every known call an explicit row."""
-    named = {name for row in LOAD for name in row.names.split()}
+    named = {name for row in PROFILES[profile][0] for name in row.names.split()}
     assert known(architecture) - named == set()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("table", ["load", "child"])
-def test_the_program_answers_as_the_table_says(table: str, architecture: str):
+def test_the_program_answers_as_the_table_says(table: str, profile: str, architecture: str):
     """Each rule, and each way in which a row's condition can fail, is looked up in the compiled program."""
-    program = getattr(compile_policy(architecture), table)
-    rows = LOAD if table == "load" else CHILD
+    program = getattr(compile_policy(architecture, profile=profile), table)
+    rows = PROFILES[profile][0 if table == "load" else 1]
     for name, action, conditions in policy.rules(rows):
         call = number(name, architecture)
         if call < 0:
@@ -149,9 +151,48 @@ def test_an_unknown_architecture_is_refused():
 
 def test_no_call_is_given_two_unconditional_answers():
     """One behaviour per call: a second row without a condition would be decided by libseccomp's order."""
-    for table in (LOAD, CHILD):
+    for table in (table for tables in PROFILES.values() for table in tables):
         seen: set[str] = set()
         rows: list[Row] = [row for row in table if not row.given]
         for name in (name for row in rows for name in row.names.split()):
             assert name not in seen
             seen.add(name)
+
+
+def test_a_program_loses_what_only_its_start_needs():
+    """The filter stacked before the exec: the leash, the group, signals to others, limits; and processes."""
+    alone, with_others = (
+        compile_policy("x86_64", profile="exec"),
+        compile_policy("x86_64", profile="exec, processes"),
+    )
+    leash = syscalls.PROGRAM_LEASH_FD
+    for call, arguments in (
+        ("close", (leash,)),
+        ("dup", (leash,)),
+        ("dup2", (0, leash)),
+        ("dup3", (leash, 9, 0)),
+        ("fcntl", (leash, 2, 1)),
+        ("fcntl", (0, 8, 1)),
+        ("close_range", (3, 9)),
+        ("setpgid", ()),
+        ("prlimit64", (0, 7, 1)),
+        ("clone", (syscalls.VFORK_FLAGS,)),
+        ("vfork", ()),
+    ):
+        where = {
+            "number": number(call, "x86_64"),
+            "architecture": ARCHITECTURES["x86_64"],
+            "arguments": arguments,
+        }
+        assert verdict(alone.load, **where) == word(ALLOW), call
+        assert verdict(alone.child, **where) != word(ALLOW), call
+        starts_others = call in ("clone", "vfork")
+        assert (verdict(with_others.child, **where) == word(ALLOW)) == starts_others, call
+    for call, arguments in (("dup2", (0, 9)), ("close", (9,)), ("fcntl", (9, 2, 1)), ("execve", ())):
+        got = verdict(
+            alone.child,
+            number=number(call, "x86_64"),
+            architecture=ARCHITECTURES["x86_64"],
+            arguments=arguments,
+        )
+        assert got == word(ALLOW), call

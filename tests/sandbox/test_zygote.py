@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from forkd.sandbox import launch, wire
-from forkd.sandbox.launch import LaunchError, ZygoteSpec
+from forkd.sandbox.launch import LaunchError, Member, ZygoteSpec
 from forkd.sandbox.policy import compile_policy
 from tests.support.sandboxes import MODES, ROOT, Stage, StartFailed, as_mode, mail, stage, text_of
 from tests.support.waiting import wait_for
@@ -58,7 +58,7 @@ def attack(_): return SEEN
             assert os.getsid(st.zygote.pid) == st.zygote.pid
 
             async def scenario(st: Stage) -> None:
-                sandbox = st.host.take("plugin", "s")
+                sandbox = await st.host.take("plugin", "s")
                 uid = st.uid if st.uid is not None else os.getuid()
                 said = text_of(await mail(sandbox))
                 assert "SECRET" not in said
@@ -79,10 +79,10 @@ def plugin_init(settings):
     return Plugin(mail=lambda session, sender: deny("5.7.1", " ".join(LOADED)[int(sender.local):][:900]))
 """
     with stage(MODES[0]) as st:
-        st.start(code, whole=True)
+        st.start(code, whole=True, reads=("body",))
 
         async def scenario(st: Stage) -> None:
-            sandbox = st.host.take("plugin", "s")
+            sandbox = await st.host.take("plugin", "s")
             said = ""
             while piece := text_of(await mail(sandbox, str(len(said)), n=len(said) // 900 + 1)):
                 said += piece
@@ -109,14 +109,31 @@ def attack(_):
 
     def body() -> None:
         with stage(mode) as st:
-            st.start(code)
+            st.start(code, reads=("headers",))
 
             async def scenario(st: Stage) -> None:
-                assert text_of(await mail(st.host.take("plugin", "s"))) == "True [] email.parser"
+                assert text_of(await mail(await st.host.take("plugin", "s"))) == "True [] email.parser"
 
             st.run(scenario)
 
     as_mode(mode, body)
+
+
+def test_a_plugin_that_reads_no_mail_is_spared_its_charsets():
+    """zygote.py: names in addresses work (idna); a charset of text is an error there, never a guess."""
+    code = """
+import codecs
+def attack(_):
+    return " ".join(tried(codecs.lookup, name) for name in ("idna", "utf-16", "latin-1", "gb18030"))
+"""
+    with stage(MODES[0]) as st:
+        st.start(code, reads=("envelope",))
+
+        async def scenario(st: Stage) -> None:
+            said = text_of(await mail(await st.host.take("plugin", "s")))
+            assert said == "done done done LookupError"
+
+        st.run(scenario)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -135,7 +152,10 @@ def attack(path):
             st.start(code, files_granted=(granted,))
 
             async def scenario(st: Stage) -> None:
-                assert text_of(await mail(st.host.take("plugin", "s"), str(granted))) == "done EACCES EACCES"
+                assert (
+                    text_of(await mail(await st.host.take("plugin", "s"), str(granted)))
+                    == "done EACCES EACCES"
+                )
 
             st.run(scenario)
 
@@ -234,7 +254,7 @@ def test_a_worker_out_of_protocol_is_dropped_and_others_are_served(mode: str):
                     assert connection.recv(100) == b""
 
             async def scenario(st: Stage) -> None:
-                assert text_of(await mail(st.host.take("plugin", "s"))) == "x"
+                assert text_of(await mail(await st.host.take("plugin", "s"))) == "x"
 
             st.run(scenario)
 
@@ -243,7 +263,6 @@ def test_a_worker_out_of_protocol_is_dropped_and_others_are_served(mode: str):
 
 def test_the_spec_is_complete_json():
     """PROTOCOL.md, part 2: bytes of programs travel as base64; paths as text."""
-    spec = ZygoteSpec(
-        name="x", folder=Path("/x"), module="x.py", policy=compile_policy(), settings={"p": Path("/y")}
-    )
+    member = Member(name="x", folder=Path("/x"), module="x.py", settings={"p": Path("/y")})
+    spec = ZygoteSpec(name="x", policy=compile_policy(), members=(member,))
     assert b'"p": "/y"' in spec.encode()

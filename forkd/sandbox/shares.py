@@ -1,0 +1,179 @@
+"""Who gets the next sandbox of a plugin, and who must give one back? Pure: told what happens and when.
+
+A plugin has so many places (its cap, this worker's part). Each is held by one session of one client
+network:
+
+- A network holds an eighth of the places at most, one at least; the empty network (clients the admin
+  trusts) has no share.
+- Who fits takes a place at once, unless somebody who fits as well was there before.
+- Else he waits. Networks take turns, and within a network first come is first served: a flood from one
+  waits behind itself.
+- While somebody waits, sessions that hold a place and do nothing with it are asked to give way, longest
+  idle first: any session when the places are used up, one of the same network when its share is. Idle
+  means that no call was in flight for IDLE_S, so that a flood of new sessions cannot drive out those
+  that merely wait for their client's next command.
+
+Waiting is bounded by who waits (kennel.py): nothing here looks at a clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Container, Iterator
+from typing import Generic, TypeVar
+
+IDLE_S = 0.5
+"""Without a call for so long a session counts as idle: longer than a round trip to anywhere on earth, and
+short enough that who waits sandbox.overload_wait (1 s) still gains by it."""
+SHARE = 8
+"""One client network holds a SHARE-th of the places at most."""
+
+
+class Place:
+    """One held place.
+
+    session     its holder; network: the holder's, "" without a share.
+    idle_since  when its last call ended; None while one is in flight.
+    evict       asks the holder to give way; None: it never does.
+    leaving     it has been asked and said yes.
+    """
+
+    __slots__ = ("evict", "idle_since", "leaving", "network", "session")
+
+    def __init__(self, session: str, network: str, evict: Callable[[], bool] | None, now: float) -> None:
+        self.session = session
+        self.network = network
+        self.evict = evict
+        self.idle_since: float | None = now
+        self.leaving = False
+
+
+W = TypeVar("W")
+
+
+class Shares(Generic[W]):
+    """The places of one plugin in one worker; W is whatever stands for somebody who waits."""
+
+    __slots__ = ("_by_network", "_held", "_leaving", "_queues", "cap", "share", "waiting")
+
+    def __init__(self, cap: int) -> None:
+        self.cap = cap
+        self.share = max(1, cap // SHARE)
+        self.waiting = 0
+        """How many wait."""
+        self._held: set[Place] = set()
+        self._by_network: dict[str, int] = {}
+        self._leaving = 0
+        self._queues: dict[str, deque[W]] = {}
+        """Network -> who waits, in the order of the networks' turns; no queue is empty."""
+
+    @property
+    def held(self) -> int:
+        """Places held."""
+        return len(self._held)
+
+    def holds(self, network: str) -> int:
+        """Places that `network` holds."""
+        return self._by_network.get(network, 0)
+
+    def fits(self, network: str) -> bool:
+        """May a newcomer of `network` take a place now, past those who wait already?
+
+        Only somebody whose network has no room in its share may be passed.
+        """
+        if len(self._held) >= self.cap or not self._has_share(network):
+            return False
+        return not self.waiting or not any(self._has_share(other) for other in self._queues)
+
+    def take(self, place: Place) -> None:
+        """`place` is held from now on; fits() or turn() said so."""
+        self._held.add(place)
+        self._by_network[place.network] = self._by_network.get(place.network, 0) + 1
+
+    def give_back(self, place: Place) -> None:
+        """It is free again."""
+        self._held.remove(place)
+        self._leaving -= place.leaving
+        left = self._by_network[place.network] - 1
+        if left:
+            self._by_network[place.network] = left
+        else:
+            del self._by_network[place.network]
+
+    def wait(self, network: str, who: W) -> None:
+        """`who` does not fit, and waits behind others of its network."""
+        self._queues.setdefault(network, deque()).append(who)
+        self.waiting += 1
+
+    def give_up(self, network: str, who: W) -> None:
+        """`who` waits no longer; no error when its turn() came already."""
+        queue = self._queues.get(network)
+        if queue is None or who not in queue:
+            return
+        queue.remove(who)
+        self.waiting -= 1
+        if not queue:
+            del self._queues[network]
+
+    def turn(self) -> W | None:
+        """Whose turn is it? He waits no longer: take() at once. None: nobody who waits fits."""
+        if len(self._held) >= self.cap:
+            return None
+        for network, queue in self._queues.items():
+            if self._has_share(network):
+                who = queue.popleft()
+                self.waiting -= 1
+                del self._queues[network]
+                if queue:
+                    self._queues[network] = queue  # behind the other networks
+                return who
+        return None
+
+    def victim(self, now: float, asking: Container[str] = ()) -> Place | None:
+        """Who should be asked next to give way? Then say leaves() or stays(); None: nobody.
+
+        asking  sessions that wait for a sandbox themselves (of any plugin): they are at work.
+        """
+        for wanted in self._wanted():
+            oldest: Place | None = None
+            for place in self._held:
+                since = place.idle_since
+                if (
+                    since is None
+                    or place.leaving
+                    or place.evict is None
+                    or now - since < IDLE_S
+                    or (wanted is not None and place.network != wanted)
+                    or place.session in asking
+                ):
+                    continue
+                if oldest is None or since < oldest.idle_since:  # type: ignore[operator]
+                    oldest = place
+            if oldest is not None:
+                return oldest
+        return None
+
+    def leaves(self, place: Place) -> None:
+        """Its holder will give it back soon, or has done so already."""
+        if place in self._held:
+            place.leaving = True
+            self._leaving += 1
+
+    def stays(self, place: Place, now: float) -> None:
+        """Its holder refused: it is at work, and not asked again for IDLE_S."""
+        place.idle_since = now
+
+    def _has_share(self, network: str) -> bool:
+        return not network or self._by_network.get(network, 0) < self.share
+
+    def _wanted(self) -> Iterator[str | None]:
+        """Whose places are wanted beyond those already on their way: a network's, or (None) anybody's."""
+        anybodys = 0
+        for network, queue in self._queues.items():
+            if self._has_share(network):
+                room = self.share - self.holds(network) if network else len(queue)
+                anybodys += min(len(queue), room)
+            elif len(queue) > sum(p.leaving for p in self._held if p.network == network):
+                yield network
+        if anybodys > self._leaving + max(0, self.cap - len(self._held)):
+            yield None

@@ -1,0 +1,230 @@
+"""forkd/sandbox/shares.py: who gets a sandbox, and who gives way (plugins.md, "limits", `sandboxes`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from forkd.sandbox.shares import IDLE_S, SHARE, Place, Shares
+
+
+def _yes() -> bool:
+    return True
+
+
+def hold(
+    shares: Shares[str],
+    session: str,
+    network: str = "",
+    evict: Callable[[], bool] | None = _yes,
+    at: float = 0.0,
+) -> Place:
+    """Take a place that fits."""
+    assert shares.fits(network)
+    place = Place(session, network, evict, at)
+    shares.take(place)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("cap", "share"), [(1, 1), (2, 1), (7, 1), (8, 1), (15, 1), (16, 2), (64, 8), (128, 16)]
+)
+def test_a_network_holds_an_eighth_and_at_least_one(cap: int, share: int):
+    """One client network holds an eighth at most; with a small cap still one."""
+    shares: Shares[str] = Shares(cap)
+    assert shares.share == share
+    for number in range(share):
+        hold(shares, str(number), "net")
+    assert not shares.fits("net")
+    assert shares.fits("other") == (share < cap)
+
+
+def test_trusted_clients_have_no_share():
+    """The empty network takes what there is."""
+    shares: Shares[str] = Shares(16)
+    for number in range(16):
+        hold(shares, str(number))
+    assert not shares.fits("")
+
+
+def test_who_waits_is_not_overtaken_by_who_comes_later():
+    """First come, first served, also when a place has just become free."""
+    shares: Shares[str] = Shares(1)
+    place = hold(shares, "a", "n1")
+    shares.wait("n2", "first")
+    shares.give_back(place)
+    assert not shares.fits("n3")
+    assert shares.turn() == "first"
+
+
+def test_who_waits_for_his_own_share_holds_nobody_up():
+    """A network that used up its share waits for itself; the free places are the others'."""
+    shares: Shares[str] = Shares(16)
+    for number in range(2):
+        hold(shares, str(number), "greedy")
+    shares.wait("greedy", "third")
+    assert shares.turn() is None
+    assert shares.fits("other")
+
+
+def test_networks_take_turns():
+    """A flood of one network waits behind itself: every other network's first comes before its second."""
+    shares: Shares[str] = Shares(64)
+    places = [hold(shares, str(number)) for number in range(64)]
+    for number in range(5):
+        shares.wait("flood", f"flood {number}")
+    shares.wait("one", "one 0")
+    shares.wait("two", "two 0")
+    order = []
+    for place in places[:7]:
+        shares.give_back(place)
+        order.append(shares.turn())
+    assert order == ["flood 0", "one 0", "two 0", "flood 1", "flood 2", "flood 3", "flood 4"]
+    assert shares.waiting == 0
+
+
+def test_who_went_away_is_not_served():
+    """give_up() after a turn is no error, before it the next one is served."""
+    shares: Shares[str] = Shares(1)
+    place = hold(shares, "a")
+    shares.wait("n", "gone")
+    shares.wait("n", "there")
+    shares.give_up("n", "gone")
+    shares.give_back(place)
+    assert shares.turn() == "there"
+    shares.give_up("n", "there")
+    assert shares.waiting == 0
+
+
+NOW = 100.0
+VICTIMS = {
+    "the longest idle": ([("a", "n1", 5.0), ("b", "n2", 9.0), ("c", "n3", 7.0)], "x", "b"),
+    "nobody who was at work a moment ago": ([("a", "n1", IDLE_S / 2)], "x", None),
+    "nobody with a call in flight": ([("a", "n1", None), ("b", "n2", None)], "x", None),
+    "not the one who asks": ([("x", "n1", 9.0), ("b", "n2", 8.0)], "x", "b"),
+    "a trusted client's as well": ([("a", "", 9.0), ("b", "n2", 8.0)], "x", "a"),
+}
+
+
+@pytest.mark.parametrize("name", VICTIMS)
+def test_who_gives_way_when_all_is_taken(name: str):
+    """The longest idle session without a call in flight, never the asking one."""
+    held, asking, expected = VICTIMS[name]
+    shares: Shares[str] = Shares(len(held))
+    for session, network, idle in held:
+        hold(shares, session, network).idle_since = None if idle is None else NOW - idle
+    shares.wait("new", asking)
+    victim = shares.victim(NOW, {asking})
+    assert (victim and victim.session) == expected
+
+
+def test_while_there_is_room_nobody_gives_way():
+    """Only a network's own idle sessions make room in its share: not a stranger's, however idle."""
+    shares: Shares[str] = Shares(16)
+    hold(shares, "stranger", "other", at=0.0)
+    hold(shares, "own 1", "greedy", at=50.0)
+    hold(shares, "own 2", "greedy", at=40.0)
+    shares.wait("greedy", "third")
+    victim = shares.victim(NOW)
+    assert victim is not None
+    assert victim.session == "own 2"
+    shares.leaves(victim)
+    assert shares.victim(NOW) is None, "one is on its way, one waits"
+
+
+def test_who_refuses_or_cannot_be_asked_stays():
+    """evict() said no: it is at work. No evict at all (a stopping session): never asked."""
+    shares: Shares[str] = Shares(2)
+    busy = hold(shares, "busy")
+    hold(shares, "mute", evict=None)
+    shares.wait("", "x")
+    assert shares.victim(NOW) is busy
+    shares.stays(busy, NOW)
+    assert shares.victim(NOW) is None
+    assert shares.victim(NOW + IDLE_S) is busy
+
+
+def test_no_more_give_way_than_are_needed():
+    """One who waits costs one session, not all the idle ones."""
+    shares: Shares[str] = Shares(8)
+    places = [hold(shares, str(number), f"n{number}") for number in range(8)]
+    for who in ("x", "y"):
+        shares.wait("new", who)  # its share is one place
+    asked = []
+    while (victim := shares.victim(NOW)) is not None:
+        shares.leaves(victim)
+        asked.append(victim)
+    assert len(asked) == 1
+    shares.give_back(asked[0])
+    assert shares.turn() == "x"
+    shares.take(Place("x", "new", None, NOW))
+    assert shares.turn() is None
+    assert len({*places}) == 8
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    cap=st.integers(1, 40),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["ask", "ask", "free", "work", "rest", "leave"]),
+            st.integers(0, 30),
+            st.sampled_from(["", "n1", "n2", "n3", "n4"]),
+        ),
+        max_size=120,
+    ),
+)
+def test_never_over_the_cap_nor_a_share_and_no_wakeup_is_lost(cap: int, steps: list[tuple[str, int, str]]):
+    """Whatever happens in whatever order: the cap and every share hold, and nobody who fits keeps waiting."""
+    shares: Shares[tuple[str, str]] = Shares(cap)
+    places: list[Place] = []
+    waiting: list[tuple[str, str]] = []
+    now = 0.0
+
+    def settle() -> None:
+        while (who := shares.turn()) is not None:
+            waiting.remove(who)
+            place = Place(who[0], who[1], _yes, now)
+            shares.take(place)
+            places.append(place)
+        while (victim := shares.victim(now, {session for session, _ in waiting})) is not None:
+            assert victim.idle_since is not None
+            assert now - victim.idle_since >= IDLE_S
+            assert waiting, "nobody waits: nobody gives way"
+            shares.leaves(victim)
+
+    for number, (act, which, network) in enumerate(steps):
+        now += 0.1
+        if act == "ask":
+            who = (f"s{number}", network)
+            if shares.fits(network):
+                place = Place(*who, _yes, now)
+                shares.take(place)
+                places.append(place)
+            else:
+                shares.wait(network, who)
+                waiting.append(who)
+        elif act == "leave" and waiting:
+            who = waiting.pop(which % len(waiting))
+            shares.give_up(who[1], who)
+        elif places:
+            place = places[which % len(places)]
+            if act == "free":
+                places.remove(place)
+                shares.give_back(place)
+            else:
+                place.idle_since = None if act == "work" else now
+        settle()
+        assert shares.held == len(places) <= cap
+        assert shares.waiting == len(waiting)
+        for name in ("n1", "n2", "n3", "n4"):
+            count = sum(place.network == name for place in places)
+            assert count == shares.holds(name) <= max(1, cap // SHARE)
+        for _, name in waiting:
+            assert len(places) == cap or (shares.holds(name) == shares.share and name), "he fits, and waits"
+    for place in places:
+        shares.give_back(place)
+    assert shares.held == 0
