@@ -47,24 +47,11 @@ FAILURE
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from forkd.sdk import Plugin, Sender, Session, Verdict, deny
-
-MAX_REPORTED = 20
-"""Bad lines shown at once: enough to repair a file, few enough to read."""
-
-_DOMAIN = re.compile(
-    r"(?=.{1,255}$)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*"
-)
-_LITERAL = re.compile(r"\[[0-9a-z:.]+\]")
-_COMMENT = re.compile(r"(?:^|\s)#.*")
-
-
-class EntryError(ValueError):
-    """A text that is no entry; says why."""
+from forkd.sdk.listfile import EntryError, domain_name, given, read_entries, take_all, unquoted
 
 
 class SenderList:
@@ -91,20 +78,20 @@ class SenderList:
         if at and local not in ("", "*"):
             if "*" in local:
                 raise EntryError("* stands for the whole local part or for nothing")
-            local = _unquoted(local)
+            local = unquoted(local)
             if domain in ("", "*"):
                 self.users.add(local)
             else:
-                self.addresses.add(f"{local}@{_domain(domain)}")
+                self.addresses.add(f"{local}@{domain_name(domain)}")
             return
         if domain.startswith("*."):
             domain = domain[1:]
         if domain.startswith("."):
-            self.parents.add(_domain(domain[1:]))
+            self.parents.add(domain_name(domain[1:]))
         elif domain in ("", "*"):
             raise EntryError("this would be everybody")
         else:
-            self.domains.add(_domain(domain))
+            self.domains.add(domain_name(domain))
 
     def names(self, sender: Sender) -> bool:
         """Is this sender listed?"""
@@ -121,42 +108,23 @@ class SenderList:
         return False
 
 
-def read_entries(path: str) -> Iterator[tuple[str, str]]:
-    """The file's entries as ("file:line", entry). Raises OSError; EntryError for what is no UTF-8."""
-    with open(path, "rb") as file:  # noqa: PTH123 - pathlib would cost every sandbox its pages
-        for number, octets in enumerate(file, start=1):
-            place = f"{path}:{number}"
-            try:
-                line = octets.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError:
-                raise EntryError(f"{place}: not UTF-8") from None
-            entry = _COMMENT.sub("", line).strip()
-            if entry:
-                yield place, entry
-
-
 def load_lists(entries: Iterable[tuple[str, str]]) -> tuple[SenderList, SenderList]:
-    """Blocked senders and exceptions. Raises EntryError with every bad line, MAX_REPORTED at most."""
+    """Blocked senders and exceptions. Raises EntryError with every bad line."""
     blocked, allowed = SenderList(), SenderList()
-    problems: list[str] = []
-    for place, entry in entries:
-        try:
-            if entry.startswith("!"):
-                allowed.add(entry[1:].lstrip())
-            else:
-                blocked.add(entry)
-        except EntryError as why:
-            problems.append(f"{place}: {entry!r}: {why}")
-    if problems:
-        more = len(problems) - MAX_REPORTED
-        shown = problems[:MAX_REPORTED] + ([f"... and {more} more"] if more > 0 else [])
-        raise EntryError("\n".join(["these are no senders:", *shown]))
+
+    def take(entry: str) -> None:
+        if entry.startswith("!"):
+            allowed.add(entry[1:].lstrip())
+        else:
+            blocked.add(entry)
+
+    take_all(entries, take, what="these are no senders")
     return blocked, allowed
 
 
 def plugin_init(settings: dict[str, Any]) -> Plugin:
     """Read the list; refuse to start on a bad entry or an unreadable file."""
-    entries = [(f"setting senders, entry {n}", e.strip()) for n, e in enumerate(settings["senders"], start=1)]
+    entries = list(given("senders", settings["senders"]))
     if path := settings["list"]:
         entries += read_entries(path)
     blocked, allowed = load_lists(entries)
@@ -168,22 +136,3 @@ def plugin_init(settings: dict[str, Any]) -> Plugin:
         return None
 
     return Plugin(mail=mail)
-
-
-def _domain(text: str) -> str:
-    text = text.rstrip(".")
-    if not text.isascii():
-        try:
-            text = text.encode("idna").decode("ascii")
-        except UnicodeError:
-            raise EntryError("no domain name") from None
-    if not _DOMAIN.fullmatch(text) and not _LITERAL.fullmatch(text):
-        raise EntryError("no domain name")
-    return text
-
-
-def _unquoted(local: str) -> str:
-    """The local part as hooks see it: a quoted one without quotes and backslashes (RFC 5321 4.1.2)."""
-    if len(local) > 2 and local[0] == local[-1] == '"':
-        return re.sub(r"\\(.)", r"\1", local[1:-1])
-    return local

@@ -1,0 +1,176 @@
+"""attachments - refuse or quarantine mail by the names and types of its attachments
+
+SYNOPSIS
+    plugins.d/60-attachments.toml:
+
+        plugin = "attachments"
+
+        [settings]
+        types = ["application/x-dosexec"]
+        action = "refuse"
+
+        [grants]
+        reads = ["body"]
+
+DESCRIPTION
+    Asked after the end of data. Looks at every part of the message, those of attached messages too,
+    and at what lies in archives. A part stops the message when one of its names matches an entry of
+    `names`, or when its declared or detected type matches one of `types`.
+
+    A part has every name that its header gives it, in plain, quoted, RFC 2047 or RFC 2231 form, since
+    mail readers differ in which they take; a uuencoded file in a text has the name of its begin line.
+    Names are compared without case, without white space and dots at their end (Windows drops those),
+    and without what stands before the last / or \\.
+
+    A type is detected from the first octets of the part or archive member:
+
+        application/x-dosexec            a program for Windows (MZ)
+        application/x-executable         a program for Unix (ELF)
+        application/x-mach-binary        a program for macOS
+        text/x-shellscript               #! on the first line
+        application/zip                  and gzip, x-bzip2, x-xz, x-tar, x-7z-compressed, x-rar
+        application/x-ole-storage        Office documents of old, and .msi
+        application/pdf
+
+    An archive is known by its octets, not by its name, so that `photo.jpg` that is a zip is looked
+    into. Zip (both its directory and the names before each member, which need not agree), tar, gzip,
+    bzip2 and xz are read; 7z and rar are not: put "*.7z" and "*.rar" into `names`, or their types into
+    `types`, if that is not wanted.
+
+    With action = "quarantine" the mail is taken and held: see `forkd queue list` and `release`.
+
+BOUNDS
+    max_depth archives within each other, max_members names, max_unpacked octets. What goes beyond is
+    made to hide something, and stops the message like a forbidden name. So do more than 2,000 parts.
+
+SETTINGS
+    names         forbidden names, wildcards * and ?          default: what large providers refuse
+    types         forbidden types, wildcards * and ?          default: none
+    action        refuse | quarantine                         default: refuse
+    archives      look into archives                          default: true
+    encrypted     archives with a password: pass | stop       default: pass
+    damaged       archives that cannot be read: pass | stop   default: pass
+    max_depth     4
+    max_members   10000
+    max_unpacked  67108864
+    text          what the client is told                     default: see plugin.toml
+
+FAILURE
+    Without the plugin, forbidden attachments would come in. The default on_failure, "disconnect",
+    turns the client away for now.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from attachment_archives import READABLE, SNIFF_OCTETS, BeyondBounds, Bounds, Member, detect, members
+
+from forkd.sdk import Envelope, Message, Plugin, Session, Verdict, deny, quarantine
+from forkd.sdk.mime import Part, Walk
+
+_UUENCODED = re.compile(rb"^begin(?:-base64)? [0-7]{3,4} ([^\r\n]{1,255})", re.MULTILINE)
+_TEXT_OCTETS = 1 << 20
+"""How much of a text is searched for uuencoded files."""
+_MAX_SHOWN = 80
+
+
+class Rules:
+    """What is not taken."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        for name, allowed in _CHOICES.items():
+            if settings[name] not in allowed:
+                raise ValueError(f"the setting {name} is {' or '.join(allowed)}, not {settings[name]!r}")
+        self._names = _any_of(settings["names"])
+        self._types = _any_of(settings["types"])
+        self._facts = {fact for fact in ("encrypted", "damaged") if settings[fact] == "stop"}
+
+    def stop(self, name: str, *types: str) -> str:
+        """Why a file of this name and these types is not taken; empty when it is."""
+        if self._names.fullmatch(plain(name)):
+            return f"name {shown(name)}"
+        for media_type in types:
+            if media_type and self._types.fullmatch(media_type):
+                return f"type {shown(media_type)}"
+        return ""
+
+    def stop_member(self, member: Member) -> str:
+        """The same for what lies in an archive."""
+        if member.fact:
+            return f"{member.fact} archive {shown(member.path)}" if member.fact in self._facts else ""
+        why = self.stop(member.name, member.type)
+        return f"{why} in {shown(member.path)}" if why else ""
+
+
+def findings(message: bytes, rules: Rules, bounds: Bounds | None) -> Iterator[str]:
+    """Why this message is stopped, one text per reason, in the order found.
+
+    bounds  for looking into archives; None: they are not looked into.
+    """
+    walk = Walk(message)
+    try:
+        for part in walk:
+            yield from filter(None, _part(part, rules, bounds))
+    except BeyondBounds as why:
+        yield shown(str(why))
+    if walk.cut:
+        yield "more parts than are looked at"
+
+
+def _part(part: Part, rules: Rules, bounds: Bounds | None) -> Iterator[str]:
+    head = part.content(SNIFF_OCTETS)
+    detected = detect(head)
+    for name in part.names or [""]:
+        yield rules.stop(name, part.content_type, detected)
+    if part.content_type.startswith("text/"):
+        for match in _UUENCODED.finditer(part.content(_TEXT_OCTETS)):
+            yield rules.stop(match[1].decode("utf-8", "replace"))
+    if bounds is not None and detected in READABLE:
+        path = part.names[0] if part.names else "unnamed"
+        for member in members(part.content(), detected, path, bounds):
+            yield rules.stop_member(member)
+
+
+def plain(name: str) -> str:
+    """A name as it is compared: its last part, lower case, without white space and dots at its end."""
+    last = re.split(r"[/\\]", name.replace("\0", ""))[-1]
+    return last.strip().rstrip(" .\t\r\n").lower()
+
+
+def shown(text: str) -> str:
+    """A stranger's text for a log line: printable ASCII, bounded."""
+    safe = "".join(c if " " <= c <= "~" else "?" for c in text)
+    return safe if len(safe) <= _MAX_SHOWN else f"{safe[: _MAX_SHOWN - 3]}..."
+
+
+def plugin_init(settings: dict[str, Any]) -> Plugin:
+    """Compile the rules; refuse to start on a setting that is none of its choices."""
+    rules = Rules(settings)
+    refusal = deny("5.7.1", settings["text"])
+    holds = settings["action"] == "quarantine"
+
+    def message(session: Session, envelope: Envelope, message: Message) -> Verdict | None:  # noqa: ARG001
+        bounds = None
+        if settings["archives"]:
+            bounds = Bounds(settings["max_depth"], settings["max_members"], settings["max_unpacked"])
+        octets = message.headers.raw + b"\r\n" + message.body
+        for why in findings(octets, rules, bounds):
+            if holds:
+                return quarantine(f"attachment: {why}")
+            print(f"refused: {why}", flush=True)
+            return refusal
+        return None
+
+    return Plugin(message=message)
+
+
+_CHOICES = {"action": ("refuse", "quarantine"), "encrypted": ("pass", "stop"), "damaged": ("pass", "stop")}
+
+
+def _any_of(wildcards: Iterable[str]) -> re.Pattern[str]:
+    """One pattern for all of them; one that matches nothing for none."""
+    return re.compile("|".join(fnmatch.translate(w.strip().lower()) for w in wildcards) or r"(?!)")
