@@ -22,8 +22,9 @@ lint:  ## format, lint, types
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 
-bench:  ## forkd beside its peers, one table (tests/bench/README.md)
+bench:  ## forkd beside its peers, one table (tests/bench/README.md); fetches the peers first
 	@tools/setup.sh test
+	.venv/bin/python -m tests.bench.peers
 	.venv/bin/python -m tests.bench
 
 clean:

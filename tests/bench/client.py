@@ -18,6 +18,8 @@ from collections.abc import Callable, Generator
 from typing import Final
 
 now: Final = time.perf_counter
+IP_BIND_ADDRESS_NO_PORT: Final = 24
+"""Of <linux/in.h>: the port is chosen by connect(), so that one port serves several servers."""
 _LAST_LINE: Final = re.compile(rb"^(\d\d\d)(?: [^\n]*)?\r?\n\Z", re.M)
 
 
@@ -48,10 +50,11 @@ class Sleep:
 
 @dataclasses.dataclass(slots=True)
 class Connect:
-    """Connect, and wait for the greeting."""
+    """Connect, and wait for the greeting. `source`: the address to connect from."""
 
     port: int
     timeout_s: float = 30.0
+    source: str = "127.0.0.1"
     name: str = "connect"
     want: int | None = 2
 
@@ -129,6 +132,10 @@ class Loop:
         """Call once when `fd` becomes readable (a pidfd: when its process is dead)."""
         self._by_fd[fd] = call
         self._epoll.register(fd, select.EPOLLIN)
+
+    def connections(self) -> int:
+        """How many sessions have a connection that the server has not closed."""
+        return sum(isinstance(found, _Session) for found in self._by_fd.values())
 
     def run(self, until: float | None = None) -> None:
         """Until all sessions are done, or until `until` on the clock now()."""
@@ -227,6 +234,9 @@ class Loop:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._by_fd[sock.fileno()] = session
         try:
+            if step.source != "127.0.0.1":
+                sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+                sock.bind((step.source, 0))
             sock.connect(("127.0.0.1", step.port))
         except BlockingIOError:
             pass

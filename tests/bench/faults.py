@@ -10,13 +10,13 @@ import contextlib
 import dataclasses
 import os
 import select
-from pathlib import Path
 from typing import Final
 
 from tests.bench import client
+from tests.bench.forkd import ForkdFaults, worker_title
 from tests.bench.machine import Watch
 from tests.bench.process import look, tree
-from tests.bench.servers import ForkdFaults, Server
+from tests.bench.servers import Server
 
 BYSTANDERS: Final = 20
 THINK_S: Final = 0.03
@@ -186,7 +186,7 @@ def kill_time(server: ForkdFaults, fault: str, at_once: int) -> Kill:
             with contextlib.suppress(ProcessLookupError):
                 fd = os.pidfd_open(pid)
                 pidfds.append(fd)
-                if _title(pid).startswith("forkd: worker"):
+                if worker_title(pid):
                     result.problem = "a worker burned CPU"
                 loop.watch(fd, lambda: died.append(client.now()))
         deadline = client.now() + server.deadline_s + 2
@@ -215,10 +215,3 @@ def kill_time(server: ForkdFaults, fault: str, at_once: int) -> Kill:
 
 def _roots(server: Server) -> list[int]:
     return [process.pid for process in server.running.roots]
-
-
-def _title(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""

@@ -16,7 +16,11 @@ LIMIT_S: Final = 60.0
 """A run that takes longer is given up."""
 LARGEST_RUN: Final = 40_000
 """Messages; keeps smtp-sink's runs within the local ports (60 s in TIME_WAIT for each connection)."""
-LATENCY_WARM: Final = 20
+FEWEST: Final = 10
+"""Messages in a run; one at a time some servers take 200 ms for each."""
+LATENCY_WARM: Final = 10
+LATENCY_LIMIT_S: Final = 2.0
+"""A slow server is not asked for all the messages."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,13 +36,18 @@ class Cell:
         return f"S={self.sessions}{', many per connection' if self.many else ''}{size}"
 
 
-CELLS: Final = (Cell(1, 4096), Cell(20, 4096), Cell(100, 4096), Cell(20, 4096, many=True), Cell(20, 102_400))
+MAIN: Final = Cell(20, 4096)
+MANY: Final = Cell(20, 4096, many=True)
+LARGE: Final = Cell(20, 102_400)
+CELLS: Final = (Cell(1, 4096), MAIN, Cell(100, 4096), MANY, LARGE)
+GROWTH: Final = (Cell(1, 4096), MAIN, Cell(100, 4096), Cell(500, 4096))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Run:
     """One counted run. Rates in messages per second, costs in CPU seconds per 1,000 messages.
 
+    sessions  fewer than the cell's where the server takes no more
     problem   empty when every message got its 250
     quiet     the server came to rest afterwards, so all its work is in `cpu`
     others    share of the machine that others used meanwhile
@@ -46,6 +55,7 @@ class Run:
 
     server: str
     cell: str
+    sessions: int
     messages: int
     seconds: float
     rate: float
@@ -56,17 +66,10 @@ class Run:
     problem: str = ""
 
 
-def throughput(server: Server, cell: Cell, messages: int) -> Run:
+def throughput(server: Server, cell: Cell, messages: int, *, limit_s: float = LIMIT_S) -> Run:
     """Send `messages` with smtp-source; the clock stops with the last reply, the CPU count when quiet."""
-    command = [
-        str(program("smtp-source")),
-        "-s",
-        str(cell.sessions),
-        "-l",
-        str(cell.size),
-        "-m",
-        str(messages),
-    ]
+    sessions = min(cell.sessions, server.most_sessions or cell.sessions)
+    command = [str(program("smtp-source")), "-s", str(sessions), "-l", str(cell.size), "-m", str(messages)]
     command += ["-f", "a@b.c", "-t", "rcpt@test.local", *(["-d"] if cell.many else [])]
     watch = Watch(process.pid for process in server.running.roots)
     cpu = server.running.cpu_s()
@@ -75,13 +78,13 @@ def throughput(server: Server, cell: Cell, messages: int) -> Run:
     started = time.perf_counter()
     try:
         done = subprocess.run(
-            [*command, f"inet:127.0.0.1:{server.port}"], capture_output=True, timeout=LIMIT_S, check=False
+            [*command, f"inet:127.0.0.1:{server.port}"], capture_output=True, timeout=limit_s, check=False
         )
         if done.returncode:
             lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"status {done.returncode}"]
             problem = lines[-1][-200:]
     except subprocess.TimeoutExpired:
-        problem = f"not done within {LIMIT_S:.0f} s"
+        problem = f"not done within {limit_s:.0f} s"
     seconds = time.perf_counter() - started
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     others = watch.share()
@@ -92,6 +95,7 @@ def throughput(server: Server, cell: Cell, messages: int) -> Run:
     return Run(
         server=server.name,
         cell=str(cell),
+        sessions=sessions,
         messages=messages,
         seconds=seconds,
         rate=messages / seconds,
@@ -105,15 +109,15 @@ def throughput(server: Server, cell: Cell, messages: int) -> Run:
 
 def calibrate(server: Server, cell: Cell, seconds: float) -> tuple[int, str]:
     """How many messages take about `seconds`? Also the warm-up: these runs are not counted."""
-    messages = max(20, 2 * cell.sessions)
+    messages = max(FEWEST, 2 * cell.sessions)
     while True:
         run = throughput(server, cell, messages)
         if run.problem:
             return 0, run.problem
-        wanted = int(min(LARGEST_RUN, max(20, cell.sessions, run.rate * seconds)))
-        if wanted <= 3 * messages:
+        wanted = int(min(LARGEST_RUN, max(FEWEST, cell.sessions, run.rate * seconds)))
+        if wanted <= 6 * messages:
             return wanted, ""
-        messages = min(wanted, 20 * messages)
+        messages = min(wanted, 30 * messages)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -148,7 +152,10 @@ def latency(server: Server, messages: int, *, size: int = 4096) -> Latency:
             problems.append(str(error))
 
     watch = Watch(process.pid for process in server.running.roots)
+    limit = client.now() + LATENCY_LIMIT_S
     for _ in range(messages + LATENCY_WARM):
+        if client.now() > limit and len(taken) > 2 * LATENCY_WARM:
+            break
         loop = client.Loop()
         loop.add(session())
         loop.run()

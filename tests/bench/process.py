@@ -115,8 +115,13 @@ class Running:
         self.roots: list[subprocess.Popen[bytes]] = []
         self._seen: set[int] = set()
 
-    def start(self, *command: str | Path, environment: Mapping[str, str] | None = None) -> None:
-        """Start one more command; does not wait until it serves. Its folder is the log's."""
+    def start(
+        self, *command: str | Path, environment: Mapping[str, str] | None = None, new_session: bool = True
+    ) -> None:
+        """Start one more command; does not wait until it serves. Its folder is the log's.
+
+        new_session   false for a server that makes its own, and fails when it leads one already
+        """
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 [str(word) for word in command],
@@ -129,7 +134,7 @@ class Running:
                     "LANG": "C.UTF-8",
                     **(environment or {}),
                 },
-                start_new_session=True,
+                start_new_session=new_session,
             )
         _ours.add(process.pid)
         self.roots.append(process)
@@ -137,9 +142,10 @@ class Running:
     def pids(self, table: Table | None = None) -> set[int]:
         """Everybody alive who belongs to it."""
         table = look() if table is None else table
-        found = tree([process.pid for process in self.roots] + list(self._seen), table)
-        self._seen |= found
-        return found
+        # Who has ended is forgotten: its pid may be somebody else's by the next look.
+        self._seen &= table.keys()
+        self._seen |= tree([process.pid for process in self.roots] + list(self._seen), table)
+        return set(self._seen)
 
     def cpu_s(self) -> float:
         """CPU seconds so far of the whole tree, dead children included."""

@@ -1,13 +1,12 @@
-"""Which servers are compared, and how is each started? One class a server, one row of SERVERS a workload."""
+"""What is a server under test? Started, accounted for and ended alike, whoever made it.
+
+A server is a class here, in forkd.py or in peers/; catalogue.py says which ones run in which workload.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import os
-import pwd
 import shutil
-import subprocess
 import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Final
 from tests.bench.process import Running, free_port
 
 HERE: Final = Path(__file__).resolve().parent
-CHECKOUT: Final = HERE.parent.parent
 CPUS: Final = len(os.sched_getaffinity(0))
 
 
@@ -29,9 +27,14 @@ class Server(ABC):
 
     `sent` counts the messages that were answered 250 to us, for counted(). A message that fails is
     the client's to report.
+
+    most_sessions   more at once than this it does not take: columns with more are driven with these
+    idle_limit      more idle connections than this it is not asked to hold; None: as many as forkd
     """
 
     name = ""
+    most_sessions: int | None = None
+    idle_limit: int | None = None
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
@@ -63,13 +66,18 @@ class Server(ABC):
         return None
 
     def left(self) -> int | None:
-        """Messages that lie in its queue though it is at rest; None: it has none."""
+        """Messages that wait in its queue though it is at rest; None: it has none, or keeps them there."""
         return None
 
     @classmethod
     def version(cls) -> str:
         """For the record; empty when it is not here."""
         return ""
+
+
+def files(folder: Path, pattern: str) -> int:
+    """How many plain files below `folder` match? Servers' queues are counted so."""
+    return sum(1 for path in folder.rglob(pattern) if path.is_file()) if folder.exists() else 0
 
 
 def python() -> str:
@@ -83,170 +91,3 @@ def program(name: str) -> Path:
     if found is None:
         raise Missing(f"{name} is not installed")
     return Path(found)
-
-
-# --- smtp-sink ----------------------------------------------------------------------------------------
-
-
-class SmtpSink(Server):
-    """C, one process, no mail server at all: the floor."""
-
-    name = "smtp-sink"
-
-    def launch(self) -> None:
-        command: list[str | Path] = [program("smtp-sink")]
-        if os.geteuid() == 0:
-            command += ["-u", "nobody"]
-        self.running.start(*command, f"127.0.0.1:{self.port}", "1024")
-
-    @classmethod
-    def version(cls) -> str:
-        return postfix_version()
-
-
-def postfix_version() -> str:
-    """smtp-sink and smtp-source are Postfix'."""
-    with contextlib.suppress(Missing):
-        done = subprocess.run(
-            [program("postconf"), "-dh", "mail_version"], capture_output=True, text=True, check=False
-        )
-        return f"Postfix {done.stdout.strip()}"
-    return ""
-
-
-# --- aiosmtpd -----------------------------------------------------------------------------------------
-
-
-class Aiosmtpd(Server):
-    """Python in one address space, on uvloop, as many processes as there are CPUs."""
-
-    name = "aiosmtpd"
-    mode = "sink"
-
-    def launch(self) -> None:
-        if not self.version():
-            raise Missing("aiosmtpd is not installed here (it comes with the extra `dev`)")
-        self.running = Running(self.folder / "log", whole_group=True)
-        script = HERE / "peers" / "aiosmtpd_server.py"
-        self.running.start(
-            sys.executable, script, str(self.port), str(CPUS), self.mode, self.folder / "maildir"
-        )
-
-    def counted(self) -> int | None:
-        if self.mode == "sink":
-            return None
-        with os.scandir(self.folder / "maildir" / "new") as entries:
-            return sum(1 for _ in entries)
-
-    @classmethod
-    def version(cls) -> str:
-        try:
-            return f"aiosmtpd {importlib.metadata.version('aiosmtpd')}"
-        except importlib.metadata.PackageNotFoundError:
-            return ""
-
-
-class AiosmtpdDurable(Aiosmtpd):
-    name = "aiosmtpd, synced Maildir"
-    mode = "durable"
-
-
-class AiosmtpdChecks(Aiosmtpd):
-    name = "aiosmtpd, 3 handlers, synced Maildir"
-    mode = "checks"
-
-
-# --- forkd --------------------------------------------------------------------------------------------
-
-
-class Forkd(Server):
-    """forkd as it is in this checkout; workload A: accept and discard, nothing is written."""
-
-    name = "forkd"
-    at = "accept"
-    plugins: tuple[str, ...] = ()
-    limits = ""
-    environment: Final = {"PYTHONPATH": str(CHECKOUT), "NO_COLOR": "1"}
-
-    def launch(self) -> None:
-        config = self.folder / "forkd.toml"
-        config.write_text(self.config())
-        if self.plugins:
-            (self.folder / "plugins.d").mkdir()
-        for number, plugin in enumerate(self.plugins, start=1):
-            path = self.folder / "plugins.d" / f"{number}0-{plugin}.toml"
-            path.write_text(self.entry(plugin))
-        self.running.start(
-            sys.executable, "-m", "forkd", "run", "--config", config, environment=self.environment
-        )
-
-    def config(self) -> str:
-        """forkd.toml. Root starts it as an admin would: each role drops to an ordinary user."""
-        users = ""
-        if os.geteuid() == 0:
-            user = "forkd" if _exists("forkd") else "nobody"
-            users = "".join(f'{key} = "{user}"\n' for key in ("user", "queue_user", "admin_user"))
-        return f"""\
-[server]
-hostname = "test.local"
-{users}
-[listener.default]
-address = "127.0.0.1:{self.port}"
-
-[domain."test.local"]
-transport = "drop"
-
-[transport.drop]
-kind = "discard"
-at = "{self.at}"
-"""
-
-    def entry(self, plugin: str) -> str:
-        """plugins.d/NN-plugin.toml."""
-        grants = '\n[grants]\nreads = ["body"]\n' if plugin == "check_body" else ""
-        return f'plugin = "{HERE / "plugins" / plugin}"\n{grants}\n[limits]\n{self.limits}\n'
-
-    def counted(self) -> int | None:
-        event = b"event=message " if self.at == "accept" else b"status=delivered"
-        return (self.folder / "log").read_bytes().count(event)
-
-    def left(self) -> int | None:
-        return sum(1 for path in (self.folder / "var" / "spool").glob("new/*/*") if path.is_file())
-
-    @classmethod
-    def version(cls) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty"], capture_output=True, check=False
-        )
-        commit = done.stdout.decode().strip() if done.returncode == 0 else "no commit"
-        return f"forkd {importlib.metadata.version('forkd')} ({commit})"
-
-
-def _exists(user: str) -> bool:
-    try:
-        pwd.getpwnam(user)
-    except KeyError:
-        return False
-    return True
-
-
-class ForkdDurable(Forkd):
-    """Workload B: spooled, synced, then dropped by qmgr."""
-
-    name = "forkd, spool + discard"
-    at = "queue"
-
-
-class ForkdChecks(ForkdDurable):
-    """Workload C: B with three plugins, each with a fresh sandbox for every session."""
-
-    name = "forkd, 3 plugins, fresh sandboxes"
-    plugins = ("check_sender", "check_recipient", "check_body")
-
-
-class ForkdFaults(ForkdChecks):
-    """Workload D: C with a deadline short enough to wait for."""
-
-    name = "forkd, 3 plugins"
-    deadline_s = 1.0
-    limits = 'timeout = "1s"\ncpu = "10s"\nmemory = "64MiB"\nsandboxes = 512'

@@ -7,7 +7,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.bench.servers import HERE, Missing, Server, postfix_version, program, python
+from tests.bench.peers.cache import PROGRAMS
+from tests.bench.peers.sink import postfix_version
+from tests.bench.servers import Missing, Server, files, program, python
 
 MAIN_CF = """\
 compatibility_level = 3.6
@@ -37,7 +39,7 @@ milter_default_action = tempfail
 """
 
 MASTER_CF = """\
-127.0.0.1:{port} inet n - n - 250 smtpd {options}
+127.0.0.1:{port} inet n - n - {processes} smtpd {options}
 policy     unix  -       n       n       -       0       spawn
   user=nobody argv={python} -I -S {folder}/policy.py
 pickup     unix  n       -       n       60      1       pickup
@@ -66,6 +68,8 @@ class Postfix(Server):
 
     name = "Postfix, DISCARD"
     options = "-o { smtpd_recipient_restrictions = check_recipient_access static:DISCARD }"
+    processes = 250
+    idle_limit = 1000  # a process each
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -85,6 +89,7 @@ class Postfix(Server):
             "daemons": daemons,
             "commands": commands,
             "python": python(),
+            "processes": self.processes,
             "options": self.options.replace("FOLDER", str(self.folder)),
         }
         for name in ("etc", "spool", "data"):
@@ -94,7 +99,7 @@ class Postfix(Server):
         (self.folder / "etc" / "master.cf").write_text(MASTER_CF.format(**values))
         for script in ("milter.py", "policy.py"):
             copy = self.folder / script
-            copy.write_text((HERE / "peers" / script).read_text())
+            copy.write_text((PROGRAMS / script).read_text())
             copy.chmod(0o644)
         # Makes the queue's folders, in our queue_directory.
         subprocess.run(
@@ -127,6 +132,25 @@ class PostfixQueue(Postfix):
 
     name = "Postfix, queue + discard"
     options = ""
+
+
+class PostfixHold(Postfix):
+    """Workload B: queue file synced before 250, and kept."""
+
+    name = "Postfix, queue, hold"
+    options = "-o { smtpd_recipient_restrictions = check_recipient_access static:HOLD }"
+
+    def counted(self) -> int | None:
+        return files(self.folder / "spool" / "hold", "*")
+
+    def left(self) -> int | None:
+        return None
+
+
+class PostfixIdle(Postfix):
+    """Workload E: as many smtpd processes as connections are to be held, and some for real mail."""
+
+    processes = 1100
 
 
 class PostfixChecks(Postfix):

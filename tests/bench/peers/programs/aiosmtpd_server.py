@@ -1,9 +1,10 @@
-"""aiosmtpd on uvloop as a peer. usage: aiosmtpd_server.py PORT PROCESSES {sink,durable,checks} FOLDER
+"""aiosmtpd on uvloop as a peer. usage: aiosmtpd_server.py PORT PROCESSES {sink,durable,checks,hooks} FOLDER
 
 sink     accepts and discards
 durable  a Maildir by hand: file and folder are synced before 250
 checks   durable, with checks at MAIL, RCPT and end of data in handler methods, in the server's process;
          the recipients abort@, exit@, raise@, sleep@, spin@ and segv@ make them misbehave
+hooks    the same checks, then discards
 """
 
 from __future__ import annotations
@@ -99,11 +100,23 @@ class Checks(Durable):
         return await super().handle_DATA(server, session, envelope)
 
 
+class Hooks(Checks):
+    """The three checks, nothing kept."""
+
+    def put(self, content: bytes) -> None:
+        """Keep nothing."""
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        assert isinstance(envelope.content, bytes)
+        return "550 no" if b"EICAR" in envelope.content else "250 OK"
+
+
 def main(port: int, processes: int, mode: str, folder: str) -> None:
     for _ in range(processes - 1):
         if os.fork() == 0:
             break
-    handler = Sink() if mode == "sink" else Durable(folder) if mode == "durable" else Checks(folder)
+    handlers = {"durable": Durable, "checks": Checks, "hooks": Hooks}
+    handler = Sink() if mode == "sink" else handlers[mode](folder)
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     # Protocol named: else asyncio leaves Nagle on, and every multi-line reply costs 40 ms.

@@ -1,0 +1,3 @@
+// every recipient is ours
+'use strict'
+exports.hook_rcpt = (next) => next(OK)

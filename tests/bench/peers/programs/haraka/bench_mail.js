@@ -1,0 +1,3 @@
+// the check at MAIL
+'use strict'
+exports.hook_mail = (next, connection, params) => (params[0].user === 'bad' ? next(DENY, 'no') : next())
