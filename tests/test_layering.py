@@ -19,12 +19,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "forkd.logline": (),
     "forkd.logsink": (),
     "forkd.sdk": ("forkd.sdk",),
+    "forkd.auth": ("forkd.auth", "forkd.config", "forkd.exits", "forkd.fs", "forkd.log", "forkd.smtp"),
     "forkd.message": ("forkd.message", "forkd.smtp.address", "forkd.smtp.reply", "forkd.sdk.headers"),
     "forkd.hooks": (
         "forkd.hooks",
         "forkd.sdk",
         "forkd.smtp.reply",
         "forkd.smtp.address",
+        "forkd.smtp.grammar",  # addresses that plugins write are read as strictly as a client's
         "forkd.rpc.calls",
         "forkd.log",
     ),
@@ -41,6 +43,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "forkd.config": ("forkd.config", "forkd.smtp.address", "forkd.exits"),
     "forkd.worker": (
         "forkd.worker",
+        "forkd.auth",
         "forkd.smtp",
         "forkd.message",
         "forkd.hooks",
@@ -76,9 +79,19 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "forkd.sandbox.launch",
         "forkd.sandbox.policy",
         "forkd.sandbox.selftest",
+        "forkd.sandbox.executables",
+        "forkd.auth.users",  # a users file that cannot be read stops start-up, not the first login
         "forkd.queue.spool",  # makes the folders before ids are dropped
     ),
-    "forkd.cli": ("forkd.cli", "forkd.config", "forkd.exits", "forkd.log", "forkd.master", "forkd.rpc"),
+    "forkd.cli": (
+        "forkd.cli",
+        "forkd.auth",
+        "forkd.config",
+        "forkd.exits",
+        "forkd.log",
+        "forkd.master",
+        "forkd.rpc",
+    ),
 }
 
 ZYGOTE_SIDE = ("boot", "zygote", "child", "confine", "linux", "python", "wire")

@@ -9,7 +9,15 @@ what=${1:-run}
 
 # libcap-dev, python3-dev, gcc: python-prctl has no wheel and is compiled. libseccomp2: the policy compiler.
 packages="libcap-dev libseccomp2 gcc libc6-dev"
-[ "$what" = test ] && packages="$packages swaks postfix curl make util-linux libcap2-bin"
+if [ "$what" = test ]; then
+    # Clients, servers and senders that the tests start.
+    packages="$packages swaks postfix curl make util-linux libcap2-bin openssl haproxy msmtp dovecot-core perl"
+    packages="$packages libnet-ssleay-perl libio-socket-ssl-perl libauthen-sasl-perl libnet-dns-perl"
+    # nodemailer, from npm, where there is no npm yet.
+    command -v npm >/dev/null || packages="$packages nodejs npm"
+    # What Exim is linked with: its own package and Postfix' exclude each other, so it is unpacked below.
+    packages="$packages libgnutls-dane0 libidn12 libnsl2 libpcre2-8-0 libdb5.3"
+fi
 
 # The interpreter must be one that dropped uids can reach: root's own (pyenv under /root) is not.
 reachable() {
@@ -52,6 +60,21 @@ if [ -n "$missing" ]; then
     apt-get update -qq
     # shellcheck disable=SC2086 # a list of words
     apt-get install -y -qq --no-install-recommends $missing >/dev/null
+fi
+
+# Exim for the tests that need a real sender: unpacked, not installed; as root only, as its user must exist.
+if [ "$what" = test ] && [ "$(id -u)" = 0 ] && [ ! -x .venv/debian/exim4/usr/sbin/exim4 ]; then
+    getent passwd Debian-exim >/dev/null ||
+        useradd --system --user-group --home-dir /nonexistent --shell /usr/sbin/nologin Debian-exim
+    folder=$(mktemp -d)
+    chmod 755 "$folder"
+    if (cd "$folder" && { apt-get download -qq exim4-daemon-light || { apt-get update -qq && apt-get download -qq exim4-daemon-light; }; } 2>/dev/null); then
+        mkdir -p .venv/debian/exim4
+        dpkg -x "$folder"/exim4-daemon-light_*.deb .venv/debian/exim4
+    else
+        echo "exim4-daemon-light cannot be downloaded: tests that need Exim are skipped" >&2
+    fi
+    rm -r "$folder"
 fi
 
 stamp=.venv/.forkd-$what
