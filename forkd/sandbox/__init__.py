@@ -2,14 +2,15 @@
 
 Four sides, four trust levels; a module belongs to exactly one of them:
 
-    master    launch, policy, syscalls, selftest,  starts and judges zygotes; never loads a plugin
-              executables
+    master    spec, launch, policy, syscalls,      starts and judges zygotes; never loads a plugin
+              executables, selftest
     zygote    boot, zygote, confine, linux,        confines itself, then loads the plugin; hostile from
               python, probe                        then on
               program                              starts a program instead, and loads nothing of it
     sandbox   child                                a zygote's fork that serves one session
     worker    host, held, kennel, shares, pool,    makes the channels, calls, shares out, kills by
-              link, programs, output, report       dropping the leash
+              link, programs, wear, output,        dropping the leash
+              report
 
 The zygote side uses the standard library and ctypes only, so that it runs under any plugin's
 interpreter; whatever it imports can be read by a hostile plugin. `wire` holds the few constants both

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from forkd.rpc.calls import MAX_FRAME_BYTES, Answer, CallFailed
-from forkd.sandbox import output
+from forkd.sandbox import output, wear
 from forkd.sandbox.link import refuse_descriptors
 from forkd.sandbox.report import cause, report
 from forkd.sandbox.wire import Death
@@ -186,12 +186,9 @@ class Sandbox:
             return False
         if self._failure is not None or not self.silent():
             return False
-        try:
-            if time.clock_gettime(~self.pid << 3 | _CPUCLOCK_SCHED) >= plugin.cpu_s:
-                return False
-        except OSError:
-            return False  # it is dead
-        size = _address_space(self.pid)
+        if wear.processor_s(self.pid) >= plugin.cpu_s:
+            return False
+        size = wear.address_space(self.pid)
         if not self._size:
             self._size = size
         return size - self._size < plugin.memory // 2
@@ -368,23 +365,6 @@ class Sandbox:
 
 _PROCESS = ("_kennel", "_leash", "_output", "_served", "_size", "channel", "id", "pid", "theirs")
 """What of a Sandbox belongs to its process, not to a session."""
-_CPUCLOCK_SCHED = 2
-"""clock_gettime(2) of another process' CPU time: its pid inverted, shifted by three, or'ed with this."""
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-
-
-def _address_space(pid: int) -> int:
-    """Bytes; 0 where /proc does not say (hidepid): then the kernel's limit alone holds."""
-    try:
-        statistics = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return 0
-    try:
-        return int(os.read(statistics, 100).split()[0]) * _PAGE_BYTES
-    except (OSError, ValueError, IndexError):
-        return 0
-    finally:
-        os.close(statistics)
 
 
 class _BreachError(Exception):
