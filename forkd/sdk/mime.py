@@ -2,8 +2,17 @@
 
 A check must see whatever some mail reader might show, so this walk believes little: every boundary line
 counts, the closing one too; preamble and epilogue are parts; all names that a part gives itself are told,
-not only the first; parts inside attached messages are walked as well. Nothing here raises on what a
-message says, and work is bounded by MAX_PARTS and MAX_DEPTH: `Walk.cut` says that a bound was met.
+not only the first; parts inside attached messages are walked as well. Where readers differ in how they
+take a malformed message, the usual reading comes first and the odd ones after it, as further parts
+without a `span`:
+
+    a field that may stand there once and stands there twice, a parameter likewise
+    a line in a header that is no field: the header ends there, or the line is passed over
+    a line that only begins with the boundary (RFC 2046 5.1.1 says that this suffices)
+    a boundary where the type is no multipart, a multipart or an attached message that is base64
+
+Nothing here raises on what a message says, and work is bounded by MAX_PARTS and MAX_DEPTH: `Walk.cut`
+says that a bound was met.
 
 Standard library only: this module also runs inside sandboxes.
 """
@@ -13,24 +22,35 @@ from __future__ import annotations
 import binascii
 import re
 
-from forkd.sdk.headers import Headers, decode_words, text_in
+from forkd.sdk.headers import MAX_FIELDS, MAX_HEADER_BYTES, Headers
+from forkd.sdk.mime_fields import (
+    MAX_SAME,
+    beyond_bounds,
+    distinct,
+    file_names,
+    media_type,
+    parameter,
+    token_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+__all__ = ["MAX_DEPTH", "MAX_PARTS", "Part", "Walk", "file_names", "parameter"]
 
 MAX_PARTS = 2_000
 """Real mail has below 100."""
 MAX_DEPTH = 32
 """Of multiparts and attached messages within each other; real mail has below 10."""
 
-_PARAMETER = re.compile(
-    r""";\s*([!#$%&+\-^_`{|}~\w.']+?)(?:\*(\d{1,3}))?(\*)?\s*=\s*("(?:[^"\\]|\\.)*"?|[^\s;]*)""", re.DOTALL
-)
-"""name, continuation, extended (RFC 2231 3, 4), value; tolerant of what RFC 2045 forbids."""
 _END_OF_HEADER = re.compile(rb"\n\r?\n")
-_NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]")
-_TYPE = re.compile(r"[\w!#$&^.+\-]+/[\w!#$&^.+\-]+")
+_NOT_BASE64 = bytes(
+    set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
+)
+_FIELD_OR_FOLD = re.compile(rb"[!-9;-~]+[ \t]*:|[ \t]+[^\s]")
+_LF = 10
+_CODED = ("base64", "quoted-printable")
 _ATTACHED = ("message/rfc822", "message/global", "message/news")
 
 
@@ -59,12 +79,7 @@ class Part:
     )
 
     def __init__(
-        self,
-        buffer: bytes,
-        place: tuple[int, int],
-        headers: Headers | None,
-        content_type: str,
-        depth: int,
+        self, buffer: bytes, place: tuple[int, int], headers: Headers | None, content_type: str, depth: int
     ) -> None:
         """Made by Walk: the octets buffer[start:end] at `place`, below `headers`."""
         self._buffer = buffer
@@ -78,7 +93,7 @@ class Part:
         if headers is not None:
             declared = parameter(headers.get("Content-Type") or "", "charset")
             self.charset = declared[0].strip().lower() if declared else "us-ascii"
-            self.encoding = _token(headers.get("Content-Transfer-Encoding") or "7bit")
+            self.encoding = token_of(headers.get("Content-Transfer-Encoding") or "7bit")
             self.names = file_names(headers)
 
     def raw(self) -> bytes:
@@ -88,139 +103,186 @@ class Part:
     def content(self, limit: int = 1 << 30) -> bytes:
         """Its octets with base64 and quoted-printable undone, the first `limit` of them.
 
-        What is damaged is decoded as far as it goes, as mail readers do.
+        What is damaged is decoded as far as it goes, as mail readers do; padding in the middle of base64
+        ends a group of four signs, and the next begins.
         """
-        if self.encoding == "base64":
-            # Room for line ends: a line of 76 signs carries 57 octets.
-            return _from_base64(self._buffer[self._start : min(self._end, self._start + limit * 2)])[:limit]
-        if self.encoding == "quoted-printable":
-            return binascii.a2b_qp(self._buffer[self._start : min(self._end, self._start + limit * 3)])[
-                :limit
-            ]
-        return self._buffer[self._start : min(self._end, self._start + limit)]
+        return self._content(limit, _from_base64)
+
+    def readings(self, limit: int = 1 << 30) -> list[bytes]:
+        """content(), and what other readers make of base64 with padding in its middle: they pass over it."""
+        found = [self.content(limit)]
+        if self.encoding == "base64" and b"=" in self.raw().rstrip(b"= \t\r\n"):
+            other = self._content(limit, lambda octets: _from_base64(octets.replace(b"=", b"")))
+            if other != found[0]:
+                found.append(other)
+        return found
+
+    def _content(self, limit: int, from_base64: Callable[[bytes], bytes]) -> bytes:
+        if self.encoding not in _CODED:
+            return self._buffer[self._start : min(self._end, self._start + limit)]
+        # A line of 76 signs carries 57 octets; what has line ends and nothing else carries none.
+        size = self._end - self._start
+        window = min(size, limit * 3)
+        while True:
+            octets = self._buffer[self._start : self._start + window]
+            content = from_base64(octets) if self.encoding == "base64" else binascii.a2b_qp(octets)
+            if len(content) >= limit or window >= size:
+                return content[:limit]
+            window = min(size, window * 8)
 
     def __repr__(self) -> str:
         return f"<Part {self.content_type} {self.names}>"
 
 
+class _Entity:
+    """Something with a header of its own, still to be looked at.
+
+    usual  it lies in the message itself, and every reader finds it there.
+    """
+
+    __slots__ = ("buffer", "default", "depth", "end", "start", "usual")
+
+    def __init__(
+        self, buffer: bytes, place: tuple[int, int], depth: int, default: str = "text/plain", *, usual: bool
+    ) -> None:
+        self.buffer = buffer
+        self.start, self.end = place
+        self.depth = depth
+        self.default = default
+        self.usual = usual
+
+
 class Walk:
     """The parts of one message: iterate once.
 
-    cut  after the walk: MAX_PARTS or MAX_DEPTH kept it from seeing everything.
+    cut  after the walk: MAX_PARTS, MAX_DEPTH or a bound of forkd.sdk.headers kept it from seeing everything.
     """
 
-    __slots__ = ("_message", "_seen", "cut")
+    __slots__ = ("_message", "_met", "_odd", "_seen", "_todo", "cut")
 
     def __init__(self, message: bytes) -> None:
         """Take a whole message, header and body."""
         self._message = message
+        self._todo = [_Entity(message, (0, len(message)), 0, usual=True)]
+        self._odd: list[_Entity] = []
+        self._met: set[tuple[int, int]] = set()
+        """Places in the message that were looked at."""
         self._seen = 0
         self.cut = False
 
     def __iter__(self) -> Iterator[Part]:
-        todo = [(self._message, 0, len(self._message), 0, "text/plain")]
-        while todo:
-            buffer, start, end, depth, default = todo.pop()
+        while self._todo or self._odd:
+            entity = self._todo.pop() if self._todo else self._odd.pop()
+            if entity.buffer is self._message:
+                place = (entity.start, entity.end)
+                if place in self._met:
+                    continue
+                self._met.add(place)
             self._seen += 1
             if self._seen > MAX_PARTS:
                 self.cut = True
                 return
-            headers, body = _header(buffer, start, end)
-            declared = headers.get("Content-Type") or ""
-            content_type = _media_type(declared) or default
-            part = Part(buffer, (body, end), headers, content_type, depth)
-            if buffer is self._message:
-                part.span = (body, end)
-            if depth >= MAX_DEPTH:
+            headers, body = _header(entity.buffer, entity.start, entity.end)
+            if len(headers) >= MAX_FIELDS or body - entity.start >= MAX_HEADER_BYTES:
                 self.cut = True
+            yield from self._entity(entity, headers, body, usual=entity.usual)
+            if not _ends_empty(entity, body):
+                other = _header_with_strange_lines(entity.buffer, entity.start, entity.end)
+                if other is not None:
+                    yield from self._entity(entity, *other, usual=False)
+
+    def _entity(self, entity: _Entity, headers: Headers, body: int, *, usual: bool) -> Iterator[Part]:
+        buffer, end, depth = entity.buffer, entity.end, entity.depth
+        if beyond_bounds(headers):
+            self.cut = True
+        fields = headers.get_all("Content-Type")[:MAX_SAME] or [""]
+        types = distinct(media_type(field) or entity.default for field in fields)
+        coded = headers.get_all("Content-Transfer-Encoding")[:MAX_SAME]
+        encodings = distinct(map(token_of, coded))
+        marks = distinct(mark for field in fields for mark in parameter(field, "boundary") if mark)
+        if len(marks) > MAX_SAME:
+            self.cut = True
+            del marks[MAX_SAME:]
+        part = Part(buffer, (body, end), headers, types[0], depth)
+        if usual and buffer is self._message:
+            part.span = (body, end)
+        if depth >= MAX_DEPTH:
+            self.cut = self.cut or bool(marks) or types[0] in _ATTACHED
+            yield part
+            return
+        multipart = types[0].startswith("multipart/") and bool(parameter(fields[0], "boundary"))
+        if multipart:
+            yield from self._multipart(entity, body, marks[0], types[0], usual=usual)
+        elif types[0] in _ATTACHED:
+            self._attached(entity, part, body, usual=usual)
+            if part.names:
                 yield part
-            elif content_type.startswith("multipart/") and (mark := parameter(declared, "boundary")):
-                inner = "message/rfc822" if content_type == "multipart/digest" else "text/plain"
-                pieces = list(_pieces(buffer, body, end, mark[0]))
-                if len(pieces) > 1 and not buffer[slice(*pieces[-1])].strip():
-                    del pieces[-1]  # an epilogue that says nothing, as nearly always
-                yield from self._preamble(buffer, *pieces[0], depth)
-                todo += [(buffer, *piece, depth + 1, inner) for piece in reversed(pieces[1:])]
-            elif content_type in _ATTACHED:
-                if part.encoding in ("base64", "quoted-printable"):
-                    inside = part.content()
-                    todo.append((inside, 0, len(inside), depth + 1, "text/plain"))
-                else:
-                    todo.append((buffer, body, end, depth + 1, "text/plain"))
-                if part.names:
-                    yield part
-            else:
-                yield part
-
-    def _preamble(self, buffer: bytes, start: int, end: int, depth: int) -> Iterator[Part]:
-        """No part to MIME, text to an old reader."""
-        if buffer[start:end].strip():
-            yield Part(buffer, (start, end), None, "text/plain", depth + 1)
-
-
-def file_names(headers: Headers) -> list[str]:
-    """Every file name in the part's Content-Disposition and Content-Type fields, decoded."""
-    found: list[str] = []
-    for field, wanted in (("Content-Disposition", "filename"), ("Content-Type", "name")):
-        for value in headers.get_all(field):
-            for name in parameter(value, wanted):
-                if name and name not in found:
-                    found.append(name)
-    return found
-
-
-def parameter(value: str, wanted: str) -> list[str]:
-    """Every value that a structured field gives a parameter: plain, quoted, RFC 2047, RFC 2231.
-
-    RFC 2231 forms come first, as readers prefer them; continued ones are joined in the order of their
-    numbers.
-    """
-    plain: list[str] = []
-    whole: list[str] = []
-    pieces: dict[int, tuple[str, bool]] = {}
-    for match in _PARAMETER.finditer(f";{value.partition(';')[2]}"):
-        if match[1].lower() != wanted:
-            continue
-        text = match[4]
-        if text.startswith('"'):
-            text = re.sub(r"\\(.)", r"\1", text[1:-1] if len(text) > 1 and text.endswith('"') else text[1:])
-        if match[2] is not None:
-            pieces.setdefault(int(match[2]), (text, bool(match[3])))
-        elif match[3]:
-            whole.append(_extended(text))
         else:
-            plain.append(_words(text))
-    if pieces:
-        whole.append(_joined(pieces))
-    return whole + plain
+            yield part
+        # From here on what only some readers do.
+        for other in types[1:]:
+            if other in _ATTACHED:
+                self._attached(entity, part, body, usual=False)
+            elif not other.startswith("multipart/"):
+                yield _other(part, other, part.encoding)
+        if not multipart:
+            for encoding in encodings[1:]:
+                yield _other(part, part.content_type, encoding)
+        for place, mark in enumerate(marks):
+            self._strange_pieces(entity, body, mark, seen=multipart and place == 0)
+        if marks:
+            for encoding in _CODED:
+                if encoding in encodings:
+                    inside = b"Content-Type: %b\r\n\r\n" % "; ".join(fields).encode("utf-8", "replace")
+                    inside += _other(part, "", encoding).content()
+                    self._odd.append(_Entity(inside, (0, len(inside)), depth + 1, usual=False))
+
+    def _multipart(
+        self, entity: _Entity, body: int, mark: str, media_type: str, *, usual: bool
+    ) -> Iterator[Part]:
+        """As RFC 2046 5.1 has it, but that what stands around the parts is looked at as well."""
+        buffer, depth = entity.buffer, entity.depth
+        inner = "message/rfc822" if media_type == "multipart/digest" else "text/plain"
+        lines = _boundary_lines(buffer, body, entity.end, mark)
+        pieces = list(_pieces(buffer, body, entity.end, [line for line in lines if line[2]]))
+        if len(pieces) > 1 and not buffer[slice(*pieces[-1])].strip():
+            del pieces[-1]  # an epilogue that says nothing, as nearly always
+        preamble, *rest = pieces
+        if buffer[slice(*preamble)].strip():
+            # No part to MIME, text to an old reader.
+            yield Part(buffer, preamble, None, "text/plain", depth + 1)
+        found = [_Entity(buffer, piece, depth + 1, inner, usual=usual) for piece in reversed(rest)]
+        (self._todo if usual else self._odd).extend(found)
+
+    def _strange_pieces(self, entity: _Entity, body: int, mark: str, *, seen: bool) -> None:
+        """What lies between all lines that begin with the boundary; seen: between boundary lines it was."""
+        buffer = entity.buffer
+        lines = _boundary_lines(buffer, body, entity.end, mark)
+        if seen and all(exact for *_, exact in lines):
+            return
+        pieces = list(_pieces(buffer, body, entity.end, lines))[1:]
+        self._odd += [
+            _Entity(buffer, piece, entity.depth + 1, usual=False)
+            for piece in reversed(pieces)
+            if buffer[slice(*piece)].strip()
+        ]
+
+    def _attached(self, entity: _Entity, part: Part, body: int, *, usual: bool) -> None:
+        whole = _Entity(entity.buffer, (body, entity.end), entity.depth + 1, usual=usual)
+        if part.encoding not in _CODED:
+            (self._todo if usual else self._odd).append(whole)
+            return
+        inside = part.content()
+        self._todo.append(_Entity(inside, (0, len(inside)), entity.depth + 1, usual=False))
+        whole.usual = False
+        self._odd.append(whole)
 
 
-def _joined(pieces: dict[int, tuple[str, bool]]) -> str:
-    octets = bytearray()
-    charset = "utf-8"
-    for number in sorted(pieces):
-        text, extended = pieces[number]
-        if extended and number == 0 and text.count("'") >= 2:
-            charset, _, text = text.split("'", 2)
-        octets += _percent(text) if extended else text.encode("utf-8", "replace")
-    return text_in(charset or "utf-8", bytes(octets))
-
-
-def _extended(text: str) -> str:
-    """RFC 2231 4: charset'language'octets in percent form."""
-    if text.count("'") < 2:
-        return text_in("utf-8", _percent(text))
-    charset, _, text = text.split("'", 2)
-    return text_in(charset or "utf-8", _percent(text))
-
-
-def _percent(text: str) -> bytes:
-    return re.sub(rb"%([0-9A-Fa-f]{2})", lambda m: bytes([int(m[1], 16)]), text.encode("utf-8", "replace"))
-
-
-def _words(text: str) -> str:
-    """RFC 2047 within quotes is forbidden there (its section 5) and understood by every reader."""
-    return decode_words(text) if "=?" in text else text
+def _other(part: Part, content_type: str, encoding: str) -> Part:
+    """The same octets, taken for something else."""
+    other = Part(part._buffer, (part._start, part._end), None, content_type, part.depth)
+    other.encoding, other.charset, other.names = encoding, part.charset, part.names
+    return other
 
 
 def _header(buffer: bytes, start: int, end: int) -> tuple[Headers, int]:
@@ -232,14 +294,45 @@ def _header(buffer: bytes, start: int, end: int) -> tuple[Headers, int]:
     return headers, min(start + headers.body_offset, end)
 
 
-def _pieces(buffer: bytes, start: int, end: int, boundary: str) -> Iterator[tuple[int, int]]:
-    """What lies between the lines that begin with --boundary; the first piece is the preamble."""
-    mark = re.escape(b"--" + boundary.encode("utf-8", "replace").rstrip(b" \t"))
-    line = re.compile(rb"(?<![^\n])" + mark + rb"(?:--)?[ \t]*(?:\r?\n|\r?\Z)")
+def _ends_empty(entity: _Entity, body: int) -> bool:
+    """The header ends with an empty line, or with the entity."""
+    header = entity.buffer[entity.start : body]
+    return body >= entity.end or header in (b"\n", b"\r\n") or header.endswith((b"\n\n", b"\n\r\n"))
+
+
+def _header_with_strange_lines(buffer: bytes, start: int, end: int) -> tuple[Headers, int] | None:
+    """The header of readers that pass over a line which is no field; None: there is no end of a header."""
+    found = _END_OF_HEADER.search(buffer, start, end)
+    if found is None:
+        return None
+    lines = buffer[start : min(found.end(), start + MAX_HEADER_BYTES)].splitlines(keepends=True)
+    return Headers(b"".join(line for line in lines if _FIELD_OR_FOLD.match(line))), found.end()
+
+
+def _boundary_lines(buffer: bytes, start: int, end: int, mark: str) -> list[tuple[int, int, bool]]:
+    """Lines that begin with the boundary: start, end, and is there nothing else but white space?"""
+    wanted = b"--" + mark.encode("utf-8", "replace").rstrip(b" \t")
+    found = []
+    at = buffer.find(wanted, start, end)
+    while at >= 0:
+        after = at + len(wanted)
+        if at == start or buffer[at - 1] == _LF:
+            line_end = buffer.find(b"\n", after, end) + 1 or end
+            rest = buffer[after:line_end].removeprefix(b"--")
+            found.append((at, line_end, not rest.strip(b" \t\r\n")))
+            after = line_end
+        at = buffer.find(wanted, after, end)
+    return found
+
+
+def _pieces(
+    buffer: bytes, start: int, end: int, lines: Iterable[tuple[int, int, bool]]
+) -> Iterator[tuple[int, int]]:
+    """What lies between the lines; the first piece is the preamble."""
     at = start
-    for match in line.finditer(buffer, start, end):
-        yield at, max(at, _before_line_end(buffer, match.start()))
-        at = match.end()
+    for line, line_end, _ in lines:
+        yield at, max(at, _before_line_end(buffer, line))
+        at = line_end
     yield at, max(at, end)
 
 
@@ -250,20 +343,16 @@ def _before_line_end(buffer: bytes, at: int) -> int:
     return at - 1 if buffer.endswith(b"\n", 0, at) else at
 
 
-def _media_type(value: str) -> str:
-    match = _TYPE.match(value.strip())
-    return match[0].lower() if match else ""
-
-
-def _token(value: str) -> str:
-    return value.partition(";")[0].strip().lower()
-
-
 def _from_base64(octets: bytes) -> bytes:
-    signs = _NOT_BASE64.sub(b"", octets)
-    return binascii.a2b_base64(signs[: len(signs) // 4 * 4] + _last_quantum(signs))
+    """What groups of four signs say; a shorter one ends at padding."""
+    signs = octets.translate(None, _NOT_BASE64)
+    if b"=" not in signs:
+        return _groups(signs)
+    return b"".join([_groups(group) for group in re.split(b"=+", signs)])
 
 
-def _last_quantum(signs: bytes) -> bytes:
-    rest = signs[len(signs) // 4 * 4 :]
-    return rest + b"=" * (4 - len(rest)) if len(rest) > 1 else b""
+def _groups(signs: bytes) -> bytes:
+    rest = len(signs) % 4
+    if rest == 1:
+        signs, rest = signs[:-1], 0
+    return binascii.a2b_base64(signs + b"=" * (-rest % 4))

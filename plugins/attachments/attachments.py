@@ -19,8 +19,10 @@ DESCRIPTION
 
     A part has every name that its header gives it, in plain, quoted, RFC 2047 or RFC 2231 form, since
     mail readers differ in which they take; a uuencoded file in a text has the name of its begin line.
-    Names are compared without case, without white space and dots at their end (Windows drops those),
-    and without what stands before the last / or \\.
+    Names are compared without case, without white space, dots and quotes at their end (Windows drops the
+    first two), without what stands before the last / or \\ or behind a colon (a stream of NTFS) or a NUL,
+    without signs that are not seen (as those that turn the direction of writing), and with letters of
+    full width and the like as the plain ones.
 
     A type is detected from the first octets of the part or archive member:
 
@@ -32,10 +34,11 @@ DESCRIPTION
         application/x-ole-storage        Office documents of old, and .msi
         application/pdf
 
-    An archive is known by its octets, not by its name, so that `photo.jpg` that is a zip is looked
-    into. Zip (both its directory and the names before each member, which need not agree), tar, gzip,
-    bzip2 and xz are read; 7z and rar are not: put "*.7z" and "*.rar" into `names`, or their types into
-    `types`, if that is not wanted.
+    An archive is known by its octets, not by its name, so that `photo.jpg` that is a zip, or that has
+    one at its end, is looked into. Zip (both its directory and the names before each member, which need
+    not agree), tar, gzip, bzip2 and xz are read, damaged ones as far as they go; 7z, rar and Outlook's
+    winmail.dat are not: put "*.7z", "*.rar" and "winmail.dat" into `names`, or their types into `types`
+    (application/ms-tnef), if that is not wanted.
 
     With action = "quarantine" the mail is taken and held: see `forkd queue list` and `release`.
 
@@ -64,18 +67,19 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from attachment_archives import READABLE, SNIFF_OCTETS, BeyondBounds, Bounds, Member, detect, members
+from attachment_archives import READABLE, SNIFF_OCTETS, BeyondBounds, Bounds, Member, detect, is_zip, members
+from attachment_unpack import uuencoded
 
 from forkd.sdk import Envelope, Message, Plugin, Session, Verdict, deny, quarantine
 from forkd.sdk.mime import Part, Walk
 
-_UUENCODED = re.compile(rb"^begin(?:-base64)? [0-7]{3,4} ([^\r\n]{1,255})", re.MULTILINE)
-_TEXT_OCTETS = 1 << 20
-"""How much of a text is searched for uuencoded files."""
 _MAX_SHOWN = 80
+_MAX_UUENCODED = 1_000
+"""In one text."""
 
 
 class Rules:
@@ -91,8 +95,9 @@ class Rules:
 
     def stop(self, name: str, *types: str) -> str:
         """Why a file of this name and these types is not taken; empty when it is."""
-        if self._names.fullmatch(plain(name)):
-            return f"name {shown(name)}"
+        for compared in plain(name):
+            if self._names.fullmatch(compared):
+                return f"name {shown(name)}"
         for media_type in types:
             if media_type and self._types.fullmatch(media_type):
                 return f"type {shown(media_type)}"
@@ -122,23 +127,44 @@ def findings(message: bytes, rules: Rules, bounds: Bounds | None) -> Iterator[st
 
 
 def _part(part: Part, rules: Rules, bounds: Bounds | None) -> Iterator[str]:
-    head = part.content(SNIFF_OCTETS)
-    detected = detect(head)
-    for name in part.names or [""]:
-        yield rules.stop(name, part.content_type, detected)
-    if part.content_type.startswith("text/"):
-        for match in _UUENCODED.finditer(part.content(_TEXT_OCTETS)):
-            yield rules.stop(match[1].decode("utf-8", "replace"))
-    if bounds is not None and detected in READABLE:
-        path = part.names[0] if part.names else "unnamed"
-        for member in members(part.content(), detected, path, bounds):
+    names = [name.rstrip("/\\") for name in part.names] or [""]
+    for head in part.readings(SNIFF_OCTETS):
+        for name in names:
+            yield rules.stop(name, part.content_type, detect(head))
+    if part.encoding in _AS_IT_STANDS or part.content_type.startswith("text/"):
+        for number, (name, content) in enumerate(uuencoded(part.content())):
+            if number >= _MAX_UUENCODED:
+                yield "more uuencoded files than are looked at"
+                break
+            yield rules.stop(name, detect(content[:SNIFF_OCTETS]))
+            yield from _archive(content, name, rules, bounds)
+    for content in part.readings() if bounds is not None else ():
+        yield from _archive(content, names[0] or "unnamed", rules, bounds)
+
+
+def _archive(content: bytes, path: str, rules: Rules, bounds: Bounds | None) -> Iterator[str]:
+    """What lies in it that is not taken, if it is an archive and they are looked into."""
+    if bounds is None:
+        return
+    detected = detect(content[:SNIFF_OCTETS])
+    if detected not in READABLE and is_zip(content):
+        detected = "application/zip"
+    if detected in READABLE:
+        for member in members(content, detected, path, bounds):
             yield rules.stop_member(member)
 
 
-def plain(name: str) -> str:
-    """A name as it is compared: its last part, lower case, without white space and dots at its end."""
-    last = re.split(r"[/\\]", name.replace("\0", ""))[-1]
-    return last.strip().rstrip(" .\t\r\n").lower()
+def plain(name: str) -> set[str]:
+    """A name as it is compared: its last part, lower case, without white space and dots at its end.
+
+    Several where programs differ: with what stands behind a NUL or a colon, and without it.
+    """
+    if not name:
+        return {""}
+    seen = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
+    last = re.split(r"[/\\]", seen)[-1]
+    found = {last, last.partition("\0")[0], last.partition(":")[0]}
+    return {one.replace("\0", "").strip().rstrip(" .\t\r\n\"'").lower() for one in found}
 
 
 def shown(text: str) -> str:
@@ -157,8 +183,7 @@ def plugin_init(settings: dict[str, Any]) -> Plugin:
         bounds = None
         if settings["archives"]:
             bounds = Bounds(settings["max_depth"], settings["max_members"], settings["max_unpacked"])
-        octets = message.headers.raw + b"\r\n" + message.body
-        for why in findings(octets, rules, bounds):
+        for why in findings(_whole(message), rules, bounds):
             if holds:
                 return quarantine(f"attachment: {why}")
             print(f"refused: {why}", flush=True)
@@ -168,6 +193,13 @@ def plugin_init(settings: dict[str, Any]) -> Plugin:
     return Plugin(message=message)
 
 
+def _whole(message: Message) -> bytes:
+    raw = message.headers.raw
+    # A header that ends at a line which is no field has no empty line behind it, and gets none here.
+    return raw + (b"" if message.header_size == len(raw) else b"\r\n") + message.body
+
+
+_AS_IT_STANDS = ("", "7bit", "8bit", "binary", "x-uuencode", "x-uue", "uuencode")
 _CHOICES = {"action": ("refuse", "quarantine"), "encrypted": ("pass", "stop"), "damaged": ("pass", "stop")}
 
 

@@ -49,7 +49,8 @@ SETTINGS
     text                                                       default: see plugin.toml
 
     A field that add or remove names must be granted below edit_headers. Received, Return-Path and
-    Delivered-To can be neither added nor removed: loop detection and delivery rest on them.
+    Delivered-To can be neither added nor removed: loop detection and delivery rest on them. A message
+    with more than 256 differently named fields to remove is refused: 552 5.3.4.
 
 FAILURE
     Without the plugin, mail that you wanted refused would come in. The default on_failure, "disconnect",
@@ -67,6 +68,8 @@ from forkd.sdk.headers import Headers, decode_words
 from forkd.sdk.listfile import EntryError, given, read_entries, take_all
 
 _NAME = re.compile(r"[!-9;-~]+")
+MAX_HEADER_EDITS = 256
+"""Of one message, as forkd takes them: more would be a breach, and the client turned away again and again."""
 
 
 class Rule:
@@ -186,6 +189,9 @@ def plugin_init(settings: dict[str, Any]) -> Plugin:
             if low not in gone and any(covers(wanted, low) for wanted in removed):
                 gone.add(low)
                 edits.append(delete_header(name))
-        return edits + added
+        edits += added
+        if len(edits) > MAX_HEADER_EDITS:
+            return deny("5.3.4", "more header fields than this server takes away", code=552)
+        return edits
 
     return Plugin(message=message)

@@ -133,3 +133,10 @@ def test_bad_settings_stop_the_start(settings: dict[str, list[str]]):
     """A typing error must not let mail through."""
     with pytest.raises(ValueError, match=r"no field|no name|header name|no rule"):
         load_plugin(FOLDER, settings=settings)
+
+
+def test_more_to_remove_than_forkd_takes_is_refused():
+    """A stranger's message cannot make the plugin fail: 256 edits of one header is forkd's bound."""
+    many = GOOD + "".join(f"X-Internal-{number}: 1\n" for number in range(256))
+    assert_passed(ask(many, remove=["X-Internal-*"]))
+    assert_denied(ask(f"{many}X-Internal-More: 1\n", remove=["X-Internal-*"]), code=552, enhanced="5.3.4")

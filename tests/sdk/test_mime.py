@@ -171,3 +171,45 @@ def test_no_message_makes_it_raise(message: bytes):
         assert all(isinstance(name, str) for name in part.names)
         if part.span is not None:
             assert 0 <= part.span[0] <= part.span[1] <= len(message)
+
+
+TWICE = "Content-Type: text/plain\nContent-Type: multipart/mixed; boundary=b\n\n--b\n" + EXE + "--b--\n"
+
+
+def test_what_only_some_readers_see_comes_last_and_has_no_span():
+    """Whoever edits parts in their place must not meet one twice."""
+    parts = list(Walk(TWICE.encode()))
+    assert [(part.content_type, part.names, part.span is None) for part in parts] == [
+        ("text/plain", [], False),
+        ("application/octet-stream", ["a.exe"], True),
+    ]
+
+
+def test_a_header_with_a_line_that_is_no_field_has_two_readings():
+    """It ends there (Postfix, Python's email), or the line is passed over."""
+    parts = list(Walk(f"Subject: x\nno field\n{EXE}".encode()))
+    assert [part.names for part in parts] == [[], ["a.exe"]]
+
+
+def test_padding_in_the_middle_of_base64_has_two_readings():
+    """It ends a group, or it is passed over."""
+    part = next(iter(Walk(b"Content-Transfer-Encoding: base64\n\naA==ZWxsbw==")))
+    assert part.content() == b"hello"
+    assert len(part.readings()) == 2
+    assert next(iter(Walk(b"Content-Transfer-Encoding: base64\n\naGVs\nbG8=\n"))).readings() == [b"hello"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Content-Type: a/b; " + "x" * 20_000,
+        "Content-Type: a/b\n" * 9,
+        "Content-Type: multipart/mixed; " + "".join(f"boundary={n}; " for n in range(9)),
+        "X: y\n" * 10_001,
+    ],
+)
+def test_a_header_beyond_its_bounds_is_told(header: str):
+    """`cut`: somebody may see more than was looked at."""
+    walk = Walk(f"{header}\n\nx\n".encode())
+    assert list(walk)
+    assert walk.cut
