@@ -4,93 +4,55 @@ One function per event, so that formats cannot drift; each writes one line, JSON
 structlog. Ids join the lines: `session` and `id` (queue id). Arguments are keyword-only; a field that
 is empty ("", 0, None, ()) and has a default is left out.
 
-What a line looks like is logline.py's; how it leaves is logsink.py's: what the reader does not take is
-kept up to LIMIT_BYTES, then dropped and counted, so a stuck log never stalls mail. Loops call `flush()`
-on a timer (once a second is enough).
+What a line looks like is logline.py's, the process' one log logwriter.py's, how a line leaves logsink.py's:
+what the reader does not take is kept up to LIMIT_BYTES, then dropped and counted, so a stuck log never
+stalls mail. Loops call `flush()` on a timer (once a second is enough).
 """
 
 from __future__ import annotations
 
 import io
-import os
 import sys
-import time
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
-import structlog
-
-from forkd.logline import MAX_LINE_BYTES, Renderer, escape
+from forkd.logline import MAX_LINE_BYTES, escape
 from forkd.logsink import LIMIT_BYTES, Sink
+from forkd.logwriter import descriptor, finish, flush, hold, identify, often, setup, write
 
-__all__ = ["LIMIT_BYTES", "MAX_LINE_BYTES", "Sink", "escape"]
-
-LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-
-
-class _SinkLogger:
-    """What structlog calls at the end: every level is one write."""
-
-    def __init__(self, sink: Sink) -> None:
-        self.debug = self.info = self.warning = self.error = self.critical = self.msg = sink.write
-
-
-_sink: Sink | None = None
-_renderer = Renderer("logfmt")
-_bound: Any = structlog.make_filtering_bound_logger
-"""Any: structlog types the class by a protocol that hides its constructor."""
-
-_log: Any = _bound(50)(structlog.ReturnLogger(), [], {})
-"""Silent until setup(): a library user or a test that does not ask for a log gets none."""
-
-
-def setup(format: str = "logfmt", level: str = "info", fd: int = 2) -> None:
-    """Open the log of this process and of those it forks. May be called again."""
-    global _sink, _renderer, _log  # noqa: PLW0603 - one process has one log
-    old, _sink = _sink, Sink(fd, note=_dropped_note)
-    if old is not None:
-        old.close()
-    _renderer = Renderer(format, _renderer.process)
-    _log = _bound(LEVELS[level])(_SinkLogger(_sink), [_renderer], {})
-
-
-def identify(process: str) -> None:
-    """Name this process in its lines, e.g. `worker.0`; called once after the fork."""
-    _renderer.process = process
-
-
-def flush() -> bool:
-    """Write what waits, without blocking; true when nothing is left. For every loop's timer."""
-    return _sink is None or _sink.flush()
-
-
-def finish(timeout_s: float = 1.0) -> None:
-    """Before the process exits: give a slow reader a last chance, at most `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    while not flush() and time.monotonic() < deadline:
-        time.sleep(0.02)
-
-
-def descriptor() -> int:
-    """The log's own descriptor, to be kept when others are closed; -1: no log is set up."""
-    return -1 if _sink is None else _sink.descriptor
-
-
-def _after_fork() -> None:
-    if _sink is not None:
-        _sink.forget()
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
-def _dropped_note(dropped: int) -> bytes:
-    return _renderer(None, "error", {"event": "log", "dropped_lines": dropped})
+__all__ = [
+    "LIMIT_BYTES",
+    "MAX_LINE_BYTES",
+    "Sink",
+    "descriptor",
+    "escape",
+    "finish",
+    "flush",
+    "hold",
+    "identify",
+    "setup",
+]
 
 
 def _given(**fields: object) -> dict[str, object]:
     return {key: value for key, value in fields.items() if value or value is False}
+
+
+class Who(TypedDict):
+    """A client, as the lines about it have it; what is not known is empty.
+
+    client  ADDRESS:PORT
+    name    verified
+    tls     version and cipher
+    user    who has authenticated
+    """
+
+    client: str
+    name: str
+    helo: str
+    tls: str
+    user: str
 
 
 # --- the life of a mail -------------------------------------------------------------------------------
@@ -102,8 +64,11 @@ def session_end(
     client: str,
     reason: str,
     seconds: float,
+    name: str = "",
     listener: str = "",
     helo: str = "",
+    tls: str = "",
+    user: str = "",
     messages: int = 0,
     recipients: int = 0,
     errors: int = 0,
@@ -113,15 +78,15 @@ def session_end(
 ) -> None:
     """A client's dialogue is over.
 
-    client   ADDRESS:PORT
-    reason   quit | lost | timeout | refused | shutdown | errors | plugin | overload | failed …
+    reason   quit | lost | timeout | refused | early talker | shutdown | errors | plugin | overload | failed …
+    errors   commands that were answered 4xx or 5xx
     plugins  one short text per call outside a transaction (connect, helo): `name:hook:verdict:1.2ms`
     """
     fields = _given(
-        listener=listener, helo=helo, messages=messages, recipients=recipients, errors=errors,
-        octets_in=octets_in, last_reply=last_reply, plugins=plugins,
+        name=name, listener=listener, helo=helo, tls=tls, user=user, messages=messages,
+        recipients=recipients, errors=errors, octets_in=octets_in, last_reply=last_reply, plugins=plugins,
     )  # fmt: skip
-    _log.info("session", session=session, client=client, reason=reason, seconds=seconds, **fields)
+    often("session", session=session, client=client, reason=reason, seconds=seconds, **fields)
 
 
 def message(
@@ -133,7 +98,10 @@ def message(
     reply: str,
     seconds: float,
     id: str = "",
+    name: str = "",
     helo: str = "",
+    tls: str = "",
+    user: str = "",
     size: int = 0,
     refused_recipients: int = 0,
     plugins: Sequence[str] = (),
@@ -148,13 +116,13 @@ def message(
     plugins  one short text per call: `name:hook:verdict:1.2ms`, failures as `name:hook:!cause:…`
     """
     fields = _given(
-        helo=helo, size=size, refused_recipients=refused_recipients, plugins=plugins, edits=edits,
-        discarded=discarded or None,
+        name=name, helo=helo, tls=tls, user=user, size=size, refused_recipients=refused_recipients,
+        plugins=plugins, edits=edits, discarded=discarded or None,
     )  # fmt: skip
     shown = list(recipients[:10])
     if len(recipients) > len(shown):
         shown.append(f"+{len(recipients) - len(shown)}")
-    _log.info(
+    often(
         "message", session=session, id=id or "-", client=client, sender=sender, recipients=shown, reply=reply,
         seconds=seconds, **fields,
     )  # fmt: skip
@@ -164,15 +132,28 @@ def refused(
     *,
     session: str,
     client: str,
-    sender: str,
     reply: str,
+    command: str = "",
+    said: str = "",
+    sender: str = "",
     recipient: str = "",
+    name: str = "",
     helo: str = "",
+    tls: str = "",
+    user: str = "",
     plugins: Sequence[str] = (),
 ) -> None:
-    """MAIL or RCPT was refused: the line that answers "why was this refused?"."""
-    fields = _given(recipient=recipient, helo=helo, plugins=plugins)
-    _log.info("refused", session=session, client=client, sender=sender, reply=reply, **fields)
+    """A command was refused: the line that answers "why was this refused?".
+
+    command  its verb; empty for one we do not know, and for the greeting
+    said     what stood behind it, where its syntax or order was refused before anybody looked at addresses
+    sender   `<>` for the null sender, empty where none stands
+    """
+    fields = _given(
+        said=said[:512], sender=sender, recipient=recipient, name=name, helo=helo, tls=tls, user=user,
+        plugins=plugins,
+    )  # fmt: skip
+    write("info", "refused", session=session, client=client, command=command or "-", reply=reply, **fields)
 
 
 def delivery(
@@ -195,11 +176,18 @@ def delivery(
     age_s       since the message was received
     next_try_s  from now; 0: no further try
     """
-    write = _log.info if status == "delivered" else _log.error if status == "failed" else _log.warning
+    level = {"delivered": "info", "failed": "error"}.get(status, "warning")
     fields = _given(enhanced=enhanced, text=text, session=session, seconds=seconds, age_s=age_s,
                     next_try_s=next_try_s)  # fmt: skip
     write(
-        "delivery", id=id, recipient=recipient, transport=transport, status=status, attempt=attempt, **fields
+        level,
+        "delivery",
+        id=id,
+        recipient=recipient,
+        transport=transport,
+        status=status,
+        attempt=attempt,
+        **fields,
     )
 
 
@@ -213,7 +201,7 @@ def queue_event(
     level: str = "info",
 ) -> None:
     """Something happened to the queue as such: recovered, quarantined, removed, flushed, given_up …"""
-    _write(level, "queue", act=act, **_given(id=id, detail=detail, count=count, who=who))
+    write(level, "queue", act=act, **_given(id=id, detail=detail, count=count, who=who))
 
 
 # --- who clients are ----------------------------------------------------------------------------------
@@ -221,7 +209,9 @@ def queue_event(
 
 def tls_failure(*, session: str, client: str, reason: str, listener: str = "") -> None:
     """A TLS handshake came to nothing, and with it the connection."""
-    _log.warning("tls_failure", session=session, client=client, reason=reason, **_given(listener=listener))
+    write(
+        "warning", "tls_failure", session=session, client=client, reason=reason, **_given(listener=listener)
+    )
 
 
 def auth(
@@ -241,19 +231,19 @@ def auth(
     reason  for us, never for the client
     by      users | checkpassword | dovecot | the plugin that decided
     """
-    write = _log.info if result == "ok" else _log.warning
+    level = "info" if result == "ok" else "warning"
     fields = _given(user=user[:256], reason=reason, by=by)
-    write("auth", session=session, client=client, result=result, mechanism=mechanism, **fields)
+    write(level, "auth", session=session, client=client, result=result, mechanism=mechanism, **fields)
 
 
 def auth_backend(*, backend: str, act: str, reason: str = "", level: str = "info") -> None:
     """Who knows the passwords came or went: read | unreadable | connected | lost | unreachable."""
-    _write(level, "auth_backend", backend=backend, act=act, **_given(reason=reason))
+    write(level, "auth_backend", backend=backend, act=act, **_given(reason=reason))
 
 
 def certificate(*, act: str, name: str = "", reason: str = "", level: str = "info", **fields: object) -> None:
     """A [certificate], or tls.client_ca (no name): loaded | replaced | kept | not_loaded | note."""
-    _write(level, "certificate", act=act, **_given(name=name, reason=reason, **fields))
+    write(level, "certificate", act=act, **_given(name=name, reason=reason, **fields))
 
 
 # --- plugins and their sandboxes ----------------------------------------------------------------------
@@ -284,13 +274,17 @@ def plugin_failure(
         session=session, version=version, detail=detail, on_failure=on_failure, reply=reply, pid=pid,
         signal=signal, cpu_ms=cpu_ms, memory_kib=memory_kib, output=output,
     )  # fmt: skip
-    _log.error("plugin_failure", plugin=plugin, hook=hook, cause=cause, **fields)
+    write("error", "plugin_failure", plugin=plugin, hook=hook, cause=cause, **fields)
 
 
 def plugin_output(*, plugin: str, text: str, session: str = "", pid: int = 0, dropped: int = 0) -> None:
     """A plugin wrote to its stdout or stderr. `dropped`: octets beyond its rate, thrown away."""
-    _log.warning(
-        "plugin_output", plugin=plugin, text=text, **_given(session=session, pid=pid, dropped=dropped)
+    write(
+        "warning",
+        "plugin_output",
+        plugin=plugin,
+        text=text,
+        **_given(session=session, pid=pid, dropped=dropped),
     )
 
 
@@ -306,13 +300,13 @@ def sandbox_end(
 ) -> None:
     """A sandbox is dead, as its zygote claims it; `status`: `exit 0`, `SIGKILL` … Level debug."""
     fields = _given(session=session, user_ms=user_ms, system_ms=system_ms, memory_kib=memory_kib)
-    _log.debug("sandbox_end", plugin=plugin, pid=pid, status=status, **fields)
+    write("debug", "sandbox_end", plugin=plugin, pid=pid, status=status, **fields)
 
 
 def self_test(*, layer: str, result: str, required: bool = False, detail: str = "") -> None:
     """One layer of the sandbox at start-up: enforced (debug) | absent | failed | unverified."""
     level = "debug" if result == "enforced" else "error" if required or result == "failed" else "warning"
-    _write(level, "self_test", layer=layer, result=result, **_given(required=required or None, detail=detail))
+    write(level, "self_test", layer=layer, result=result, **_given(required=required or None, detail=detail))
 
 
 # --- the service itself -------------------------------------------------------------------------------
@@ -320,7 +314,7 @@ def self_test(*, layer: str, result: str, required: bool = False, detail: str = 
 
 def service(*, act: str, detail: str = "", level: str = "info", **fields: object) -> None:
     """The daemon as a whole: starting | ready | stopping | stopped | signal …"""
-    _write(level, "service", act=act, **_given(detail=detail, **fields))
+    write(level, "service", act=act, **_given(detail=detail, **fields))
 
 
 def process(
@@ -338,48 +332,49 @@ def process(
     """One process' life: started | ready | exited | stalled | killed | backoff | failed."""
     if slot is not None:
         role = f"{role}.{slot}"
-    _write(level, "process", act=act, role=role,
+    write(level, "process", act=act, role=role,
            **_given(name=name, pid=pid, status=status, reason=reason, after_s=after_s))  # fmt: skip
 
 
 def listening(*, listener: str, address: str, inherited: bool = False) -> None:
     """A listening socket is there; `inherited`: from systemd."""
-    _log.info("listening", listener=listener, address=address, **_given(inherited=inherited or None))
+    write("info", "listening", listener=listener, address=address, **_given(inherited=inherited or None))
 
 
 def config_note(*, note: str, level: str = "warning") -> None:
     """What an admin should know about how we run."""
-    _write(level, "config", note=note)
+    write(level, "config", note=note)
 
 
 def admin_request(
     *, request: str, who: str, result: str = "ok", detail: str = "", level: str = "info"
 ) -> None:
     """An admin asked for something over the control socket."""
-    _write(level, "admin", request=request, who=who, result=result, **_given(detail=detail))
+    write(level, "admin", request=request, who=who, result=result, **_given(detail=detail))
 
 
 def overload(*, what: str, detail: str = "", session: str = "", client: str = "") -> None:
     """Work was refused because a limit of ours is reached (not a fault of the client's)."""
-    _log.warning("overload", what=what, **_given(detail=detail, session=session, client=client))
+    write("warning", "overload", what=what, **_given(detail=detail, session=session, client=client))
 
 
 def bug(*, where: str, error: BaseException, session: str = "") -> None:
     """Our fault, logged once, where it was caught, with its traceback's end."""
     text = io.StringIO()
     traceback.print_exception(error, limit=-8, file=text)
-    _log.error(
-        "bug", where=where, error=type(error).__name__, **_given(session=session), traceback=text.getvalue()
+    write(
+        "error",
+        "bug",
+        where=where,
+        error=type(error).__name__,
+        **_given(session=session),
+        traceback=text.getvalue(),
     )
 
 
 def debug(text: str, **fields: object) -> None:
     """For whoever turned debug on."""
-    _log.debug("debug", text=text, **fields)
-
-
-def _write(level: str, event: str, **fields: object) -> None:
-    getattr(_log, level)(event, **fields)
+    write("debug", "debug", text=text, **fields)
 
 
 def to_terminal() -> bool:

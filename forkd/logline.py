@@ -16,7 +16,7 @@ MAX_LINE_BYTES = 4096
 """PIPE_BUF: a write of so much to a pipe is whole or not at all, so lines of several processes never mix."""
 
 
-_NEEDS_QUOTES = re.compile(r"[^!#-<>-\[\]-~]")
+_needs_quotes = re.compile(r"[^!#-<>-\[\]-~]").search
 """Anything but visible ASCII without space, quote, equals sign and backslash."""
 
 _UNSAFE = re.compile(r'["\\\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]')
@@ -38,30 +38,38 @@ def escape(text: str) -> str:
     return _UNSAFE.sub(_escape, text)
 
 
+def _quoted(text: str) -> str:
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return f'"{escape(text)}"'
+
+
 def _logfmt_value(value: object) -> str:
     if isinstance(value, str):
-        if value and not _NEEDS_QUOTES.search(value):
-            return value
-        return f'"{_UNSAFE.sub(_escape, value)}"'
+        return value if value and not _needs_quotes(value) else _quoted(value)
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
     if isinstance(value, float):
         return f"{value:.3f}"
     if isinstance(value, list | tuple):
-        return _logfmt_value(",".join(str(item) for item in value))
-    return _logfmt_value(str(value)) if not isinstance(value, int) else str(value)
+        return _logfmt_value(",".join([str(item) for item in value]))
+    return _logfmt_value(str(value))
 
 
-def _logfmt(fields: Mapping[str, Any]) -> bytes:
-    line = " ".join([f"{key}={_logfmt_value(value)}" for key, value in fields.items()])
-    return line.encode("utf-8", "backslashreplace") + b"\n"
+def _logfmt(head: Mapping[str, str], fields: Mapping[str, Any]) -> bytes:
+    words = [f"{key}={value}" for key, value in head.items()]
+    words += [f"{key}={_logfmt_value(value)}" for key, value in fields.items()]
+    return " ".join(words).encode("utf-8", "backslashreplace") + b"\n"
 
 
 _JSON_UNSAFE = re.compile(r"[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _json_encoder = msgspec.json.Encoder()
 
 
-def _json(fields: Mapping[str, Any]) -> bytes:
+def _json(head: Mapping[str, str], fields: Mapping[str, Any]) -> bytes:
+    fields = {**head, **fields}
     try:
         line = _json_encoder.encode(fields)
     except (UnicodeEncodeError, TypeError):
@@ -85,7 +93,10 @@ def _shortened(value: object, room: int) -> object:
 
 
 class Renderer:
-    """The processor at the end of structlog's chain: time, level and process in front, one bounded line."""
+    """The processor at the end of structlog's chain: time, level and process in front, one bounded line.
+
+    Of level, process and event nothing needs to be quoted.
+    """
 
     def __init__(self, form: str, process: str = "") -> None:
         self._render = _RENDERERS[form]
@@ -94,19 +105,22 @@ class Renderer:
         self._stamp = ""
 
     def __call__(self, _logger: object, level: str, event: MutableMapping[str, Any]) -> bytes:
+        return self.line(level, event.pop("event"), event)
+
+    def line(self, level: str, event: str, fields: Mapping[str, Any]) -> bytes:
+        """One event, with its end of line."""
         now = time.time()
         second = int(now)
         if second != self._second:
             self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
             self._second = second
-        fields = {"time": f"{self._stamp}{int((now - second) * 1000):03d}Z", "level": level}
+        head = {"time": f"{self._stamp}{int((now - second) * 1000):03d}Z", "level": level}
         if self.process:
-            fields["process"] = self.process
-        fields["event"] = event.pop("event")
-        fields.update(event)
-        line = self._render(fields)
+            head["process"] = self.process
+        head["event"] = event
+        line = self._render(head, fields)
         room = 2048
         while len(line) > MAX_LINE_BYTES and room:
             room //= 2
-            line = self._render({key: _shortened(value, room) for key, value in fields.items()})
+            line = self._render(head, {key: _shortened(value, room) for key, value in fields.items()})
         return line

@@ -1,7 +1,7 @@
 """How does a line get out without ever blocking? Kept while the reader is slow, then dropped and counted.
 
 The sink writes to a file description of its own, so that no other process' stderr becomes
-non-blocking.
+non-blocking. Where lines are many they may wait for each other: a dozen leave in one write.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from collections.abc import Callable
 
 LIMIT_BYTES = 1 << 20
 """Kept per process for a reader that is slow; then lines are dropped and counted."""
+HELD_BYTES = 4096
+"""PIPE_BUF: of lines that wait for each other. A pipe takes so much whole or not at all (pipe(7))."""
 
 
 def _plain_note(dropped: int) -> bytes:
@@ -38,6 +40,12 @@ class Sink:
         self._waiting: collections.deque[bytes] = collections.deque()
         self._waiting_bytes = 0
         self.dropped = 0
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._soon: Callable[[], object] | None = None
+        self._soon_called = False
+        self._holder = 0
+        """The thread whose loop `soon` belongs to."""
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._poll_first = False
@@ -70,30 +78,67 @@ class Sink:
         """Our own descriptor: whoever closes descriptors after a fork keeps this one."""
         return self._fd
 
-    def write(self, line: bytes) -> None:
-        """Write `line` (ends in a newline) now, or keep it, or drop and count it."""
+    def hold(self, soon: Callable[[], object]) -> None:
+        """From now on lines of this thread that are not wanted at once wait for each other.
+
+        soon  called when one begins to wait: flush() is to be called a moment later. Who kills the process
+              in this moment takes the lines with it.
+        """
+        self._soon = soon
+        self._holder = threading.get_ident()
+
+    def write(self, line: bytes, *, at_once: bool = True) -> None:
+        """Write `line` (ends in a newline) now, or keep it, or drop and count it.
+
+        at_once  false: it may wait for others, where hold() was called
+        """
         with self._lock:
-            if self._waiting or self.dropped:
-                self._drain()
-            if not self._waiting and not self.dropped:
-                line = line[self._put(line) :]
-                if not line:
-                    return
-            if self._waiting_bytes + len(line) > self._limit:
-                self.dropped += 1
+            if at_once or self._soon is None or threading.get_ident() != self._holder:
+                self._let_go()
+                self._write(line, 1)
                 return
-            self._waiting.append(line)
-            self._waiting_bytes += len(line)
+            if self._held_bytes + len(line) > HELD_BYTES:
+                self._let_go()
+            self._held.append(line)
+            self._held_bytes += len(line)
+            if not self._soon_called:
+                self._soon_called = True
+                self._soon()
+
+    def _let_go(self) -> None:
+        if self._held:
+            block, lines = b"".join(self._held), len(self._held)
+            self._held.clear()
+            self._held_bytes = 0
+            self._write(block, lines)
+
+    def _write(self, block: bytes, lines: int) -> None:
+        if self._waiting or self.dropped:
+            self._drain()
+        if not self._waiting and not self.dropped:
+            block = block[self._put(block) :]
+            if not block:
+                return
+        if self._waiting_bytes + len(block) > self._limit:
+            self.dropped += lines
+            return
+        self._waiting.append(block)
+        self._waiting_bytes += len(block)
 
     def flush(self) -> bool:
         """Write what waits, as far as it goes without blocking; true when nothing is left."""
         with self._lock:
+            self._soon_called = False
+            self._let_go()
             self._drain()
             return not self._waiting and not self.dropped
 
     def forget(self) -> None:
         """Drop what waits: after a fork it is the parent's to write."""
         self._lock = threading.Lock()
+        self._soon = None
+        self._held.clear()
+        self._held_bytes = 0
         self._waiting.clear()
         self._waiting_bytes = 0
         self.dropped = 0

@@ -15,7 +15,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "forkd.rpc": ("forkd.rpc",),
     "forkd.fs": (),
     "forkd.exits": (),
-    "forkd.log": ("forkd.logline", "forkd.logsink"),
+    "forkd.log": ("forkd.logline", "forkd.logsink", "forkd.logwriter"),
+    "forkd.logwriter": ("forkd.logline", "forkd.logsink"),
     "forkd.logline": (),
     "forkd.logsink": (),
     "forkd.sdk": ("forkd.sdk",),
@@ -94,7 +95,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
 }
 
-ZYGOTE_SIDE = ("boot", "zygote", "child", "confine", "linux", "python", "wire")
+ZYGOTE_SIDE = ("boot", "zygote", "child", "confine", "crowd", "linux", "probe", "program", "python", "wire")
 """Modules of forkd.sandbox that run under a plugin's interpreter."""
 
 NEVER: dict[str, tuple[str, ...]] = {

@@ -104,6 +104,35 @@ def test_a_reader_that_does_not_read_costs_lines_never_time(pipe):
     sink.close()
 
 
+def test_lines_wait_for_each_other_where_a_loop_flushes(pipe):
+    """What need not leave at once waits until flush(), PIPE_BUF octets at most; the loop is told once."""
+    told: list[int] = []
+    sink = log.Sink(pipe[1])
+    sink.hold(lambda: told.append(1))
+    for number in range(3):
+        sink.write(b"%d\n" % number, at_once=False)
+    assert (lines(pipe[0]), told) == ([], [1])
+    assert sink.flush()
+    assert os.read(pipe[0], 4096) == b"0\n1\n2\n"
+    for number in range(100):
+        sink.write(b"%0100d\n" % number, at_once=False)
+    assert len(told) == 2
+    while_waiting = lines(pipe[0])
+    assert 100 - 4096 // 101 <= len(while_waiting) < 100
+    sink.close()
+    assert [int(line) for line in while_waiting + lines(pipe[0])] == list(range(100))
+
+
+def test_what_is_wanted_at_once_takes_those_before_it_along(pipe):
+    """Lines keep their order; a warning waits for nobody."""
+    log.setup("logfmt", fd=pipe[1])
+    log.hold(lambda: None)
+    log.session_end(session="s", client="c", reason="quit", seconds=0)
+    assert lines(pipe[0]) == []
+    log.overload(what="w")
+    assert [b"event=session" in line for line in lines(pipe[0])] == [True, False]
+
+
 def test_the_given_descriptor_stays_blocking(pipe):
     """Other processes write to the same stderr: its flags are theirs."""
     sink = log.Sink(pipe[1])

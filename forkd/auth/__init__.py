@@ -4,7 +4,8 @@
     users.py          the users file: read, looked up, rewritten whole or not at all (FORMAT.md)
     senders.py        which addresses a user may send from
     pool.py           a few threads for work that would hold the loop, with a short queue
-    dovecot.py        the client's side of Dovecot's auth protocol: sans-I/O, then on a unix socket
+    dovecot_lines.py  the lines of Dovecot's auth protocol, sans I/O
+    dovecot.py        its client's side on a unix socket, again after each loss
     checkpassword.py  what qmail's checkpassword programs are told, and what their exit status means
     backends.py       the one face of all of them: check(credentials) -> Accepted or Refused
 

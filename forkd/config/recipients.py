@@ -72,6 +72,11 @@ class Recipients:
             relay_transport=config.queue.relay_transport,
         )
 
+    def name_of(self, domain: str) -> str:
+        """The one name of a domain of ours, whichever script the client used; others stay as they are."""
+        key = _key(domain)
+        return key if key in self.domains else domain
+
     def resolve(self, local: str, domain: str, *, may_relay: bool) -> Resolution:
         """What becomes of mail to `local`@`domain`.
 

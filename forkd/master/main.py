@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import os
 import resource
 import socket
@@ -162,6 +163,10 @@ class Daemon:
             on_ready=self._say_ready,
             certificates=self._certificates,
         )
+        # Collecting writes to every object it looks at. What children share with us is none of theirs: with
+        # this a worker has 6 MiB of its own instead of 19.
+        gc.collect()
+        gc.freeze()
         # Whatever happens in the loop, no child outlives it.
         self._cleanup.callback(supervisor.abandon)
         supervisor.run()

@@ -36,6 +36,8 @@ _MBOX_LINES = (b"From ", b">From ")
 """What old software sends in front of a header (forkd.sdk.headers skips it)."""
 _MBOX_NAME = b"Mailbox-Line: "
 """As Postfix names it. Below our own fields that line would end the header for most readers."""
+_FIELD_OR_END = re.compile(rb"[!-9;-~]+[ \t]*:|\r\n|\Z")
+"""How a message may begin, so that what we put on top of it is whole."""
 
 
 def field(name: str, value: str) -> str:
@@ -97,7 +99,7 @@ def stream(
     From the top: `top` (a transport's own fields, e.g. Return-Path: above all other trace fields,
     RFC 5321 4.4), `trace`, the added fields, the message's header with its edits, the body. Octets that
     no edit speaks of are not touched but for the line ends; only an mbox separator in front gets a
-    field's name. Raises what `message` raises.
+    field's name, and a text without a header an empty line. Raises what `message` raises.
 
     message  pieces as they came, CRLF line ends; a CRLF may be cut by a border
     trace    whole fields with CRLF, or empty
@@ -109,7 +111,9 @@ def stream(
         first = apply(_named(_beginning(pieces)), edits)
     else:
         head += "".join([field(edit.name, edit.value) for edit in edits])
-        first = _named(next(pieces, b""))
+        first = _first_line(pieces)
+        if head:
+            first = _named(first)
     octets = head.encode("utf-8", "replace")
     return _crlf(octets, first, pieces) if line_end is LineEnd.CRLF else _lf(octets, first, pieces)
 
@@ -154,8 +158,23 @@ def _beginning(pieces: Iterator[bytes]) -> bytes:
     return bytes(begun)
 
 
+def _first_line(pieces: Iterator[bytes]) -> bytes:
+    """So much of a message that its first line is in it."""
+    begun = next(pieces, b"")
+    while b"\n" not in begun and len(begun) < MAX_HEADER_BYTES:
+        piece = next(pieces, None)
+        if piece is None:
+            break
+        begun += piece
+    return begun
+
+
 def _named(begun: bytes) -> bytes:
-    return _MBOX_NAME + begun if begun.startswith(_MBOX_LINES) else begun
+    """Fit to stand below our fields. Where no field is first there is no header: an empty line says so, lest
+    the text be taken for more of our last field (as Postfix does)."""
+    if _FIELD_OR_END.match(begun):
+        return begun
+    return (_MBOX_NAME if begun.startswith(_MBOX_LINES) else b"\r\n") + begun
 
 
 def _octets(name: str, value: str) -> bytes:

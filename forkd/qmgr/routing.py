@@ -66,7 +66,7 @@ class Routing:
         found = self._table.resolve(local, domain, may_relay=True)
         if isinstance(found, Accepted):
             way = self.transports.get(found.transport, self.nowhere)
-            return way, found.mailbox, domain or self._first_domain, found.detail
+            return way, found.mailbox, self._table.name_of(domain) or self._first_domain, found.detail
         return self.nowhere, local, domain, ""
 
 

@@ -16,6 +16,9 @@ SLOT = re.compile(r"[a-z0-9]{1,6}")
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _TIME_DIGITS = 10
 """36**10 microseconds: until the year 2085."""
+_PAIRS = tuple([high + low for high in _DIGITS for low in _DIGITS])
+_SLOW = 36**4
+"""Only the last four digits of the time change from id to id; the others do every 1.7 s."""
 
 
 def _base36(number: int, digits: int) -> str:
@@ -35,7 +38,7 @@ class Ids:
     and a chance of 1 to 1.7 million for two ids to be equal.
     """
 
-    __slots__ = ("_last", "_pid", "_slot", "_tail")
+    __slots__ = ("_head", "_head_is", "_last", "_pid", "_slot", "_tail")
 
     def __init__(self, slot: str) -> None:
         if not SLOT.fullmatch(slot):
@@ -44,6 +47,8 @@ class Ids:
         self._last = 0
         self._pid = 0
         self._tail = ""
+        self._head = ""
+        self._head_is = -1
 
     def new(self) -> QueueId:
         """The next id, greater than all before it."""
@@ -55,7 +60,11 @@ class Ids:
             # A fork must not go on with its parent's tail.
             self._pid = os.getpid()
             self._tail = _base36(int.from_bytes(os.urandom(8), "big"), 4) + self._slot.upper()
-        return _base36(now, _TIME_DIGITS) + self._tail
+        slow, quick = divmod(now, _SLOW)
+        if slow != self._head_is:
+            self._head_is = slow
+            self._head = _base36(slow, _TIME_DIGITS - 4)
+        return f"{self._head}{_PAIRS[quick // 1296]}{_PAIRS[quick % 1296]}{self._tail}"
 
 
 def time_of(queue_id: QueueId) -> float:

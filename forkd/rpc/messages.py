@@ -35,7 +35,7 @@ class Heartbeat(Message, frozen=True, tag="beat"):
 
 
 class Blame(Message, frozen=True, tag="blame"):
-    """Worker to master: this plugin's zygote broke a rule (kept for the next issue's kill)."""
+    """Worker to master: this plugin's zygote broke a rule; master's log has it."""
 
     plugin: str
     reason: str

@@ -75,13 +75,17 @@ class ChunkReader(Content):
 
 
 class RefusedChunk:
-    """Reads over a chunk that nobody wants, then gives the refusal (RFC 3030 2)."""
+    """Reads over a chunk that nobody wants, then gives the refusal (RFC 3030 2).
 
-    __slots__ = ("_left", "_reply")
+    smtputf8  the message that ended with the refusal was one of RFC 6531
+    """
 
-    def __init__(self, octets: int, reply: Reply) -> None:
+    __slots__ = ("_left", "_reply", "smtputf8")
+
+    def __init__(self, octets: int, reply: Reply, *, smtputf8: bool = False) -> None:
         self._left = octets
         self._reply = reply
+        self.smtputf8 = smtputf8
 
     def next_event(self, source: Input) -> Refused | None:
         """The refusal, once the chunk has been read; None: octets are missing."""

@@ -14,6 +14,7 @@ from forkd.smtp.events import (
     Data,
     DataEnd,
     Event,
+    Expn,
     Hello,
     Mail,
     Quit,
@@ -21,6 +22,7 @@ from forkd.smtp.events import (
     Refused,
     Rset,
     StartTls,
+    Vrfy,
     Xclient,
 )
 from forkd.smtp.lines import Input
@@ -244,18 +246,20 @@ class Dialogue:
         return reply.encode()
 
     def _reject(self, event: Event, reply: Reply, *, closing: bool) -> bytes:
+        octets = reply.encode(smtputf8=self._reads_utf8(event))
         if isinstance(event, DataEnd):
             self._forget()
             self._enter(self._target)
-            return reply.encode()
+            return octets
         if isinstance(event, Quit):
             # 221 is the only answer (RFC 5321 4.1.1.10); the client has gone in any case.
             self._close()
-            return reply.encode()
+            return octets
         if isinstance(event, Data) and event.chunked and not closing:
+            smtputf8 = self._smtputf8
             self._forget()
             self._enter(_READY)
-            self._reader = RefusedChunk(self._chunk.octets, reply)
+            self._reader = RefusedChunk(self._chunk.octets, reply, smtputf8=smtputf8)
             return b""
         if reply.code >= 500:
             self._errors += 1
@@ -266,7 +270,15 @@ class Dialogue:
             self._reader = None
             if self._state is State.AUTH:
                 self._enter(_READY)
-        return reply.encode()
+        return octets
+
+    def _reads_utf8(self, event: Event) -> bool:
+        """The client has said that it reads UTF-8 in the answer to this command (RFC 6531 3.7.4)."""
+        if isinstance(event, Mail | Vrfy | Expn):
+            return event.smtputf8
+        if isinstance(self._reader, RefusedChunk):
+            return self._reader.smtputf8
+        return self._smtputf8
 
     def _forget(self) -> None:
         """The transaction is over."""

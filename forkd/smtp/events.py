@@ -210,11 +210,13 @@ class Refused:
     """The engine itself refuses: unknown command, bad syntax, bad sequence, a limit, too many errors.
 
     `reply` is ready to be sent as it stands, and no 2xx is taken instead; `command` is the verb where one
-    was recognised.
+    was recognised. `said`, for the log: what stood behind MAIL or RCPT, and of no other verb, since a line
+    that is out of order may hold a secret.
     """
 
     reply: Reply
     command: str = ""
+    said: str = dataclasses.field(default="", compare=False)
 
 
 Event = (

@@ -19,8 +19,9 @@ _UNSAFE = re.compile(r"[^\x20-\x7e]")
 class Reply:
     """One reply to the client: code, enhanced status code (or none), one or more text lines.
 
-    The text is made safe for the wire when it is encoded: whatever is not printable ASCII
-    becomes "?", so that neither a client's nor a plugin's bytes can split a reply.
+    The text is made safe for the wire when it is encoded: whatever is not printable ASCII (or, where
+    the client reads UTF-8, not printable) becomes "?", so that neither a client's nor a plugin's bytes
+    can split a reply.
     `close` says that the connection ends after it.
 
     Raises ValueError for a code outside 200..599, no lines, or an enhanced code of another class.
@@ -42,8 +43,13 @@ class Reply:
         """True for 2xx and 3xx: the command took effect."""
         return self.code < 400
 
-    def encode(self) -> bytes:
-        """The bytes on the wire, every line with code, enhanced code and CRLF; made once, then kept."""
+    def encode(self, *, smtputf8: bool = False) -> bytes:
+        """The bytes on the wire, every line with code, enhanced code and CRLF; made once, then kept.
+
+        smtputf8  the client has said that it reads UTF-8 (RFC 6531 3.7.4.1)
+        """
+        if smtputf8 and not all(map(str.isascii, self.lines)):
+            return _encode_utf8(self)
         wire = self._wire
         if wire is None:
             wire = _encode(self)
@@ -74,6 +80,32 @@ def _encode(reply: Reply) -> bytes:
     last = texts.pop()
     head = "".join(f"{code}-{prefix}{text}\r\n" for text in texts)
     return f"{head}{code} {prefix}{last}\r\n".encode("ascii")
+
+
+def _encode_utf8(reply: Reply) -> bytes:
+    prefix = f"{reply.enhanced} " if reply.enhanced else ""
+    room = MAX_LINE_OCTETS - len("250-\r\n") - len(prefix)
+    pieces = [piece for line in reply.lines for piece in _wrapped_utf8(line, room)]
+    marks = ["-"] * (len(pieces) - 1) + [" "]
+    return "".join(
+        f"{reply.code}{mark}{prefix}{text}\r\n" for mark, text in zip(marks, pieces, strict=True)
+    ).encode()
+
+
+def _wrapped_utf8(text: str, room: int) -> list[str]:
+    """Cut between characters, by octets; what is not printable (controls, line separators, overrides of
+    direction, surrogates) is "?"."""
+    pieces = [""]
+    left = room
+    for character in text:
+        safe = character if character.isprintable() else "?"
+        octets = len(safe.encode())
+        if octets > left:
+            pieces.append("")
+            left = room
+        pieces[-1] += safe
+        left -= octets
+    return pieces
 
 
 def _safe(text: str) -> str:

@@ -114,17 +114,17 @@ class ServerConnection(Dialogue):
             return self._not_now(command.verb, argument)
         event = command.parse(argument, self._esmtp)
         if isinstance(event, Reply):
-            return self._refuse(event, command.verb)
+            return self._refuse(event, command.verb, argument)
         if command.checked:
             # What only the engine knows of: limits, the transaction, what is offered.
             if isinstance(event, Mail):
                 if event.size is not None and event.size > options.message_size:
-                    return self._refuse(replies.MESSAGE_TOO_BIG, "MAIL")
+                    return self._refuse(replies.MESSAGE_TOO_BIG, "MAIL", argument)
             elif isinstance(event, Rcpt):
                 if len(self._recipients) >= options.recipients:
-                    return self._refuse(replies.TOO_MANY_RECIPIENTS, "RCPT")
+                    return self._refuse(replies.TOO_MANY_RECIPIENTS, "RCPT", argument)
                 if not self._smtputf8 and not line.isascii():
-                    return self._refuse(replies.NEEDS_SMTPUTF8, "RCPT")
+                    return self._refuse(replies.NEEDS_SMTPUTF8, "RCPT", argument)
             elif isinstance(event, Chunk):
                 return self._begin_chunk(event, target)
             elif isinstance(event, Auth) and event.mechanism not in options.auth:
@@ -170,15 +170,16 @@ class ServerConnection(Dialogue):
             if isinstance(chunk, Chunk):
                 return self._refuse_chunk(chunk, refusal)
             refusal = replies.CHUNK_LOST
-        return self._refuse(refusal, verb)
+        return self._refuse(refusal, verb, argument)
 
     def _odd_line(self, refusal: Reply) -> Refused:
         if self._errors >= self._options.errors:
             refusal = replies.TOO_MANY_ERRORS
         return self._refuse(refusal)
 
-    def _refuse(self, reply: Reply, verb: str = "") -> Refused:
-        event = Refused(reply, verb)
+    def _refuse(self, reply: Reply, verb: str = "", argument: bytes = b"") -> Refused:
+        said = argument.decode("utf-8", "backslashreplace") if verb in ("MAIL", "RCPT") else ""
+        event = Refused(reply, verb, said)
         self._pending = event
         self._target = self._state
         return event

@@ -7,6 +7,7 @@ One event loop (uvloop), many sessions. The way of the bytes:
     receiving.py       DATA or BDAT to the commit: the message comes in, is asked about, is handed over
     plugins.py         the session's side of plugins: asks, tells the log
     transaction.py     MAIL to end of data: recipients, spool file, envelope, the commit
+    telling.py         what the log hears of a session
     bodies.py          a body that a plugin put in the place of the client's
     copies.py          the sealed copy of a message that plugins read, within a budget
 
@@ -21,7 +22,8 @@ Who the client is, and what that allows:
     admission.py       may this client connect now? sessions and connections over all workers, through anvil
     rates.py           messages, recipients, failed AUTH per minute over all workers, through anvil
     tls.py             certificates, and the handshake on a running session
-    authentication.py  AUTH, and which senders a user may use
+    authenticator.py   who knows the passwords, and the exchanges under way; one per worker
+    authentication.py  AUTH as one session has it, and which senders a user may use
 
 services.py is what all sessions share, listening.py what follows from a listener's table, main.py the
 process.

@@ -14,7 +14,7 @@ from forkd.config.recipients import Accepted, NotLocal
 from forkd.smtp import events, replies
 from forkd.smtp.address import Mailbox
 from forkd.smtp.reply import Reply
-from forkd.worker import authentication, receiving, tls, xclient
+from forkd.worker import authentication, receiving, telling, tls, xclient
 from forkd.worker.receiving import Result
 from forkd.worker.transaction import Transaction
 
@@ -37,7 +37,10 @@ def on_hello(session: Session, event: events.Hello) -> Result:
 
 async def _ask_hello(session: Session, event: events.Hello) -> Reply:
     decision = await session.plugins.ask("helo", name=event.name, extended=event.extended)
-    return decision.reply or _welcome(session, event)
+    if decision.reply is not None:
+        log_refusal(session, decision.reply, command="EHLO" if event.extended else "HELO")
+        return decision.reply
+    return _welcome(session, event)
 
 
 def _welcome(session: Session, event: events.Hello) -> Reply:
@@ -228,11 +231,18 @@ def on_quit(session: Session, event: events.Quit) -> Result:  # noqa: ARG001
     return replies.BYE
 
 
+_CONSEQUENCES = frozenset({id(replies.MAIL_FIRST), id(replies.NO_RECIPIENTS)})
+"""What pipelined commands are told behind a refusal that the log has."""
+
+
 def on_refused(session: Session, event: events.Refused) -> Result:
-    """The engine refused already: syntax, order, limits."""
-    if event.reply.close:
-        session.reason = "errors"
-    return event.reply
+    """The engine refused already: syntax, order, limits; or it has read over a chunk that was refused."""
+    reply = event.reply
+    if reply.close:
+        session.reason = "early talker" if reply is replies.EARLY_TALKER else "errors"
+    if id(reply) not in _CONSEQUENCES and not (event.command == "BDAT" and reply is session.last_reply):
+        log_refusal(session, reply, command=event.command, said=event.said)
+    return reply
 
 
 def drop_transaction(session: Session) -> None:
@@ -244,17 +254,40 @@ def drop_transaction(session: Session) -> None:
 
 
 def refused(session: Session, sender: Mailbox | None, recipient: Mailbox | None, reply: Reply) -> Reply:
-    """MAIL or RCPT is refused: the line that answers "why was this refused?"."""
-    log.refused(
-        session=session.id,
-        client=f"{session.peer[0]}:{session.peer[1]}",
-        helo=session.helo,
+    """MAIL or RCPT is refused, and we know of whom and to whom."""
+    log_refusal(
+        session,
+        reply,
+        command="MAIL" if recipient is None else "RCPT",
         sender=receiving.shown_sender(sender),
         recipient="" if recipient is None else str(recipient),
-        reply=session.one_line(reply),
-        plugins=session.plugins.take_stories(),
     )
     return reply
+
+
+def log_refusal(
+    session: Session,
+    reply: Reply,
+    *,
+    command: str = "",
+    said: str = "",
+    sender: str = "",
+    recipient: str = "",
+) -> None:
+    """The line that answers "why was this refused?"; `command` is empty for the greeting."""
+    transaction = session.transaction
+    if not sender and transaction is not None:
+        sender = receiving.shown_sender(transaction.sender)
+    log.refused(
+        session=session.id,
+        reply=telling.one_line(reply),
+        command=command,
+        said=said,
+        sender=sender,
+        recipient=recipient,
+        plugins=session.plugins.take_stories(),
+        **session.who(),
+    )
 
 
 HANDLERS: dict[type, Callable[..., Result]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from forkd.hooks.facts import SessionFacts
+from forkd.log import Who
 from forkd.smtp.reply import Reply
 from forkd.worker.clients import Address, Client
 
@@ -75,10 +76,11 @@ class Identity:
 
     @property
     def local(self) -> tuple[str, int]:
-        """The address the client connected to."""
+        """The address the client connected to; empty where it has gone before anybody asked."""
         if self._local is None:
-            local: tuple[str, int] = self.transport.get_extra_info("sockname")[:2]
-            return local
+            # A socket that was reset has no name any more.
+            name = self.transport.get_extra_info("sockname") or ("", 0)
+            return name[0], name[1]
         return self._local
 
     @property
@@ -86,6 +88,17 @@ class Identity:
         """As EHLO, HELO or XCLIENT had it; empty before."""
         told = self.conn.helo if hasattr(self, "conn") else None
         return told or (self.claims.helo if self.claims is not None else "") or ""
+
+    def who(self) -> Who:
+        """The client as the log shows it."""
+        tls = self.tls
+        return {
+            "client": f"{self.peer[0]}:{self.peer[1]}",
+            "name": self.client_name,
+            "helo": self.helo,
+            "tls": "" if tls is None else f"{tls.version} {tls.cipher}",
+            "user": self.user,
+        }
 
     def become(self, peer: tuple[str, int], local: tuple[str, int] | None = None) -> bool:
         """The client has this address; true where it is another one than before.

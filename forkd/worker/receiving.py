@@ -20,6 +20,7 @@ from forkd.rpc.calls import AddHeader, ChangeHeader, DeleteHeader, HeaderEdit
 from forkd.smtp import events, replies
 from forkd.smtp.address import Mailbox
 from forkd.smtp.reply import Reply
+from forkd.worker import telling
 from forkd.worker.bodies import Body
 from forkd.worker.copies import MessageCopies
 from forkd.worker.services import Commit
@@ -69,6 +70,7 @@ def _begin_data(session: Session) -> Reply:
         transaction.begin(spool, time.monotonic())
     except SpoolError as error:
         return _end(session, transaction, _spool_reply(error))
+    session.change_limits()
     return replies.START_DATA
 
 
@@ -92,7 +94,7 @@ def on_data_end(session: Session, event: events.DataEnd) -> Result:
         return _end(session, transaction, event.fault)
     if transaction.error is not None:
         return _end(session, transaction, _spool_reply(transaction.error))
-    if transaction.hops() > session.services.config.limits.max_hops:
+    if transaction.loops(session.services.config.limits.max_hops):
         return _end(session, transaction, replies.LOOP)
     if transaction.recipients and session.services.dispatcher.wants("message"):
         return _ask_message(session, transaction)
@@ -238,11 +240,10 @@ def _end(
     log.message(
         session=session.id,
         id=queue_id,
-        client=f"{session.peer[0]}:{session.peer[1]}",
-        helo=session.conn.helo or "",
+        **session.who(),
         sender=shown_sender(transaction.sender),
         recipients=[str(to.mailbox) for to in transaction.recipients],
-        reply=session.one_line(reply),
+        reply=telling.one_line(reply),
         seconds=time.monotonic() - transaction.started_at if transaction.started_at else 0.0,
         size=transaction.size,
         plugins=session.plugins.take_stories(),

@@ -25,7 +25,7 @@ from forkd.worker.rates import Rates
 from forkd.worker.tls import Certificates
 
 if TYPE_CHECKING:
-    from forkd.worker.authentication import Authenticator
+    from forkd.worker.authenticator import Authenticator
     from forkd.worker.session import Session
     from forkd.worker.transaction import Transaction
 

@@ -12,8 +12,8 @@ from forkd.queue.spool import SpoolError
 from forkd.smtp import replies
 from forkd.smtp.events import DataChunk
 from forkd.smtp.reply import Reply
-from forkd.smtp.server import ServerConnection
-from forkd.worker import handlers, opening, receiving
+from forkd.smtp.server import ServerConnection, State
+from forkd.worker import handlers, opening, receiving, telling
 from forkd.worker.identity import Identity
 from forkd.worker.plugins import SessionPlugins
 from forkd.worker.services import Commit, Services
@@ -29,13 +29,15 @@ class Session(Identity, asyncio.Protocol):
     """One client's dialogue.
 
     Nothing is parsed while a reply is awaited (`waiting`), so replies keep the order of their
-    commands. `deadline` (monotonic) is looked at by the worker's sweep once a second.
+    commands. `deadline` (monotonic) is looked at by the worker's sweep once a second, and put off then by
+    what was heard meanwhile.
     """
 
     __slots__ = (
         "_buffered",
         "_choked",
         "_closing",
+        "_heard_at",
         "_idle_deadline",
         "_task",
         "committing",
@@ -71,8 +73,7 @@ class Session(Identity, asyncio.Protocol):
         """Who is to know that octets came before the greeting, and takes them where they are not SMTP."""
         self._task: asyncio.Task[None] | None = None
         self._buffered = 0
-        self._choked = False
-        self._closing = False
+        self._choked = self._closing = False
 
     # --- the connection's life ------------------------------------------------------------------------
 
@@ -84,7 +85,7 @@ class Session(Identity, asyncio.Protocol):
             self.transport.abort()  # gone before we could look: nobody to talk to, nothing to count
             return
         services = self.services
-        self.started_at = time.monotonic()
+        self.started_at = self._heard_at = time.monotonic()
         self._idle_deadline = self.started_at + services.config.timeouts.idle_session
         self.deadline = self.started_at + services.config.timeouts.command
         self.id = services.ids.new()
@@ -100,7 +101,7 @@ class Session(Identity, asyncio.Protocol):
             return
         self.early = None
         if refusal is not None:
-            self.last_reply = refusal
+            self._refused_at_once(refusal)
         self.transport.write(self.conn.greeting(refusal))
         if refusal is None and self.conn.closed:
             self.last_reply, self.reason = replies.EARLY_TALKER, "early talker"
@@ -128,22 +129,7 @@ class Session(Identity, asyncio.Protocol):
             self.transaction = None
         self.plugins.release(cut_off=asked is not None)
         self.leave()
-        self._log_end()
-
-    def _log_end(self) -> None:
-        log.session_end(
-            session=self.id,
-            client=f"{self.peer[0]}:{self.peer[1]}",
-            reason=self.reason or "lost",
-            seconds=time.monotonic() - self.started_at,
-            listener=self.listener,
-            helo=self.helo,
-            messages=self.messages,
-            recipients=self.recipients,
-            errors=self.errors,
-            last_reply="" if self.last_reply is None else self.one_line(self.last_reply),
-            plugins=self.plugins.take_stories(),
-        )
+        telling.session_ended(self)
 
     def close(self, reason: str) -> None:
         """End the session: what was written still goes out, nothing more is read."""
@@ -154,11 +140,6 @@ class Session(Identity, asyncio.Protocol):
         self.reason = reason
         self.deadline = time.monotonic() + LINGER_S
         self.transport.close()
-
-    @staticmethod
-    def one_line(reply: Reply) -> str:
-        """A reply as the log shows it."""
-        return f"{reply.code} {reply.enhanced + ' ' if reply.enhanced else ''}{reply.lines[0]}"
 
     # --- bytes in, replies out ------------------------------------------------------------------------
 
@@ -215,18 +196,17 @@ class Session(Identity, asyncio.Protocol):
                         self.start(result)
                     break
                 out.append(self._take_effect(result))
-                if conn.closed:
-                    break
         except Exception as error:  # the session's boundary: 421, logged, counted
             self._fail(error)
         if out:
             self.transport.write(out[0] if len(out) == 1 else b"".join(out))
-        if conn.closed and not self._closing:
+        state = conn.state
+        if state is State.CLOSED and not self._closing:
             self.close(self.reason or "lost")
-        elif conn.tls_waiting:
+        elif state is State.TLS:
             self._secure()
         elif not self.waiting:
-            self._touch()
+            self._heard_at = time.monotonic()
             if self.services.draining:
                 self.drain()
 
@@ -253,9 +233,14 @@ class Session(Identity, asyncio.Protocol):
         if self._closing or self.transport.is_closing():
             return
         if refusal is not None:
-            self.last_reply = refusal
+            self._refused_at_once(refusal)
         self.transport.write(self.conn.restart(refusal, authenticated=bool(self.user)))
         self._go_on()
+
+    def _refused_at_once(self, refusal: Reply) -> None:
+        self.last_reply = refusal
+        if not refusal.close:  # else it is what the session's line ends with
+            handlers.log_refusal(self, refusal)
 
     def _secure(self) -> None:
         """220 to STARTTLS is written: not an octet is read before the handshake."""
@@ -314,19 +299,23 @@ class Session(Identity, asyncio.Protocol):
 
     # --- time -----------------------------------------------------------------------------------------
 
-    def _touch(self) -> None:
-        timeouts = self.services.config.timeouts
-        now = time.monotonic()
-        transaction = self.transaction
+    def _set_deadline(self) -> None:
+        timeouts, heard_at, transaction = self.services.config.timeouts, self._heard_at, self.transaction
         if transaction is not None and transaction.started_at:
             total = timeouts.data_total + transaction.size / (1 << 20) * timeouts.data_per_mib
-            self.deadline = min(now + timeouts.data_block, transaction.started_at + total)
+            self.deadline = min(heard_at + timeouts.data_block, transaction.started_at + total)
         else:
-            self.deadline = min(now + timeouts.command, self._idle_deadline)
+            self.deadline = min(heard_at + timeouts.command, self._idle_deadline)
+
+    def change_limits(self) -> None:
+        """Data begins or is over: from now on other ones hold."""
+        self._heard_at = time.monotonic()
+        self._set_deadline()
 
     def finished(self) -> None:
         """A transaction came to its end: the limit of a session without one starts anew."""
         self._idle_deadline = time.monotonic() + self.services.config.timeouts.idle_session
+        self.change_limits()
 
     def sweep(self, now: float) -> None:
         """Once a second: is this client too late?"""
@@ -335,7 +324,9 @@ class Session(Identity, asyncio.Protocol):
         if self._closing:
             self.transport.abort()
         elif not self.waiting:
-            self.say_and_close(replies.TIMEOUT, "timeout")
+            self._set_deadline()
+            if now >= self.deadline:
+                self.say_and_close(replies.TIMEOUT, "timeout")
 
     def drain(self) -> None:
         """We stop: an idle session ends now, one with a transaction after it (421 4.3.2)."""

@@ -57,10 +57,6 @@ class TlsFacts:
     certificate: str = ""
 
 
-class HandshakeFailed(Exception):  # noqa: N818 - the client's fault, mostly
-    """No TLS with this client; the connection is gone. The text is the reason, for the log."""
-
-
 class Certificates:
     """A worker's TLS contexts: one for each certificate and each way of asking for the client's.
 
@@ -188,50 +184,48 @@ async def start_tls(session: Session, buffered: bytes = b"") -> TlsFacts | None:
     buffered   octets of the handshake that were read already: behind a PROXY header, never behind STARTTLS
     Failure    is logged and counted; the connection is gone then and `session.connection_lost()` on its way
     """
-    certificates = session.services.certificates
     loop = asyncio.get_running_loop()
-    plain = session.transport
-    try:
-        facts = await _shake_hands(session, certificates, loop, buffered)
-    except HandshakeFailed as failure:
-        plain.abort()
-        session.reason = "tls"
-        session.services.counters.tls_failures += 1
-        log.tls_failure(
-            session=session.id,
-            client=f"{session.peer[0]}:{session.peer[1]}",
-            listener=session.listener,
-            reason=str(failure),
-        )
-        # The wrapped protocol is told of a lost connection only once it stood. Not from here: it would
-        # cancel this very task.
-        loop.call_soon(session.connection_lost, None)
+    shaking = _shake_hands(session, loop)
+    wrapped = await (_feeding(loop, session.transport, shaking, buffered) if buffered else shaking)
+    if wrapped is None:
         return None
-    session.tls = facts
+    session.transport = wrapped
+    session.tls = facts = _facts(wrapped.get_extra_info("ssl_object"))
     session.services.counters.tls += 1
     return facts
 
 
-async def _shake_hands(
-    session: Session, certificates: Certificates, loop: asyncio.AbstractEventLoop, buffered: bytes
-) -> TlsFacts:
+async def _shake_hands(session: Session, loop: asyncio.AbstractEventLoop) -> asyncio.Transport | None:
+    """None: it failed, and that has been said; at once, since uvloop tells the session of the lost connection
+    next, which ends whoever waits for this."""
+    certificates = session.services.certificates
     plain = session.transport
-    wrapping = loop.start_tls(
-        plain,
-        session,
-        certificates.context(session.listener),
-        server_side=True,
-        ssl_handshake_timeout=certificates.handshake_s,
-        ssl_shutdown_timeout=SHUTDOWN_S,
-    )
     try:
-        wrapped = await (_feeding(loop, plain, wrapping, buffered) if buffered else wrapping)
+        wrapped = await loop.start_tls(
+            plain,
+            session,
+            certificates.context(session.listener),
+            server_side=True,
+            ssl_handshake_timeout=certificates.handshake_s,
+            ssl_shutdown_timeout=SHUTDOWN_S,
+        )
+        if wrapped is not None and not wrapped.is_closing():
+            return wrapped
+        why = "the client went away"
     except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
-        raise HandshakeFailed(reason_of(error)) from error
-    if wrapped is None or wrapped.is_closing():
-        raise HandshakeFailed("the client went away")
-    session.transport = wrapped
-    return _facts(wrapped.get_extra_info("ssl_object"))
+        why = reason_of(error)
+    plain.abort()
+    session.reason = "tls"
+    session.services.counters.tls_failures += 1
+    log.tls_failure(
+        session=session.id,
+        client=f"{session.peer[0]}:{session.peer[1]}",
+        listener=session.listener,
+        reason=why,
+    )
+    # uvloop does not always tell of it. Not from here: it would cancel this very task.
+    loop.call_soon(session.connection_lost, None)
+    return None
 
 
 async def _feeding(

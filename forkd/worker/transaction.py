@@ -212,6 +212,10 @@ class Transaction:
         """Received fields in the header (RFC 5321 6.3)."""
         return trace.count_received(bytes(self._head[: self.header_size]))
 
+    def loops(self, most: int) -> bool:
+        """More than `most` hops. The header is taken apart only where that may be."""
+        return self._head.lower().count(b"received") > most and self.hops() > most
+
     def lacks(self, name: str) -> bool:
         """No field of that name is in the client's header; an endless one is said to lack none."""
         return self.header_size < HEAD_BYTES and name not in Headers(bytes(self._head))

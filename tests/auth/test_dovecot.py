@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from forkd.auth import dovecot
-from forkd.auth.dovecot import Client, Continue, Dialogue, Ready, Right, Unreachable, Wrong
+from forkd.auth import dovecot_lines
+from forkd.auth.dovecot import Client
+from forkd.auth.dovecot_lines import Continue, Dialogue, Ready, Right, Unreachable, Wrong
 
 GREETING = (
     b"VERSION\t1\t2\nMECH\tPLAIN\tplaintext\nMECH\tscram-sha-256\tmutual-auth\n"
@@ -61,14 +62,14 @@ def test_another_language_is_not_understood(line: bytes):
 
 def test_what_the_client_says():
     """resp comes last; tabs and line ends in a value are escaped; too long is not sent."""
-    assert dovecot.auth_line(7, "PLAIN", ["secured", "session=a\tb\nc"], b"\0u\0p") == (
+    assert dovecot_lines.auth_line(7, "PLAIN", ["secured", "session=a\tb\nc"], b"\0u\0p") == (
         b"AUTH\t7\tPLAIN\tservice=smtp\tsecured\tsession=a\x01tb\x01nc\tresp=AHUAcA==\n"
     )
-    assert dovecot.auth_line(8, "PLAIN", [], None) == b"AUTH\t8\tPLAIN\tservice=smtp\n"
-    assert dovecot.cont_line(7, b"") == b"CONT\t7\t\n"
-    assert dovecot.cancel_line(7) == b"CANCEL\t7\n"
+    assert dovecot_lines.auth_line(8, "PLAIN", [], None) == b"AUTH\t8\tPLAIN\tservice=smtp\n"
+    assert dovecot_lines.cont_line(7, b"") == b"CONT\t7\t\n"
+    assert dovecot_lines.cancel_line(7) == b"CANCEL\t7\n"
     with pytest.raises(ValueError, match="longer"):
-        dovecot.auth_line(1, "PLAIN", [], bytes(9000))
+        dovecot_lines.auth_line(1, "PLAIN", [], bytes(9000))
 
 
 # --- on a socket ---------------------------------------------------------------------------------------

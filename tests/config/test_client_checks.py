@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -127,11 +128,25 @@ def test_a_file_that_cannot_be_opened_is_a_problem_not_a_traceback(pair: Path):
     assert problem(pair, CERTIFICATE).rule.startswith("this file cannot be read: ")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_certificate_can_be_read(pair: Path):
+def test_a_certificate_can_be_read():
     """By whoever checks: the user that starts forkd."""
-    (pair / "k.pem").chmod(0)
-    found = problem(pair, CERTIFICATE)
+    # Not pytest's tmp_path: root checks as nobody here, since root may read everything.
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for file, mode in (("c.pem", 0o644), ("k.pem", 0)):
+            (folder / file).write_text("")
+            (folder / file).chmod(mode)
+        # The whole is checked as somebody else, so the configuration must be there before.
+        (folder / "forkd.toml").touch(mode=0o666)
+        (folder / "forkd.toml").chmod(0o666)
+        me = os.geteuid()
+        if me == 0:
+            os.seteuid(65534)
+        try:
+            found = problem(folder, CERTIFICATE)
+        finally:
+            os.seteuid(me)
     assert (found.rule, found.hint) == (
         "this file cannot be read: permission denied",
         "run this as the user that starts forkd",

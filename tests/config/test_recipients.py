@@ -86,3 +86,19 @@ def test_without_a_relay_transport_nothing_is_relayed():
 def test_without_a_domain_of_ours_there_is_no_postmaster():
     """A pure relay: no mailbox could take it."""
     assert Recipients.from_config(Config()).resolve("postmaster", "", may_relay=False) == Unknown()
+
+
+@pytest.mark.parametrize(
+    ("domain", "name"),
+    [
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("XN--BCHER-kva.example", "xn--bcher-kva.example"),
+        ("list.example", "list.example"),
+        ("münchen.example", "münchen.example"),
+        ("[IPv6:::1]", "[IPv6:::1]"),
+        ("", ""),
+    ],
+)
+def test_a_domain_of_ours_has_one_name(domain: str, name: str) -> None:
+    """By it mailboxes lie on the disk; other domains go on as the client wrote them (RFC 6531 3.7)."""
+    assert TABLE.name_of(domain) == name

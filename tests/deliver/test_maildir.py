@@ -45,7 +45,7 @@ def results(answer: list[Result] | Damaged) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    "message", [MAIL, LARGE, b"", b"\r\n", b"no end"], ids=["small", "large", "empty", "bare", "open"]
+    "message", [MAIL, LARGE, b"", b"\r\n", b"\r\nno end"], ids=["small", "large", "empty", "bare", "open"]
 )
 def test_the_mail_is_there_with_our_fields_on_top(tmp_path: Path, message: bytes) -> None:
     """RFC 5321 4.4: Return-Path; Delivered-To; trace; plugins' fields; the message, else untouched."""

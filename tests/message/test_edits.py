@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,6 +81,8 @@ def test_a_stream_cut_anywhere_gives_the_same_octets(
     got = b"".join(
         stream(iter(pieces), "Received: x\r\n", wanted, line_end=line_end, top="Return-Path: <>\r\n")
     )
+    if not fields and body.startswith("no header"):
+        message = b"\r\n" + message
     expected = b"Return-Path: <>\r\nReceived: x\r\n" + apply(message, wanted)
     assert got == (expected if line_end is LineEnd.CRLF else expected.replace(b"\r\n", b"\n"))
 
@@ -121,6 +124,31 @@ def test_an_mbox_separator_does_not_end_the_header() -> None:
     for wanted in ([], [Edit(op="delete_header", name="Subject")]):
         got = b"".join(stream(iter([message]), "Received: x\r\n", wanted, line_end=LineEnd.CRLF))
         assert got.startswith(b"Received: x\r\nMailbox-Line: From someone Mon\r\n")
+
+
+@pytest.mark.parametrize(
+    "text", [b" more\r\nSubject: x\r\n", b"\tmore\r\n", b"no field\r\n", b": x\r\n", b"a"]
+)
+@pytest.mark.parametrize("octet_by_octet", [False, True])
+def test_a_text_without_a_header_does_not_go_on_with_our_fields(text: bytes, octet_by_octet: bool) -> None:
+    """A first line that begins with a space would be more of our last field, any other junk part of our
+    header: an empty line stands between (as Postfix does)."""
+    pieces = [text[i : i + 1] for i in range(len(text))] if octet_by_octet else [text]
+    for wanted in (
+        [],
+        [Edit(op="add_header", name="A", value="1"), Edit(op="delete_header", name="Subject")],
+    ):
+        got = b"".join(stream(iter(pieces), "Received: x\r\n", wanted, line_end=LineEnd.CRLF))
+        ours = b"Received: x\r\n" + (b"A: 1\r\n" if wanted else b"")
+        assert got == ours + b"\r\n" + text
+
+
+@pytest.mark.parametrize("text", [b"", b"\r\nbody\r\n", b"Subject:\r\n", b"Subject : x\r\n\r\n", b"X-A:\r\n"])
+def test_a_text_that_may_stand_below_our_fields_is_not_touched(text: bytes) -> None:
+    """A field, also in obsolete syntax (RFC 5322 4.5.8), or an empty line; or nothing."""
+    pieces = [text[i : i + 1] for i in range(len(text))]
+    got = b"".join(stream(iter(pieces), "Received: x\r\n", line_end=LineEnd.CRLF))
+    assert got == b"Received: x\r\n" + text
 
 
 def test_the_trace_is_out_of_reach() -> None:

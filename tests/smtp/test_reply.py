@@ -84,3 +84,32 @@ def test_a_challenge_is_one_line_however_long() -> None:
 def test_queued_names_the_id() -> None:
     """The client can quote the id that our log has."""
     assert replies.queued("ABC123").encode() == b"250 2.0.0 Ok: queued as ABC123\r\n"
+
+
+@pytest.mark.parametrize("text", ["a\r\n250 ok", "a\nb", "\0", "\x7f", "\x85", "\u2028", "\u202e", "\udc80"])
+def test_utf8_cannot_leave_its_line_either(text: str) -> None:
+    """To a client that reads UTF-8 (RFC 6531 3.7.4) what is not printable is a question mark all the same."""
+    wire = reply(550, "5.1.1", f"größer{text}").encode(smtputf8=True)
+    assert wire.startswith("550 5.1.1 größer".encode())
+    assert wire.endswith(b"\r\n")
+    assert "?" in wire.decode()
+    assert wire.decode()[:-2].isprintable()
+
+
+def test_utf8_is_for_who_reads_it() -> None:
+    """One value serves both, in whichever order."""
+    said = reply(550, "5.1.1", "Empfänger unbekannt")
+    for _ in range(2):
+        assert said.encode() == b"550 5.1.1 Empf?nger unbekannt\r\n"
+        assert said.encode(smtputf8=True) == "550 5.1.1 Empfänger unbekannt\r\n".encode()
+
+
+@given(st.text(min_size=1), st.sampled_from([None, "5.7.1"]))
+def test_lines_of_utf8_are_cut_between_characters(text: str, enhanced: str | None) -> None:
+    """512 octets a line at most, each line UTF-8 of its own."""
+    lines = Reply(550, enhanced, (f"ü{text}" * 60,)).encode(smtputf8=True).split(b"\r\n")
+    assert lines.pop() == b""
+    assert all(len(line) + 2 <= MAX_LINE_OCTETS for line in lines)
+    assert all(line.decode().isprintable() for line in lines)
+    assert all(line.startswith(b"550-") for line in lines[:-1])
+    assert lines[-1].startswith(b"550 ")

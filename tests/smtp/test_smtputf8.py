@@ -6,8 +6,21 @@ import pytest
 
 from forkd.smtp import replies
 from forkd.smtp.address import Mailbox
-from forkd.smtp.events import Expn, Mail, Rcpt, Refused, Vrfy
-from tests.support.feed import Start, accept, codes, converse, drain, feed, fresh, in_mail, kinds, ready
+from forkd.smtp.events import Data, DataEnd, Event, Expn, Mail, Rcpt, Refused, Vrfy
+from forkd.smtp.reply import reply
+from tests.support.feed import (
+    Start,
+    accept,
+    codes,
+    converse,
+    drain,
+    feed,
+    fresh,
+    in_mail,
+    kinds,
+    ready,
+    refuse,
+)
 
 UTF8_RCPT = "RCPT TO:<jörg@test.local>\r\n".encode()
 
@@ -92,3 +105,31 @@ def test_vrfy_and_expn_have_the_parameter_too(verb: str, kind: type[Vrfy] | type
         assert feed(ready(), line.encode() + b"\r\n") == [event]
     # After HELO there are no extensions: it is part of the argument.
     assert feed(Start((b"HELO a\r\n",)), f"{verb} joe SMTPUTF8\r\n".encode()) == [kind("joe SMTPUTF8", False)]
+
+
+GERMAN = reply(550, "5.1.1", "Empfänger unbekannt")
+
+
+@pytest.mark.parametrize(
+    ("kind", "behind"),
+    [
+        (Mail, ""),
+        (Rcpt, "RCPT TO:<a@b>\r\n"),
+        (Data, "RCPT TO:<a@b>\r\nDATA\r\n"),
+        (Data, "RCPT TO:<a@b>\r\nBDAT 3\r\nabc"),
+        (DataEnd, "RCPT TO:<a@b>\r\nDATA\r\n.\r\n"),
+    ],
+)
+def test_refusals_may_be_utf8_where_the_client_reads_it(kind: type[Event], behind: str) -> None:
+    """RFC 6531 3.7.4.1: in a transaction with SMTPUTF8, and in no other."""
+    start = Start((b"EHLO a\r\n",), policy=refuse(kind, GERMAN))
+    with_it = converse(start, f"MAIL FROM:<a@b> SMTPUTF8\r\n{behind}RSET\r\n".encode()).sent
+    assert "550 5.1.1 Empfänger unbekannt\r\n".encode() in with_it
+    without = converse(start, f"MAIL FROM:<a@b>\r\n{behind}RSET\r\n".encode()).sent
+    assert b"550 5.1.1 Empf?nger unbekannt\r\n" in without
+
+
+def test_after_the_transaction_replies_are_ascii_again() -> None:
+    """The permission is that of one transaction."""
+    start = Start((b"EHLO a\r\n", b"MAIL FROM:<a@b> SMTPUTF8\r\n", b"RSET\r\n"), policy=refuse(Mail, GERMAN))
+    assert converse(start, b"MAIL FROM:<a@b>\r\n").sent.isascii()

@@ -30,6 +30,7 @@ CAUSES = {
     "blocked": {"deadline", "cpu"},
 }
 DEADLINE_S = 1.0
+OVERLOAD_WAIT_S = 1.0
 NEIGHBOURS = 20
 
 
@@ -95,8 +96,9 @@ def trip(port: int, hook: str, act: str) -> list[bytes]:
 class Neighbours:
     """Sessions that deliver in a loop while something else goes wrong."""
 
-    def __init__(self, port: int, count: int = NEIGHBOURS) -> None:
+    def __init__(self, port: int, count: int = NEIGHBOURS, *, source: str = "127.0.0.1") -> None:
         self._port = port
+        self._source = source  # {} in it: the number of the neighbour
         self._stop = threading.Event()
         self.sessions: list[list[bytes]] = []
         self.slowest_s = 0.0
@@ -105,7 +107,8 @@ class Neighbours:
     def _run(self, index: int) -> None:
         while not self._stop.is_set():
             started = time.monotonic()
-            self.sessions.append(masked(dialogue(self._port, recipient=f"neighbour{index}")))
+            source = self._source.format(index + 1)
+            self.sessions.append(masked(dialogue(self._port, recipient=f"neighbour{index}", source=source)))
             self.slowest_s = max(self.slowest_s, time.monotonic() - started)
 
     def __enter__(self) -> Neighbours:
@@ -240,6 +243,42 @@ def test_sixteen_misbehaving_sessions_at_once_hurt_nobody(make_daemon: Make):
             thread.join()
     assert all(replies[-1].startswith(b"421 4.3.0") for replies in results)
     assert all(session == usual for session in neighbours.sessions)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("act", ["segv", "raise", "memory", "sleep", "blocked"])
+def test_two_hundred_misbehaving_sessions_of_one_network_hurt_nobody(make_daemon: Make, act: str):
+    """Table D of performance.md, as an attack comes: nobody is trusted, the offenders are one network.
+
+    Its share of the sandboxes bounds how many misbehave at a time; the others wait, and get 421 4.3.2
+    (this plugin is asked at connect) or 451 4.3.2 then.
+    """
+    daemon = make_daemon(
+        config="[networks]\ntrusted = []\n[limits]\nsessions_per_client = 1000\n",
+        plugins=misbehave(sandboxes="128", cpu='"10s"', memory='"256MiB"'),
+        copy=("misbehave",),
+    )
+    usual = masked(dialogue(daemon.port, source="127.11.0.1"))
+    results: list[tuple[list[bytes], float]] = []
+
+    def offend(number: int) -> None:
+        started = time.monotonic()
+        source = f"127.9.0.{number + 1}"
+        replies = dialogue(daemon.port, recipient=f"rcpt-{act}", source=source)
+        results.append((replies, time.monotonic() - started))
+
+    with Neighbours(daemon.port, source="127.11.{}.1") as neighbours:
+        trips = [threading.Thread(target=offend, args=(number,)) for number in range(200)]
+        for thread in trips:
+            thread.start()
+        for thread in trips:
+            thread.join()
+    ends = [replies[-1][:9] for replies, _ in results]
+    assert set(ends) <= {b"421 4.3.0", b"421 4.3.2", b"451 4.3.2"}, set(ends)
+    assert ends.count(b"421 4.3.0") >= 128 // 8
+    assert max(seconds for _, seconds in results) < 10 * (OVERLOAD_WAIT_S + DEADLINE_S)
+    assert [session for session in neighbours.sessions if session != usual] == []
+    assert neighbours.slowest_s < 10 * DEADLINE_S
 
 
 def test_a_plugin_that_cannot_be_loaded_stops_the_start_with_its_traceback(make_daemon: Make):

@@ -99,7 +99,7 @@ BODIES = {
     "header only": b"Subject: x\r\n",
     "no final line end": b"Subject: x\r\n\r\nlast line without an end",
     "dots": b"Subject: dots\r\n\r\n.\r\n..\r\n...\r\n.hidden\r\n. \r\ntext.\r\n",
-    "dot first": b".first line\r\n\r\n.\r\n",
+    "dot first": b"\r\n.first line\r\n\r\n.\r\n",
     "8-bit": b"Subject: \xc3\xa4\r\n\r\n" + bytes(range(128, 256)) + b"\r\n",
     "control characters": b"Subject: c\r\n\r\n" + bytes(set(range(1, 32)) - {10, 13}) + b"\x7f\r\n",
     "long lines": b"Subject: long\r\n\r\n" + b"x" * 100_000 + b"\r\n" + b"y" * 2000 + b"\r\n",

@@ -4,41 +4,17 @@ from __future__ import annotations
 
 import email
 import os
-import socket
 
 import pytest
 
-from tests.support.daemon import Daemon, swaks
+from tests.support.daemon import swaks
 from tests.support.pki import Authority
+from tests.support.talker import Talker
 from tests.support.waiting import wait_for
 
 from .conftest import Make
 
 MAY = '[networks]\nxclient = ["127.0.0.1/32"]\n'
-
-
-class Dialogue:
-    """A client that says a line and reads the whole reply."""
-
-    def __init__(self, daemon: Daemon, *, source: str = "127.0.0.1") -> None:
-        self.socket = socket.create_connection(
-            ("127.0.0.1", daemon.port), timeout=30, source_address=(source, 0)
-        )
-        daemon.clients.append(self.socket)
-        self.file = self.socket.makefile("rb")
-        assert self.read().startswith("220")
-
-    def read(self) -> str:
-        lines = []
-        while True:
-            line = self.file.readline().decode()
-            lines.append(line)
-            if line[3:4] != "-":
-                return "".join(lines)
-
-    def say(self, line: str) -> str:
-        self.socket.sendall(line.encode() + b"\r\n")
-        return self.read()
 
 
 def test_every_attribute_swaks_can_send_is_obeyed(make_daemon: Make):
@@ -72,7 +48,7 @@ def test_every_attribute_swaks_can_send_is_obeyed(make_daemon: Make):
 def test_xclient_is_announced_to_those_who_may_and_refused_to_others(make_daemon: Make):
     """networks.xclient, empty by default; 550 5.7.0 as Postfix."""
     daemon = make_daemon(config=MAY)
-    may, other = Dialogue(daemon), Dialogue(daemon, source="127.0.0.2")
+    may, other = Talker(daemon), Talker(daemon, source="127.0.0.2")
     assert "XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT" in may.say("EHLO c.example")
     assert "XCLIENT" not in other.say("EHLO c.example")
     assert other.say("XCLIENT ADDR=192.0.2.7").startswith("550 5.7.0")
@@ -82,7 +58,7 @@ def test_the_session_begins_anew(make_daemon: Make):
     """XCLIENT_README: 220 again, EHLO is needed again; not within a transaction (503); who may is decided
     by the connection, so it may be said again as another client."""
     daemon = make_daemon(config=MAY)
-    client = Dialogue(daemon)
+    client = Talker(daemon)
     assert client.say("EHLO c.example").startswith("250")
     assert client.say("XCLIENT NAME=mail.client.example ADDR=192.0.2.7").startswith("220 ")
     assert client.say("MAIL FROM:<a@example.org>").startswith("503")
@@ -104,7 +80,7 @@ def test_limits_and_rights_are_those_of_the_client_told_of(make_daemon: Make):
         '[queue]\nrelay_transport = "local"\n[limits]\nsessions_per_client = 1\n[names]\nresolve = false\n'
     )
     daemon = make_daemon(config=config)
-    one, two, three = (Dialogue(daemon) for _ in range(3))
+    one, two, three = (Talker(daemon) for _ in range(3))
     assert one.say("XCLIENT ADDR=192.0.2.7").startswith("220 ")
     assert two.say("XCLIENT ADDR=192.0.2.7").startswith("421 4.7.0")
     assert three.say("XCLIENT ADDR=192.0.2.9").startswith("220 ")
@@ -115,7 +91,7 @@ def test_limits_and_rights_are_those_of_the_client_told_of(make_daemon: Make):
     # Where the address is told again, the one before is free.
     one.say("RSET")
     assert one.say("XCLIENT ADDR=192.0.2.8").startswith("220 ")
-    four = Dialogue(daemon)
+    four = Talker(daemon)
     assert four.say("XCLIENT ADDR=192.0.2.7").startswith("220 ")
 
 
@@ -135,7 +111,7 @@ def test_an_address_that_the_proxy_does_not_know_is_nobodys(make_daemon: Make):
 def test_the_connect_hook_is_asked_about_the_client_told_of(make_daemon: Make):
     """Plugins see each client in a sandbox that has not seen another one, and may refuse him."""
     daemon = make_daemon(config=MAY, plugins={"05-meet.toml": 'plugin = "../meet"\n'}, copy=("meet",))
-    client = Dialogue(daemon)
+    client = Talker(daemon)
     assert client.say("XCLIENT NAME=good.example ADDR=192.0.2.7").startswith("220 ")
     assert client.say("XCLIENT NAME=bad.example ADDR=192.0.2.8 LOGIN=eve").startswith(
         "554 5.7.1 No, eve on 192.0.2.8"

@@ -133,6 +133,7 @@ def test_the_header_is_known_however_it_comes(spool: Spool, piece: int) -> None:
     transaction = begun(spool, *[message[at : at + piece] for at in range(0, len(message), piece)])
     assert transaction.header_size == len(header)
     assert transaction.hops() == 2
+    assert [transaction.loops(most) for most in (1, 2, 200)] == [True, False, False]
     assert (transaction.lacks("date"), transaction.lacks("Message-ID")) == (False, True)
 
 

@@ -1,0 +1,98 @@
+"""How does an event get from a function of log.py to the sink? One process has one log.
+
+setup() is called once in master, before it forks; children name themselves and go on with it. Nothing is
+written before setup(): a library user or a test that does not ask for a log gets none.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from forkd.logline import Renderer
+from forkd.logsink import Sink
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+class _SinkLogger:
+    """What structlog calls at the end: every level is one write."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.debug = self.info = self.warning = self.error = self.critical = self.msg = sink.write
+
+
+_sink: Sink | None = None
+_renderer = Renderer("logfmt")
+_shows_info = False
+_bound: Any = structlog.make_filtering_bound_logger
+"""Any: structlog types the class by a protocol that hides its constructor."""
+
+_log: Any = _bound(50)(structlog.ReturnLogger(), [], {})
+"""Silent until setup()."""
+
+
+def setup(format: str = "logfmt", level: str = "info", fd: int = 2) -> None:
+    """Open the log of this process and of those it forks. May be called again."""
+    global _sink, _renderer, _log, _shows_info  # noqa: PLW0603 - one process has one log
+    old, _sink = _sink, Sink(fd, note=_dropped_note)
+    if old is not None:
+        old.close()
+    _renderer = Renderer(format, _renderer.process)
+    _shows_info = LEVELS[level] <= LEVELS["info"]
+    _log = _bound(LEVELS[level])(_SinkLogger(_sink), [_renderer], {})
+
+
+def identify(process: str) -> None:
+    """Name this process in its lines, e.g. `worker.0`; called once after the fork."""
+    _renderer.process = process
+
+
+def hold(soon: Callable[[], object]) -> None:
+    """For a loop with many sessions: what each of them and each message has leaves together (Sink.hold)."""
+    if _sink is not None:
+        _sink.hold(soon)
+
+
+def flush() -> bool:
+    """Write what waits, without blocking; true when nothing is left. For every loop's timer."""
+    return _sink is None or _sink.flush()
+
+
+def finish(timeout_s: float = 1.0) -> None:
+    """Before the process exits: give a slow reader a last chance, at most `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while not flush() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def descriptor() -> int:
+    """The log's own descriptor, to be kept when others are closed; -1: no log is set up."""
+    return -1 if _sink is None else _sink.descriptor
+
+
+def _after_fork() -> None:
+    if _sink is not None:
+        _sink.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _dropped_note(dropped: int) -> bytes:
+    return _renderer(None, "error", {"event": "log", "dropped_lines": dropped})
+
+
+def write(level: str, event: str, **fields: object) -> None:
+    """One line, at once."""
+    getattr(_log, level)(event, **fields)
+
+
+def often(event: str, **fields: object) -> None:
+    """One line at info of what every session and message has; structlog's own work is a fifth of one."""
+    if _sink is not None and _shows_info:
+        _sink.write(_renderer.line("info", event, fields), at_once=False)
