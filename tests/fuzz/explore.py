@@ -3,9 +3,10 @@
     pip install atheris
     python -m tests.fuzz.explore smtp_server --seconds 3600
 
-Seeds come from tests/fuzz/corpus/TARGET and new inputs go to a scratch folder; at the end the corpus is
-made small again (each file adds a branch) and written back. A failing input is left as crash-* in the
-scratch folder, and the exit status is not 0: put it into the corpus with the repair.
+Seeds come from tests/fuzz/corpus/TARGET and new inputs go to a scratch folder; at the end those that reach
+a step from line to line which no kept file reaches are added to the corpus, the smallest first. A failing
+input is left as crash-* in the scratch folder, and the exit status is not 0: put it into the corpus with the
+repair.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 CORPUS = Path(__file__).parent / "corpus"
+FORKD = str(Path(__file__).parent.parent.parent / "forkd")
 MAX_INPUT_OCTETS = 4096
 KEPT_FILES = 200
-"""Of one target; the smallest stay."""
+"""Of one target: the tests run them all."""
 
 
 def fuzz(target: str, arguments: list[str]) -> None:
@@ -50,19 +55,55 @@ def explore(target: str, seconds: int) -> int:
     if run.returncode:
         print(f"{target}: failed; the input is in {scratch}", file=sys.stderr)
         return run.returncode
-    kept = scratch / "kept"
-    kept.mkdir()
-    subprocess.run([*me, "-merge=1", str(kept), str(corpus), str(found), *limits], check=True)
-    known = {path.read_bytes() for path in corpus.iterdir()}
-    new = sorted(
-        (path for path in kept.iterdir() if path.read_bytes() not in known), key=lambda p: p.stat().st_size
-    )
-    room = max(0, KEPT_FILES - len(known))
-    for path in new[:room]:
-        shutil.copy(path, corpus / f"found-{path.name[:12]}")
-    print(f"{target}: {len(new)} new inputs reach more, {min(room, len(new))} of them are kept")
+    kept = keep(target, corpus, found)
+    print(f"{target}: {len(list(found.iterdir()))} inputs were found, {kept} of them are kept")
     shutil.rmtree(scratch)
     return 0
+
+
+def keep(target: str, corpus: Path, found: Path) -> int:
+    """Copy into the corpus what reaches more than it does; how many."""
+    module = importlib.import_module(f"tests.fuzz.{target}")
+    reached: set[tuple[str, int, int]] = set()
+    for path in sorted(corpus.iterdir()):
+        reached |= steps(module.one_input, path.read_bytes())
+    room = KEPT_FILES - len(list(corpus.iterdir()))
+    count = 0
+    for path in sorted(found.iterdir(), key=lambda path: (path.stat().st_size, path.name)):
+        if count >= room:
+            break
+        new = steps(module.one_input, path.read_bytes())
+        if not new <= reached:
+            reached |= new
+            shutil.copy(path, corpus / f"found-{path.name[:12]}")
+            count += 1
+    return count
+
+
+def steps(run: Callable[[bytes], None], data: bytes) -> set[tuple[str, int, int]]:
+    """Every step from one line of forkd to the next that this input makes: file, from, to."""
+    seen: set[tuple[str, int, int]] = set()
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        if event == "call" and not frame.f_code.co_filename.startswith(FORKD):
+            return None
+        last = frame.f_lineno
+
+        def line(frame: FrameType, event: str, _: object) -> Callable[..., Any]:
+            nonlocal last
+            if event == "line":
+                seen.add((frame.f_code.co_filename, last, frame.f_lineno))
+                last = frame.f_lineno
+            return line
+
+        return line
+
+    sys.settrace(trace)
+    try:
+        run(data)
+    finally:
+        sys.settrace(None)
+    return seen
 
 
 def main() -> int:
