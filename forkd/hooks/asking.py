@@ -84,7 +84,11 @@ class Party:
         if self._sandbox is None:
             self._seen = Seen()
             self._sandbox = await host.take(
-                plugin.name, frames.facts.id, network=holder.network, evict=holder.evict
+                plugin.name,
+                frames.facts.id,
+                network=holder.network,
+                evict=holder.evict,
+                in_mail=holder.in_mail,
             )
         self.asked = True
         seen = self._seen

@@ -96,6 +96,10 @@ class Holder(Protocol):
         """
         ...
 
+    def in_mail(self) -> bool:
+        """Between MAIL and the end of data: such a session is asked to give way last."""
+        ...
+
 
 class Sandbox(Protocol):
     """The worker's end of one sandbox (forkd.sandbox.host.Sandbox)."""
@@ -127,6 +131,7 @@ class SandboxHost(Protocol):
         *,
         network: str = "",
         evict: Callable[[], bool] | None = None,
+        in_mail: Callable[[], bool] | None = None,
     ) -> Sandbox:
         """A sandbox for one session; waits a moment for one at most. Raises Overloaded, CallFailed."""
         ...

@@ -5,11 +5,11 @@ Four sides, four trust levels; a module belongs to exactly one of them:
     master    spec, launch, policy, syscalls,      starts and judges zygotes; never loads a plugin
               executables, selftest
     zygote    boot, zygote, confine, linux,        confines itself, then loads the plugin; hostile from
-              python, probe                        then on
+              crowd, python, probe                 then on
               program                              starts a program instead, and loads nothing of it
     sandbox   child                                a zygote's fork that serves one session
-    worker    host, held, kennel, shares, pool,    makes the channels, calls, shares out, kills by
-              link, programs, wear, output,        dropping the leash
+    worker    host, held, answers, kennel, shares, makes the channels, calls, shares out, kills by
+              pool, link, programs, wear, output,  dropping the leash
               report
 
 The zygote side uses the standard library and ctypes only, so that it runs under any plugin's
@@ -18,9 +18,9 @@ ends of the zygote's socket share.
 
 Life of a sandbox: the worker makes a channel (SEQPACKET), a leash and an output pipe, and passes the
 sandbox's ends to the zygote. The zygote forks; the child moves its descriptors to fixed numbers,
-closes the rest, arms its CPU timer and its leash, stacks its small filter, and reads its first frame.
-Session over, deadline passed or protocol broken: the worker closes the leash and the kernel kills. With
-limits.reuse a sandbox whose session ended well serves others before that.
+closes the rest, lowers its priority, arms its CPU timer and its leash, stacks its small filter, and
+reads its first frame. Session over, deadline passed or protocol broken: the worker closes the leash and
+the kernel kills. With limits.reuse a sandbox whose session ended well serves others before that.
 
 Life of a program's run: as a sandbox', but the new process execs, has no channel, and a process group of
 its own, which the leash kills; the worker's answer is its exit status.

@@ -32,6 +32,8 @@ EXIT_CHANNEL = 123
 Handle = Callable[[bytes, int | None], bytes]
 """One frame and its message descriptor to one answer (forkd.sdk.runner.Runner.handle)."""
 
+NICE = 10
+"""Of a sandbox: whoever loops leaves its zygote and the workers nine tenths of the processor they share."""
 _SIGKILL = 9
 _POLL_IN = 1
 _MESSAGE_FD_SPACE = 24
@@ -68,6 +70,7 @@ class Armour:
         """Where frames are received: a buffer made for each of them would be touched at both its ends."""
         steps: list[tuple[object, ...]] = [
             (NUMBER["close_range"], LEASH_FD + 1, ctypes.c_ulong(0xFFFF_FFFF), zero),
+            (NUMBER["setpriority"], zero, zero, ctypes.c_long(NICE)),
         ]
         if "rlimits" in layers:
             whole, part = divmod(cpu_s, 1)

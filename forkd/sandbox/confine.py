@@ -7,6 +7,7 @@ What a kernel lacks is reported as absent, never skipped in silence: master deci
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from collections.abc import Iterable
@@ -84,6 +85,16 @@ def confine(
 def load_filter(program: linux.Filter) -> None:
     """Stack one seccomp program on this thread. Raises OSError."""
     call("seccomp", linux.SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(program))
+
+
+def die_first() -> None:
+    """Where memory runs out, the kernel takes this process or its children before any other (proc(5),
+    oom_score_adj): many sandboxes within their limits can still be more than the machine has.
+
+    Before Landlock. Not where /proc is not to be had: then it is the largest process.
+    """
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
+        file.write("1000")
 
 
 def limit_memory(size: int, memory: int) -> None:

@@ -1,8 +1,7 @@
 """What does a worker hold of one sandbox? Its channel, leash and output, and how a call ends.
 
-Everything that comes up a channel is hostile: one frame per call, of at most MAX_FRAME_BYTES, decoded
-strictly, from one kernel-checked pid. Anything else is a breach, and a breach, a deadline or a death
-all end the same way: CallFailed, leash dropped, the sandbox gone.
+What comes up a channel is hostile (answers.py): an answer, or a breach of the protocol. A breach, a deadline
+and a death all end the same way: CallFailed, leash dropped, the sandbox gone.
 """
 
 from __future__ import annotations
@@ -17,10 +16,8 @@ import struct
 import time
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from forkd.rpc.calls import MAX_FRAME_BYTES, Answer, CallFailed
-from forkd.sandbox import output, wear
+from forkd.sandbox import answers, output, wear
 from forkd.sandbox.link import refuse_descriptors
 from forkd.sandbox.report import cause, report
 from forkd.sandbox.wire import Death
@@ -33,17 +30,9 @@ LINGER_S = 0.01
 """End of file on a channel: who ends is reported within that; who only closed it is killed."""
 REPORT_WAIT_S = 0.05
 """How long a call whose sandbox was killed for that waits for the zygote's word; its client fails anyway."""
-SHOWN_BYTES = 64
-"""First bytes of a frame that broke the protocol, for the log."""
 
 # Plain numbers: an operation on socket's enumerations costs a microsecond each.
 _MSG_DONTWAIT, _MSG_PEEK = int(socket.MSG_DONTWAIT), int(socket.MSG_PEEK)
-_MSG_CTRUNC, _MSG_TRUNC = int(socket.MSG_CTRUNC), int(socket.MSG_TRUNC)
-_CREDENTIALS = struct.Struct("=iII")
-# Room for the credentials and nothing else: a descriptor sent beside them cannot even be received.
-_CREDENTIALS_SPACE = socket.CMSG_LEN(_CREDENTIALS.size)
-_SCM_CREDENTIALS = 2  # socket.SCM_CREDENTIALS, unknown to the type stubs of other systems
-_decode = msgspec.json.Decoder(Answer).decode
 
 
 class Sandbox:
@@ -249,7 +238,7 @@ class Sandbox:
     def _receive(self) -> None:
         try:
             frame, ancillary, flags, _ = self.channel.recvmsg(
-                MAX_FRAME_BYTES + 1, _CREDENTIALS_SPACE, _MSG_DONTWAIT
+                MAX_FRAME_BYTES + 1, answers.CREDENTIALS_SPACE, _MSG_DONTWAIT
             )
         except BlockingIOError:
             return
@@ -259,9 +248,11 @@ class Sandbox:
         if not frame and not ancillary:
             self._lost()
             return
+        asked = 0 if self._answer is None or self._answer.done() or self._unsent is not None else self._n
         try:
-            answer = self._checked(frame, ancillary, flags)
-        except _BreachError as breach:
+            self.pid = answers.sender(ancillary, self.pid)
+            answer = answers.read(frame, flags, asked)
+        except answers.BreachError as breach:
             self.fail("protocol", str(breach))
             return
         if answer.error:
@@ -270,30 +261,6 @@ class Sandbox:
         waiting, self._answer = self._answer, None
         if waiting is not None and not waiting.done():
             waiting.set_result(answer)
-
-    def _checked(self, frame: bytes, ancillary: list[tuple[int, int, bytes]], flags: int) -> Answer:
-        """The frame as the answer to the call in flight, or _BreachError."""
-        if len(ancillary) != 1 or ancillary[0][1] != _SCM_CREDENTIALS:
-            raise _BreachError("a frame without credentials")
-        pid = _CREDENTIALS.unpack(ancillary[0][2])[0]
-        if self.pid and pid != self.pid:
-            raise _BreachError(f"a frame of pid {pid} on the channel of pid {self.pid}")
-        self.pid = pid
-        if flags & _MSG_CTRUNC:
-            raise _BreachError("a frame with descriptors")
-        if flags & _MSG_TRUNC or len(frame) > MAX_FRAME_BYTES:
-            raise _BreachError("a frame too long")
-        if not frame:
-            raise _BreachError("an empty frame")
-        if self._answer is None or self._answer.done() or self._unsent is not None:
-            raise _BreachError(f"a frame nobody asked for: {frame[:SHOWN_BYTES]!r}")
-        try:
-            answer = _decode(frame)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise _BreachError(f"{error}: {frame[:SHOWN_BYTES]!r}") from error
-        if answer.n != self._n:
-            raise _BreachError(f"answer {answer.n} to call {self._n}")
-        return answer
 
     # --- ends ---------------------------------------------------------------------------------------
 
@@ -365,7 +332,3 @@ class Sandbox:
 
 _PROCESS = ("_kennel", "_leash", "_output", "_served", "_size", "channel", "id", "pid", "theirs")
 """What of a Sandbox belongs to its process, not to a session."""
-
-
-class _BreachError(Exception):
-    """A frame that is not in the protocol."""

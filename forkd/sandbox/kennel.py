@@ -91,11 +91,18 @@ class Kennel:
         """A zygote may still report."""
         return self._link.fd >= 0
 
-    async def take(self, session: str, *, network: str, evict: Callable[[], bool] | None) -> Sandbox:
+    async def take(
+        self,
+        session: str,
+        *,
+        network: str,
+        evict: Callable[[], bool] | None,
+        in_mail: Callable[[], bool] | None = None,
+    ) -> Sandbox:
         """Host.take()."""
         now = time.monotonic()
         self._demand.arrived(now)
-        place = Place(session, network, evict, now)
+        place = Place(session, network, evict, now, in_mail=in_mail)
         if self._shares.fits(network):
             return self._hand_out(place)
         loop, asking = self.host.loop, self.host.asking

@@ -13,9 +13,11 @@ import os
 _MACHINE = os.uname().machine
 _NUMBERS = {
     "x86_64": {"dup3": 292, "fcntl": 72, "prctl": 157, "prlimit64": 302, "seccomp": 317}
-    | {"timer_create": 222, "timer_settime": 223, "ppoll": 271, "signalfd4": 289},
+    | {"timer_create": 222, "timer_settime": 223, "ppoll": 271, "signalfd4": 289}
+    | {"setpriority": 141},
     "aarch64": {"dup3": 24, "fcntl": 25, "prctl": 167, "prlimit64": 261, "seccomp": 277}
-    | {"timer_create": 107, "timer_settime": 110, "ppoll": 73, "signalfd4": 74},
+    | {"timer_create": 107, "timer_settime": 110, "ppoll": 73, "signalfd4": 74}
+    | {"setpriority": 140},
 }
 NUMBER = _NUMBERS[_MACHINE] | {
     "landlock_create_ruleset": 444,
@@ -116,6 +118,11 @@ def call(name: str, *arguments: object) -> int:
 def prctl(option: int, value: object) -> None:
     """prctl(2) with one argument. Raises OSError."""
     call("prctl", option, value, ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
+
+
+def set_nice(pid: int, nice: int) -> int:
+    """setpriority(2) of one process (0: this one); negative, and errno set, when it was refused."""
+    return int(syscall(NUMBER["setpriority"], 0, pid, nice))
 
 
 def set_limit(resource: int, value: int) -> None:

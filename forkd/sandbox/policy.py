@@ -30,10 +30,14 @@ class PolicyError(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Policy:
-    """Two seccomp programs (arrays of struct sock_filter, host byte order): the zygote's, the sandbox's."""
+    """Seccomp programs (arrays of struct sock_filter, host byte order): the zygote's, the sandbox's.
+
+    load_own_uid   the zygote's where it has a uid of its own.
+    """
 
     load: bytes
     child: bytes
+    load_own_uid: bytes
 
 
 def complement(conditions: tuple[Is, ...]) -> Iterator[tuple[Is, ...]]:
@@ -69,7 +73,7 @@ def rules(rows: Iterable[Row]) -> Iterator[tuple[str, Action, tuple[Is, ...]]]:
 def compile_policy(architecture: str = "", *, profile: str = "pure") -> Policy:
     """Compile both programs of one of syscalls.PROFILES for this machine, or for a named architecture.
 
-    Blocks for about 20 ms, and 20 ms more the first time (libseccomp is searched for and loaded).
+    Blocks for about 40 ms, and 20 ms more the first time (libseccomp is searched for and loaded).
     Raises PolicyError.
     """
     return _compile(architecture or platform.machine(), profile)
@@ -80,9 +84,12 @@ def _compile(architecture: str, profile: str) -> Policy:
     if architecture not in _ARCHITECTURES:
         raise PolicyError(f"no system call table for {architecture} (only {', '.join(_ARCHITECTURES)})")
     load, child = PROFILES[profile]
+    program = _program(load, default=errno.ENOSYS, architecture=architecture)
+    own_uid = f"{profile}, own uid"
     return Policy(
-        load=_program(load, default=errno.ENOSYS, architecture=architecture),
+        load=program,
         child=_program(child, default=ALLOW, architecture=architecture),
+        load_own_uid=_compile(architecture, own_uid).load if own_uid in PROFILES else program,
     )
 
 

@@ -8,8 +8,9 @@ network:
 - Who fits takes a place at once, unless somebody who fits as well was there before.
 - Else he waits. Networks take turns, and within a network first come is first served: a flood from one
   waits behind itself.
-- While somebody waits, sessions that hold a place and do nothing with it are asked to give way, longest
-  idle first: any session when the places are used up, one of the same network when its share is. Idle
+- While somebody waits, sessions that hold a place and do nothing with it are asked to give way: any session
+  when the places are used up, one of the same network when its share is. Those without a transaction
+  first, those in the middle of a mail only when there are no others; among them the longest idle. Idle
   means that no call was in flight for IDLE_S, so that a flood of new sessions cannot drive out those
   that merely wait for their client's next command.
 
@@ -35,15 +36,25 @@ class Place:
     session     its holder; network: the holder's, "" without a share.
     idle_since  when its last call ended; None while one is in flight.
     evict       asks the holder to give way; None: it never does.
+    in_mail     is the holder between MAIL and the end of data? None: it does not say, and counts as not.
     leaving     it has been asked and said yes.
     """
 
-    __slots__ = ("evict", "idle_since", "leaving", "network", "session")
+    __slots__ = ("evict", "idle_since", "in_mail", "leaving", "network", "session")
 
-    def __init__(self, session: str, network: str, evict: Callable[[], bool] | None, now: float) -> None:
+    def __init__(
+        self,
+        session: str,
+        network: str,
+        evict: Callable[[], bool] | None,
+        now: float,
+        *,
+        in_mail: Callable[[], bool] | None = None,
+    ) -> None:
         self.session = session
         self.network = network
         self.evict = evict
+        self.in_mail = in_mail
         self.idle_since: float | None = now
         self.leaving = False
 
@@ -135,7 +146,8 @@ class Shares(Generic[W]):
         asking  sessions that wait for a sandbox themselves (of any plugin): they are at work.
         """
         for wanted in self._wanted():
-            oldest: Place | None = None
+            best: Place | None = None
+            least = (True, now)
             for place in self._held:
                 since = place.idle_since
                 if (
@@ -147,10 +159,11 @@ class Shares(Generic[W]):
                     or place.session in asking
                 ):
                     continue
-                if oldest is None or since < oldest.idle_since:  # type: ignore[operator]
-                    oldest = place
-            if oldest is not None:
-                return oldest
+                rank = (place.in_mail is not None and place.in_mail(), since)
+                if rank < least:
+                    best, least = place, rank
+            if best is not None:
+                return best
         return None
 
     def leaves(self, place: Place) -> None:

@@ -148,6 +148,7 @@ class ZygoteSpec:
         if self.uid is not None:
             # Twice: the dead count until they are reaped. And the zygote itself.
             processes = 2 * (self.sandboxes or 64 * (os.cpu_count() or 1)) + 8
+        load = self.policy.load if self.uid is None else self.policy.load_own_uid
         limits = {
             "memory": self.memory,
             "open_files": self.open_files,
@@ -183,7 +184,7 @@ class ZygoteSpec:
                 "parent": os.getpid(),
                 "cpu_s": self.cpu_s if self.reuse == 1 else 2 * self.cpu_s,
                 "limits": limits,
-                "load": base64.b64encode(self.policy.load).decode(),
+                "load": base64.b64encode(load).decode(),
                 "child": base64.b64encode(self.policy.child).decode(),
                 "layers": self.layers,
             },

@@ -71,6 +71,8 @@ class Row:
 _READ_ONLY = Is(2, os.O_ACCMODE | os.O_CREAT | os.O_TRUNC | 0o20000000, os.O_RDONLY)
 """openat's flags: no writing, creating, truncating; 0o20000000 is the kernel's __O_TMPFILE."""
 
+_ONE_PROCESS = Is(0, INT, os.PRIO_PROCESS)
+
 LOAD: tuple[Row, ...] = (
     # --- computing ---------------------------------------------------------------------------------
     Row(ALLOW, "munmap brk mremap mincore", "the allocator"),
@@ -179,8 +181,15 @@ LOAD: tuple[Row, ...] = (
     Row(errno.EPERM, "setrlimit getrlimit", "prlimit64 is libc's way"),
     Row(
         errno.EPERM,
-        "getpriority setpriority sched_setparam sched_getparam ioprio_set ioprio_get",
+        "getpriority sched_setparam sched_getparam ioprio_set ioprio_get",
         "scheduling",
+    ),
+    Row(
+        ALLOW,
+        "setpriority",
+        "its own nice value; without CAP_SYS_NICE and with RLIMIT_NICE 0 it only goes up",
+        only=(_ONE_PROCESS, Is(1, INT, 0)),
+        otherwise=errno.EPERM,
     ),
     Row(errno.EPERM, "sched_setscheduler sched_getscheduler sched_setattr sched_getattr", "scheduling"),
     Row(errno.EPERM, "sched_get_priority_max sched_get_priority_min sched_rr_get_interval", "scheduling"),
@@ -226,6 +235,14 @@ LOAD: tuple[Row, ...] = (
     Row(KILL, "vmsplice", "pages given away"),
 )
 
+LOAD_OWN_UID: tuple[Row, ...] = tuple(
+    dataclasses.replace(row, only=(_ONE_PROCESS,), why="nice of its sandboxes: nobody else has its uid")
+    if row.names == "setpriority"
+    else row
+    for row in LOAD
+)
+"""LOAD for a zygote under a uid of its own (crowd.py). Under forkd's uid it could slow master and workers."""
+
 CHILD: tuple[Row, ...] = (
     Row(errno.EPERM, "close", "the leash stays", given=(Is(0, INT, LEASH_FD),)),
     Row(errno.EPERM, "fcntl", "and stays armed"),
@@ -234,6 +251,7 @@ CHILD: tuple[Row, ...] = (
     Row(errno.EACCES, "mmap", "no new code", given=(Is(2, PROT_EXEC, PROT_EXEC),)),
     Row(errno.EPERM, "timer_create timer_settime", "the CPU timer stays"),
     Row(ALLOW, "prlimit64", "limits are read only", only=(Is(2, LONG, 0),), otherwise=errno.EPERM),
+    Row(errno.EPERM, "setpriority", "nor is a neighbour slowed"),
     Row(KILL, "seccomp", "no further filter"),
 )
 """Stacked on LOAD with ALLOW as its default: of two filters' answers the kernel takes the stricter."""
@@ -318,6 +336,7 @@ EXEC_CHILD_ALONE: tuple[Row, ...] = (
 
 PROFILES: dict[str, tuple[tuple[Row, ...], tuple[Row, ...]]] = {
     "pure": (LOAD, CHILD),
+    "pure, own uid": (LOAD_OWN_UID, CHILD),
     "exec": (EXEC_LOAD, EXEC_CHILD_ALONE),
     "exec, processes": (EXEC_LOAD, EXEC_CHILD),
 }

@@ -26,6 +26,7 @@ import select
 import sys
 
 from forkd.sandbox import confine, linux, wire
+from forkd.sandbox.crowd import Crowd
 
 TYPE_CHECKING = False  # typing itself would be 0.7 MB, copied with every fork
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def main() -> None:
     try:
         kind = importlib.import_module(KINDS[spec["kind"]])
         _preload(spec)
+        confine.die_first()
         statistics = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         layers = confine.confine(
             layers=spec["layers"],
@@ -199,6 +201,7 @@ class Zygote:
         self._workers: dict[int, Any] = {}
         self._children: dict[int, tuple[int, int]] = {}
         """pid -> worker connection's descriptor, id."""
+        self._crowd = Crowd()
         self._ancillary = _socket.CMSG_SPACE(4 * MAX_FDS)
         self._poll = select.poll()
         for fd in (wire.LISTENER_FD, wire.CONTROL_FD, children):
@@ -207,7 +210,7 @@ class Zygote:
     def run(self) -> None:
         """Serve until master closes the control socket."""
         while True:
-            for fd, _ in self._poll.poll():
+            for fd, _ in self._poll.poll(self._crowd.wait_ms()):
                 if fd in self._workers:
                     self._serve(fd)
                 elif fd == self._children_fd:
@@ -216,6 +219,7 @@ class Zygote:
                     self._accept()
                 else:
                     os._exit(0)  # master closed the control socket: no new sandboxes
+            self._crowd.look()
 
     def _accept(self) -> None:
         try:
@@ -246,6 +250,7 @@ class Zygote:
                     failed.append(wire.Death(id_, 0, 0, 0, 0, 0, 0))
                 else:
                     self._children[pid] = (fd, id_)
+                    self._crowd.add(pid)
             if failed:
                 self._tell(fd, failed)
         except wire.WireError:
@@ -265,6 +270,7 @@ class Zygote:
             if pid not in self._children:
                 continue  # forked by the plugin while it was loaded
             worker, id_ = self._children.pop(pid)
+            self._crowd.remove(pid)
             death = wire.Death(
                 id_,
                 pid,

@@ -210,7 +210,7 @@ class Walk:
             self.cut = self.cut or bool(marks) or types[0] in _ATTACHED
             yield part
             return
-        multipart = types[0].startswith("multipart/") and bool(parameter(fields[0], "boundary"))
+        multipart = types[0].startswith("multipart/") and any(parameter(fields[0], "boundary"))
         if multipart:
             yield from self._multipart(entity, body, marks[0], types[0], usual=usual)
         elif types[0] in _ATTACHED:

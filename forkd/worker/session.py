@@ -343,6 +343,10 @@ class Session(Identity, asyncio.Protocol):
         self.plugins.release(cut_off=False)
         return True
 
+    def in_mail(self) -> bool:
+        """Mail is on its way: others should give way before."""
+        return self.transaction is not None
+
     def committed(self, commit: Commit, result: str | SpoolError) -> None:
         """The committer is done with our message: from a queue id on, the mail is ours."""
         self.committing = False

@@ -2,6 +2,8 @@
 
 While `BYSTANDERS` sessions send ordinary mail in a loop, pausing between commands so that most are in
 the middle of a transaction, other sessions name a recipient that makes the check at RCPT misbehave.
+Where they come from is a part of it: a client network has a share of a plugin's sandboxes, and
+clients that are trusted have none.
 """
 
 from __future__ import annotations
@@ -10,10 +12,10 @@ import contextlib
 import dataclasses
 import os
 import select
-from typing import Final
+from typing import Final, Literal
 
 from tests.bench import client
-from tests.bench.forkd import ForkdFaults, worker_title
+from tests.bench.forkd import TRUSTED, ForkdFaults, worker_title
 from tests.bench.machine import Watch
 from tests.bench.process import look, tree
 from tests.bench.servers import Server
@@ -25,11 +27,25 @@ STALL_S: Final = 1.0
 """A bystander that waited longer for one reply was stalled."""
 GIVE_UP_S: Final = 5.0
 """A bystander that waited longer goes on with a new connection."""
+Origin = Literal["one", "many", "trusted"]
+"""Where the offenders come from: one client network, as many networks as there are offenders, or, as all the
+bystanders then do too, a host that the configuration trusts. Else each bystander has a network of its own."""
+ORIGINS: Final[tuple[Origin, ...]] = ("one", "many", "trusted")
+
+
+def offender_source(origin: Origin, number: int) -> str:
+    """The address that the `number`th offender connects from (up to 254 of them)."""
+    return {"one": f"127.9.0.{number + 1}", "many": f"127.10.{number + 1}.1", "trusted": TRUSTED}[origin]
+
+
+def bystander_source(origin: Origin, number: int) -> str:
+    """Likewise of a bystander."""
+    return TRUSTED if origin == "trusted" else f"127.11.{number + 1}.1"
 
 
 @dataclasses.dataclass(slots=True)
 class Trip:
-    """One fault, `trips` times at once.
+    """One fault, `trips` times at once, from `origin`.
 
     failed      bystanders that lost a connection, were refused one, or got 4xx or 5xx
     stalled     bystanders that waited STALL_S or longer, without failing
@@ -49,13 +65,14 @@ class Trip:
     rate_after: float = 0.0
     after_ms: list[float] = dataclasses.field(default_factory=list)
     offenders: list[str] = dataclasses.field(default_factory=list)
+    origin: Origin = "one"
     kinds: list[str] = dataclasses.field(default_factory=list)
     others: float = 0.0
 
 
-def trip(server: Server, fault: str, trips: int, *, window_s: float) -> Trip:
+def trip(server: Server, fault: str, trips: int, *, window_s: float, origin: Origin = "one") -> Trip:
     """Let `trips` sessions misbehave at once and watch the bystanders for `window_s`."""
-    result = Trip(server.name, fault, trips)
+    result = Trip(server.name, fault, trips, origin=origin)
     content = client.message(4096)
     start = client.now()
     at = start + WARM_S
@@ -74,7 +91,9 @@ def trip(server: Server, fault: str, trips: int, *, window_s: float) -> Trip:
         yield client.Sleep(number * 0.01)
         while client.now() < end:
             try:
-                reply = yield client.Connect(server.port, timeout_s=GIVE_UP_S)
+                reply = yield client.Connect(
+                    server.port, timeout_s=GIVE_UP_S, source=bystander_source(origin, number)
+                )
                 waited(number, reply.waited_s if reply else 0)
                 for command in client.transaction(content, f"rcpt{number}@test.local"):
                     yield client.Sleep(THINK_S)
@@ -97,10 +116,11 @@ def trip(server: Server, fault: str, trips: int, *, window_s: float) -> Trip:
                 yield client.Close()
                 yield client.Sleep(0.1)
 
-    def offender() -> client.Script:
+    def offender(number: int) -> client.Script:
         yield client.Sleep(WARM_S)
         try:
-            yield client.Connect(server.port, timeout_s=GIVE_UP_S)
+            source = offender_source(origin, number)
+            yield client.Connect(server.port, timeout_s=GIVE_UP_S, source=source)
             for command in client.transaction(content, f"{fault}@test.local"):
                 command.timeout_s = window_s + GIVE_UP_S
                 command.want = 3 if command.name == "DATA" else 2
@@ -121,8 +141,8 @@ def trip(server: Server, fault: str, trips: int, *, window_s: float) -> Trip:
     for number in range(BYSTANDERS):
         loop.add(bystander(number))
     if fault != "none":
-        for _ in range(trips):
-            loop.add(offender())
+        for number in range(trips):
+            loop.add(offender(number))
     watch = Watch(process.pid for process in server.running.roots)
     loop.run(until=end + GIVE_UP_S + 1)
     loop.close()

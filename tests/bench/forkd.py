@@ -15,6 +15,8 @@ from tests.bench.servers import HERE, Server
 
 CHECKOUT: Final = HERE.parent.parent
 PLUGINS: Final = ("check_sender", "check_recipient", "check_body")
+TRUSTED: Final = "127.0.0.1"
+"""The one host that D's configuration trusts."""
 REUSE: Final = 1000
 """Sessions a sandbox may serve in the column "reuse": so many that its making does not show."""
 
@@ -132,11 +134,12 @@ class ForkdReuse(ForkdGroup):
 
 
 class ForkdFaults(ForkdChecks):
-    """Workload D: C with a deadline short enough to wait for, and room for 200 offenders at once."""
+    """Workload D: C with a deadline short enough to wait for, and offenders that are nobody's friends."""
 
     name = "forkd, 3 plugins"
     deadline_s = 1.0
-    limits = 'timeout = "1s"\ncpu = "10s"\nmemory = "64MiB"\nsandboxes = 512'
+    limits = 'timeout = "1s"\ncpu = "10s"\nmemory = "64MiB"'
+    more = f'\n[networks]\ntrusted = ["{TRUSTED}/32"]\n'
 
 
 class ForkdIdle(Forkd):

@@ -129,14 +129,16 @@ def latency(found: Sequence[Latency]) -> str:
 def faults(trips: Sequence[Trip]) -> str:
     """Who suffered, and what became of the offenders."""
     rows = []
-    for name, fault, count in dict.fromkeys((t.server, t.fault, t.trips) for t in trips):
-        mine = [t for t in trips if (t.server, t.fault, t.trips) == (name, fault, count)]
+    keys = dict.fromkeys((t.server, t.fault, t.trips, t.origin) for t in trips)
+    for name, fault, count, origin in keys:
+        mine = [t for t in trips if (t.server, t.fault, t.trips, t.origin) == (name, fault, count, origin)]
         late = [ms for t in mine for ms in t.after_ms]
         rows.append(
             (
                 name,
                 fault,
                 str(count) if fault != "none" else NOTHING,
+                origin if fault != "none" else NOTHING,
                 _several(t.failed for t in mine),
                 _several(t.stalled for t in mine),
                 spread([t.worst_ms for t in mine], 0),
@@ -146,8 +148,8 @@ def faults(trips: Sequence[Trip]) -> str:
                 ", ".join(sorted({_short(kind) for t in mine for kind in t.kinds})),
             )
         )
-    head = ("server", "fault", "at once", "failed of 20", "stalled", "worst wait ms", "rate after ÷ before",
-            "offender", "its end after ms", "what the others saw")  # fmt: skip
+    head = ("server", "fault", "at once", "from", "failed of 20", "stalled", "worst wait ms",
+            "rate after ÷ before", "offender", "its end after ms", "what the others saw")  # fmt: skip
     return table(head, rows) if rows else ""
 
 

@@ -24,6 +24,8 @@ FULL_REPEATS: Final = 5
 FULL_SECS: Final = 1.0
 LATENCY_MESSAGES: Final = 200
 FAULT_WINDOW_S: Final = 3.0
+CROWD: Final = 100
+"""From more offenders than this on it is told apart where they come from."""
 FAULT_PEERS_BUDGET_S: Final = 1500.0
 IDLE_ROUNDS: Final = 3
 SLICES: Final = 10
@@ -132,8 +134,9 @@ class Bench:
         counts = (1, *self.arguments.trips)
         if server := self._start(ForkdFaults):
             for fault, count in self._fault_rows(FAULTS, counts):
-                if self._in_time(key, f"{fault} × {count}"):
-                    self._trip(key, server, fault, count)
+                for origin in faults.ORIGINS if count > CROWD else faults.ORIGINS[:1]:
+                    if self._in_time(key, f"{fault} × {count}, {origin}"):
+                        self._trip(key, server, fault, count, origin)
             assert isinstance(server, ForkdFaults)
             server.running.settle()
             for fault in ("spin", "cspin"):
@@ -148,17 +151,18 @@ class Bench:
                 late = not self._in_time(key, f"{kind.name}, {fault} × {count}")
                 if late or not (server := self._start(kind)):
                     continue
-                self._trip(key, server, fault, count)
+                self._trip(key, server, fault, count, "trusted")
                 self._stop(server)
 
     def _fault_rows(self, names: Sequence[str], counts: Sequence[int]) -> list[tuple[str, int]]:
         chosen = names[:2] if self.arguments.quick else names
         return [(name, count) for name in chosen for count in (counts if name != "none" else counts[:1])]
 
-    def _trip(self, key: str, server: Server, fault: str, count: int) -> None:
+    def _trip(self, key: str, server: Server, fault: str, count: int, origin: faults.Origin) -> None:
         for _ in range(self.arguments.fault_repeats if isinstance(server, ForkdFaults) else 1):
-            found = faults.trip(server, fault, count, window_s=FAULT_WINDOW_S)
-            say(f"{key}: {server.name}: {fault} × {count}: {found.failed} failed, {found.stalled} stalled")
+            found = faults.trip(server, fault, count, window_s=FAULT_WINDOW_S, origin=origin)
+            what = f"{fault} × {count}, {origin}"
+            say(f"{key}: {server.name}: {what}: {found.failed} failed, {found.stalled} stalled")
             self.results.trips.append(found)
             self._note("fault", key, found)
 

@@ -121,6 +121,30 @@ def test_who_gives_way_when_all_is_taken(name: str):
     assert (victim and victim.session) == expected
 
 
+@pytest.mark.parametrize(
+    ("held", "expected"),
+    [
+        ([("mail", True, 9.0), ("quiet", False, 1.0)], "quiet"),
+        ([("mail 1", True, 5.0), ("mail 2", True, 9.0)], "mail 2"),
+        ([("mail", True, 9.0), ("quiet", False, IDLE_S / 2)], "mail"),
+        ([("mail", True, 9.0), ("at work", False, None)], "mail"),
+    ],
+)
+def test_a_session_in_the_middle_of_a_mail_gives_way_last(
+    held: list[tuple[str, bool, float | None]], expected: str
+):
+    """Whoever has no transaction first, however much longer the other is idle: its mail would come again."""
+    shares: Shares[str] = Shares(len(held))
+    for session, in_mail, idle in held:
+        place = Place(session, session, _yes, NOW, in_mail=lambda in_mail=in_mail: in_mail)
+        place.idle_since = None if idle is None else NOW - idle
+        shares.take(place)
+    shares.wait("new", "x")
+    victim = shares.victim(NOW)
+    assert victim is not None
+    assert victim.session == expected
+
+
 def test_while_there_is_room_nobody_gives_way():
     """Only a network's own idle sessions make room in its share: not a stranger's, however idle."""
     shares: Shares[str] = Shares(16)

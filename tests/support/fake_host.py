@@ -97,6 +97,9 @@ class FakeHolder:
     network: str = "192.0.2.0/24"
     evicted: int = 0
 
+    def in_mail(self) -> bool:
+        return False
+
     def evict(self) -> bool:
         self.evicted += 1
         return True
@@ -247,11 +250,18 @@ class FakeHost:
         self.full = False
 
     async def take(
-        self, plugin: str, session_id: str, *, network: str = "", evict: Callable[[], bool] | None = None
+        self,
+        plugin: str,
+        session_id: str,
+        *,
+        network: str = "",
+        evict: Callable[[], bool] | None = None,
+        in_mail: Callable[[], bool] | None = None,
     ) -> FakeSandbox:
         if self.full:
             raise Overloaded("no sandbox left")
         assert evict is not None
+        assert in_mail is not None
         self.networks.append(network)
         old = [s for s in self.sandboxes(plugin) if s.released and not s.closed] if self._reuse else []
         sandbox = FakeSandbox(

@@ -252,6 +252,16 @@ def test_when_all_places_are_held_the_longest_idle_gives_way(crowded: Daemon) ->
     assert [still_there(client) for client in held] == [False] + [True] * 15
 
 
+def test_who_is_in_the_middle_of_mail_gives_way_last(crowded: Daemon) -> None:
+    """Longest idle of all, but between MAIL and the end of data."""
+    held = [client_of(crowded, f"127.0.{30 + n // 2}.{n + 1}") for n in range(16)]
+    assert held[0].mail("a@example.org")[0] == 250
+    for client in held[1:]:
+        client.ehlo()
+    assert deliver(client_of(crowded, "127.0.60.1"))[0] == 250
+    assert [still_there(client) for client in held] == [True, False] + [True] * 14
+
+
 def test_what_does_not_fit_is_overload_and_no_failure(crowded: Daemon) -> None:
     """Two calls in flight are the network's share: the third waits overload_wait and has 451 4.3.2."""
     busy = [client_of(crowded, f"127.0.9.{n}") for n in (1, 2)]
