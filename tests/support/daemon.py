@@ -170,6 +170,10 @@ class Daemon:
                 found.append(event)
         return found
 
+    def told(self, kind: str, count: int = 1) -> list[dict]:
+        """At least so many events of a kind; lines of sessions and messages may be a little late."""
+        return wait_for(lambda: found if len(found := self.events(kind)) >= count else [], timeout_s=20)
+
     def smtp(self, **options) -> smtplib.SMTP:
         client = smtplib.SMTP("127.0.0.1", self.port, local_hostname="client.example", timeout=30, **options)
         self.clients.append(client)

@@ -131,7 +131,7 @@ def test_recipients_are_added_and_deleted(editing: Daemon) -> None:
 def test_a_message_without_recipients_left_is_kept_for_nobody(editing: Daemon) -> None:
     """As discard: 250, and the log says so."""
     assert send(editing, a_mail(["delete_recipient", "user@test.local"])) == ""
-    assert editing.events("message")[-1]["discarded"] is True
+    assert editing.told("message")[-1]["discarded"] is True
 
 
 @pytest.mark.parametrize("address", ["spy@elsewhere.example", "nobody@other.local"])

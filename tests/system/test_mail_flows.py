@@ -53,7 +53,7 @@ def test_the_logs_of_session_message_and_delivery_join_by_their_ids(daemon: Daem
     delivery = wait_for(lambda: [e for e in daemon.events("delivery") if e["id"] == queue_id], timeout_s=20)[
         0
     ]
-    message = next(e for e in daemon.events("message") if e["id"] == queue_id)
+    message = next(e for e in daemon.told("message") if e["id"] == queue_id)
     session = wait_for(lambda: [e for e in daemon.events("session") if e["session"] == message["session"]])[0]
     assert delivery["status"] == "delivered"
     assert delivery["session"] == message["session"]

@@ -71,7 +71,7 @@ def test_haproxy_in_front_tells_who_the_client_is(make_daemon: Make, tmp_path: P
             done = through(port, f"--local-interface 127.0.0.9 --to {name}@test.local --from a@example.org")
             assert done.returncode == 0, done.stdout
         assert "[127.0.0.9]" in trace(daemon, name)
-    clients = {event["client"].partition(":")[0] for event in daemon.events("message")}
+    clients = {event["client"].partition(":")[0] for event in daemon.told("message", len(options))}
     assert clients == {"127.0.0.9"}
     assert not daemon.events("bug")
 

@@ -29,11 +29,14 @@ def test_every_attribute_swaks_can_send_is_obeyed(make_daemon: Make):
     two = "--xclient-name mail.client.example --xclient-delim --xclient-addr 192.0.2.7"
     free = "--xclient 'NAME=mail.client.example ADDR=192.0.2.7'"
     ipv6 = "--xclient-addr IPV6:2001:db8::7 --xclient-name mail.client.example"
-    for user, arguments, client in (
-        ("all", everything, "192.0.2.7"),
-        ("two", two, "192.0.2.7"),
-        ("free", free, "192.0.2.7"),
-        ("six", ipv6, "2001:db8::7"),
+    for sent, (user, arguments, client) in enumerate(
+        (
+            ("all", everything, "192.0.2.7"),
+            ("two", two, "192.0.2.7"),
+            ("free", free, "192.0.2.7"),
+            ("six", ipv6, "2001:db8::7"),
+        ),
+        start=1,
     ):
         done = swaks(daemon, f"{arguments} --from a@example.org --to {user}@test.local --helo real.example")
         assert done.returncode == 0, done.stdout
@@ -41,7 +44,7 @@ def test_every_attribute_swaks_can_send_is_obeyed(make_daemon: Make):
         received = " ".join(email.message_from_bytes(path.read_bytes())["Received"].split())
         shown = f"IPv6:{client}" if ":" in client else client
         assert f"from real.example (mail.client.example [{shown}])" in received
-        assert daemon.events("message")[-1]["client"].startswith(f"{client}:")
+        assert daemon.told("message", sent)[-1]["client"].startswith(f"{client}:")
     assert daemon.events("message")[0]["client"] == "192.0.2.7:4711"
 
 
@@ -139,7 +142,7 @@ def test_an_attribute_that_is_not_announced_is_refused(make_daemon: Make):
     assert refused.returncode != 0
     assert "501 5.5.4" in refused.stdout
     assert swaks(daemon, f"{mail} --xclient-optional {forged}").returncode == 0
-    assert daemon.events("message")[0]["client"].startswith("127.0.0.1:")
+    assert daemon.told("message")[0]["client"].startswith("127.0.0.1:")
 
 
 @pytest.mark.parametrize("order", ["", "--xclient-before-starttls"])

@@ -108,7 +108,7 @@ def test_lines_name_tls_and_who_talked_too_early(secured: Daemon) -> None:
     assert client.closed()
     (session,) = wait_for(lambda: secured.events("session"))
     assert session["reason"] == "early talker"
-    lines = [*secured.events("refused"), *secured.events("message"), session]
+    lines = [*secured.events("refused"), *secured.told("message"), session]
     assert len(lines) == 4
     assert {line["tls"].split()[0] for line in lines} == {"TLSv1.3"}
     assert lines[0]["recipient"] == "nobody@test.local"
