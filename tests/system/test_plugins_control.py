@@ -165,6 +165,7 @@ def test_scope_by_network_listener_and_domain(make_daemon: Make) -> None:
             assert client.rcpt("where@other.local")[0] == 550
             assert deliver(client)[0] == 250
             continue
+        client.close()  # a stop would wait for its transaction
         if name == "listeners":
             daemon.port = by_name["second"]
         assert client_of(daemon, "127.0.7.1").mail("tell@example.org")[0] == 550, name

@@ -10,6 +10,7 @@ import gzip
 import json
 import lzma
 import os
+import pwd
 import smtplib
 import zipfile
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.plugins.test_attachments import mail as with_attachments
 from tests.plugins.test_attachments import tarred, zipped
 from tests.plugins.test_attachments_tricks import zip_by
 from tests.support.daemon import Daemon
+from tests.support.people import NOBODY
 from tests.support.waiting import wait_for
 
 from .conftest import Make
@@ -198,7 +200,9 @@ def test_a_plugin_says_whose_a_password_is(make_daemon: Make) -> None:
     )
     with users.edit(daemon.folder / "users") as change:
         change.put(User("anna", passwords.make_argon2("s3cret-horse")))
-    os.chown(daemon.folder / "users", daemon.folder.stat().st_uid, -1)
+    # Started by root, workers are `nobody` (people.py), who has the file by its group.
+    owner = daemon.folder.stat().st_uid
+    os.chown(daemon.folder / "users", owner, pwd.getpwuid(owner or NOBODY).pw_gid)
     daemon.start()
     lines = {line["listener"]: line["address"] for line in daemon.events("listening")}
     daemon.port = int(lines["submission"].rpartition(":")[2])
