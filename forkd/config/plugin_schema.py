@@ -157,20 +157,9 @@ class Manifest(Table, frozen=True, kw_only=True):
     """Suggested: what is stricter than the default applies, what is looser only when the admin writes it."""
 
 
-class Grants(Table, frozen=True):
-    """[grants] of an entry: what the admin allows; the powers are explained at Powers."""
+class Grants(Powers, frozen=True):
+    """[grants] of an entry: what the admin allows, the powers and:"""
 
-    accept: bool = False
-    discard: bool = False
-    quarantine: bool = False
-    edit_headers: tuple[str, ...] = ()
-    edit_body: bool = False
-    add_recipient: tuple[str, ...] = ()
-    delete_recipient: bool = False
-    rewrite_recipient: bool = False
-    change_sender: bool = False
-    export: tuple[str, ...] = ()
-    auth: bool = False
     reads: tuple[Literal["envelope", "headers", "body"], ...] = ()
     files: tuple[Path, ...] = ()
     """Files or folders, read-only."""
