@@ -45,6 +45,7 @@ class Session(Identity, asyncio.Protocol):
         "deadline",
         "early",
         "errors",
+        "half_closes",
         "last_reply",
         "messages",
         "plugins",
@@ -71,6 +72,8 @@ class Session(Identity, asyncio.Protocol):
         self.messages = self.recipients = self.errors = 0
         self.early: opening.Early | None = None
         """Who is to know that octets came before the greeting, and takes them where they are not SMTP."""
+        self.half_closes = True
+        """Can the client end its side and still read ours? Not from the first octet of TLS on."""
         self._task: asyncio.Task[None] | None = None
         self._buffered = 0
         self._choked = self._closing = False
@@ -157,9 +160,12 @@ class Session(Identity, asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client closed its side: what it has said is answered first, then the dialogue is over."""
-        if self.tls is not None:
-            return False  # TLS has no half-closed connections; uvloop would only complain
-        if not self.waiting or self._closing or (self.early is not None and not self._buffered):
+        if (
+            not self.half_closes
+            or not self.waiting
+            or self._closing
+            or (self.early is not None and not self._buffered)
+        ):
             return False
         if hasattr(self, "conn"):
             self.conn.receive_data(b"")

@@ -200,6 +200,7 @@ async def _shake_hands(session: Session, loop: asyncio.AbstractEventLoop) -> asy
     next, which ends whoever waits for this."""
     certificates = session.services.certificates
     plain = session.transport
+    session.half_closes = False  # uvloop writes a complaint of its own to stderr if told otherwise
     try:
         wrapped = await loop.start_tls(
             plain,

@@ -173,7 +173,7 @@ def test_an_admin_holds_what_waits(tmp_path: Path, spool: Spool) -> None:
         (entry,) = qmgr.ask("list").entries
         assert (entry.state, entry.reason, entry.attempts) == ("hold", "held by root", 1)
         assert qmgr.ask("release", queue_id, who="root").count == 1
-        wait_for(lambda: qmgr.ask("list").entries[0].attempts == 2)
+        wait_for(lambda: settled(qmgr, queue_id, "deferred") and qmgr.ask("list").entries[0].attempts == 2)
         assert qmgr.ask("remove", queue_id, who="root").count == 1
         assert spool_is_empty(spool)
         assert qmgr.stop() == 0
