@@ -69,9 +69,9 @@ class Armour:
         self.buffers = (self.frame,)
         """Where frames are received: a buffer made for each of them would be touched at both its ends."""
         steps: list[tuple[object, ...]] = [
-            (NUMBER["close_range"], LEASH_FD + 1, ctypes.c_ulong(0xFFFF_FFFF), zero),
-            (NUMBER["setpriority"], zero, zero, ctypes.c_long(NICE)),
+            (NUMBER["close_range"], LEASH_FD + 1, ctypes.c_ulong(0xFFFF_FFFF), zero)
         ]
+        self.lower = (NUMBER["setpriority"], zero, zero, ctypes.c_long(NICE))
         if "rlimits" in layers:
             whole, part = divmod(cpu_s, 1)
             timer = ctypes.c_int(0)
@@ -178,6 +178,7 @@ def serve(
     armour.title[:] = armour.shown
     if syscall(*armour.own, os.getpid()) < 0:
         os._exit(EXIT_ARMING)
+    syscall(*armour.lower)  # refused where it is lower already: by crowd.py, or forkd as a whole is nice
     for step in armour.steps:
         if syscall(*step) < 0:
             os._exit(EXIT_ARMING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,25 @@ def test_a_sandbox_comes_after_its_zygote_and_stays_there(mode: str):
                 assert nice_of(sandbox.pid) == max(zygote, NICE)
 
             st.run(scenario)
+
+    as_mode(mode, body)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_who_is_lower_already_stays_there(mode: str):
+    """`nice -n 15 forkd run`, or a crowd's sandbox lowered before it has armed itself: no reason to fail."""
+
+    def body() -> None:
+        with stage(mode) as st:
+            st.start(ACT)
+            os.setpriority(os.PRIO_PROCESS, st.zygote.pid, 15)
+
+            async def scenario(st: Stage) -> None:
+                sandbox = await st.host.take("plugin", "s")
+                assert text_of(await mail(sandbox)) == "a EPERM EPERM"
+                assert nice_of(sandbox.pid) == 15
+
+            st.run(scenario, spare=0)
 
     as_mode(mode, body)
 
