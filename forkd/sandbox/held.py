@@ -182,6 +182,10 @@ class Sandbox:
             self._size = size
         return size - self._size < plugin.memory // 2
 
+    def behaved(self) -> bool:
+        """It answered, and did nothing that ends a sandbox."""
+        return self.pid > 0 and self._failure is None and not self._gone
+
     def silent(self) -> bool:
         """It has nothing to say, and its channel is open."""
         try:

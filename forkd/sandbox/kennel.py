@@ -285,7 +285,7 @@ class Kennel:
     def _free(self, sandbox: Sandbox) -> None:
         place, sandbox.place = sandbox.place, None
         if place is not None:
-            self._shares.give_back(place)
+            self._shares.give_back(place, well=sandbox.behaved())
         if self._shares.waiting:
             self._settle_soon()
 

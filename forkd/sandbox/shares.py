@@ -5,20 +5,24 @@ network:
 
 - A network holds an eighth of the places at most, one at least; the empty network (clients the admin
   trusts) has no share.
+- A quarter of the places is kept for networks that are known: those whose last session here ended well,
+  and the admin's. So a crowd of misbehaving strangers, however many networks it has, takes no place from
+  those whose mail comes every day.
 - Who fits takes a place at once, unless somebody who fits as well was there before.
 - Else he waits. Networks take turns, and within a network first come is first served: a flood from one
   waits behind itself.
 - While somebody waits, sessions that hold a place and do nothing with it are asked to give way: any session
-  when the places are used up, one of the same network when its share is. Those without a transaction
-  first, those in the middle of a mail only when there are no others; among them the longest idle. Idle
-  means that no call was in flight for IDLE_S, so that a flood of new sessions cannot drive out those
-  that merely wait for their client's next command.
+  when the places are used up, one of the same network when its share is, a stranger's when theirs are.
+  Those without a transaction first, those in the middle of a mail only when there are no others; among
+  them the longest idle. Idle means that no call was in flight for IDLE_S, so that a flood of new sessions
+  cannot drive out those that merely wait for their client's next command.
 
 Waiting is bounded by who waits (kennel.py): nothing here looks at a clock.
 """
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Container, Iterator
 from typing import Generic, TypeVar
@@ -28,6 +32,10 @@ IDLE_S = 0.5
 short enough that who waits sandbox.overload_wait (1 s) still gains by it."""
 SHARE = 8
 """One client network holds a SHARE-th of the places at most."""
+KEPT = 4
+"""A KEPT-th of the places is kept for known networks."""
+KNOWN = 4096
+"""So many networks are known at most; the one whose last good session is longest ago is forgotten first."""
 
 
 class Place:
@@ -38,9 +46,10 @@ class Place:
     evict       asks the holder to give way; None: it never does.
     in_mail     is the holder between MAIL and the end of data? None: it does not say, and counts as not.
     leaving     it has been asked and said yes.
+    stranger    its network was not known when it took the place.
     """
 
-    __slots__ = ("evict", "idle_since", "in_mail", "leaving", "network", "session")
+    __slots__ = ("evict", "idle_since", "in_mail", "leaving", "network", "session", "stranger")
 
     def __init__(
         self,
@@ -56,7 +65,7 @@ class Place:
         self.evict = evict
         self.in_mail = in_mail
         self.idle_since: float | None = now
-        self.leaving = False
+        self.leaving = self.stranger = False
 
 
 W = TypeVar("W")
@@ -65,15 +74,31 @@ W = TypeVar("W")
 class Shares(Generic[W]):
     """The places of one plugin in one worker; W is whatever stands for somebody who waits."""
 
-    __slots__ = ("_by_network", "_held", "_leaving", "_queues", "cap", "share", "waiting")
+    __slots__ = (
+        "_by_network",
+        "_held",
+        "_known",
+        "_leaving",
+        "_queues",
+        "_strangers",
+        "cap",
+        "for_strangers",
+        "share",
+        "waiting",
+    )
 
     def __init__(self, cap: int) -> None:
         self.cap = cap
         self.share = max(1, cap // SHARE)
+        self.for_strangers = cap - cap // KEPT
+        """How many places networks that are not known may hold, all together."""
         self.waiting = 0
         """How many wait."""
         self._held: set[Place] = set()
         self._by_network: dict[str, int] = {}
+        self._known: dict[str, None] = {}
+        """Networks whose last session ended well, the latest last."""
+        self._strangers = 0
         self._leaving = 0
         self._queues: dict[str, deque[W]] = {}
         """Network -> who waits, in the order of the networks' turns; no queue is empty."""
@@ -90,21 +115,31 @@ class Shares(Generic[W]):
     def fits(self, network: str) -> bool:
         """May a newcomer of `network` take a place now, past those who wait already?
 
-        Only somebody whose network has no room in its share may be passed.
+        Only somebody whose network has no room in its share, or a stranger when theirs are used up, may be
+        passed.
         """
-        if len(self._held) >= self.cap or not self._has_share(network):
+        if len(self._held) >= self.cap or not self._has_room(network):
             return False
-        return not self.waiting or not any(self._has_share(other) for other in self._queues)
+        return not self.waiting or not any(self._has_room(other) for other in self._queues)
 
     def take(self, place: Place) -> None:
         """`place` is held from now on; fits() or turn() said so."""
         self._held.add(place)
+        place.stranger = not self._is_known(place.network)
+        self._strangers += place.stranger
         self._by_network[place.network] = self._by_network.get(place.network, 0) + 1
 
-    def give_back(self, place: Place) -> None:
-        """It is free again."""
+    def give_back(self, place: Place, *, well: bool = False) -> None:
+        """It is free again. `well`: its session did nothing wrong, and so its network is known."""
         self._held.remove(place)
         self._leaving -= place.leaving
+        self._strangers -= place.stranger
+        if place.network:
+            self._known.pop(place.network, None)
+            if well and not place.leaving:
+                self._known[place.network] = None
+                if len(self._known) > KNOWN:
+                    del self._known[next(iter(self._known))]
         left = self._by_network[place.network] - 1
         if left:
             self._by_network[place.network] = left
@@ -131,7 +166,7 @@ class Shares(Generic[W]):
         if len(self._held) >= self.cap:
             return None
         for network, queue in self._queues.items():
-            if self._has_share(network):
+            if self._has_room(network):
                 who = queue.popleft()
                 self.waiting -= 1
                 del self._queues[network]
@@ -155,7 +190,7 @@ class Shares(Generic[W]):
                     or place.leaving
                     or place.evict is None
                     or now - since < IDLE_S
-                    or (wanted is not None and place.network != wanted)
+                    or not wanted(place)
                     or place.session in asking
                 ):
                     continue
@@ -179,14 +214,32 @@ class Shares(Generic[W]):
     def _has_share(self, network: str) -> bool:
         return not network or self._by_network.get(network, 0) < self.share
 
-    def _wanted(self) -> Iterator[str | None]:
-        """Whose places are wanted beyond those already on their way: a network's, or (None) anybody's."""
-        anybodys = 0
+    def _is_known(self, network: str) -> bool:
+        return not network or network in self._known
+
+    def _has_room(self, network: str) -> bool:
+        """Could it take a place if one is free?"""
+        return self._has_share(network) and (self._strangers < self.for_strangers or self._is_known(network))
+
+    def _wanted(self) -> Iterator[Callable[[Place], bool]]:
+        """Whose places are wanted beyond those already on their way: a network's, strangers', anybody's."""
+        known = strangers = 0
         for network, queue in self._queues.items():
-            if self._has_share(network):
-                room = self.share - self.holds(network) if network else len(queue)
-                anybodys += min(len(queue), room)
-            elif len(queue) > sum(p.leaving for p in self._held if p.network == network):
-                yield network
-        if anybodys > self._leaving + max(0, self.cap - len(self._held)):
-            yield None
+            if not self._has_share(network):
+                if len(queue) > sum(p.leaving for p in self._held if p.network == network):
+                    yield functools.partial(_is_of, network)
+                continue
+            count = min(len(queue), self.share - self.holds(network)) if network else len(queue)
+            if self._is_known(network):
+                known += count
+            else:
+                strangers += count
+        room = max(0, self.for_strangers - self._strangers)
+        if strangers > room + sum(p.leaving for p in self._held if p.stranger):
+            yield lambda place: place.stranger
+        if known + min(strangers, room) > self._leaving + max(0, self.cap - len(self._held)):
+            yield lambda _: True
+
+
+def _is_of(network: str, place: Place) -> bool:
+    return place.network == network

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forkd.sandbox.shares import IDLE_S, SHARE, Place, Shares
+from forkd.sandbox.shares import IDLE_S, KEPT, KNOWN, SHARE, Place, Shares
 
 
 def _yes() -> bool:
@@ -99,6 +99,75 @@ def test_who_went_away_is_not_served():
     assert shares.waiting == 0
 
 
+def known(shares: Shares[str], *networks: str) -> None:
+    """A session of each ends well."""
+    for network in networks:
+        shares.give_back(hold(shares, f"good one of {network}", network), well=True)
+
+
+def test_a_crowd_of_strangers_leaves_a_quarter_to_known_networks():
+    """However many networks it comes from; who is known then waits behind none of them."""
+    shares: Shares[str] = Shares(64)
+    known(shares, "regular")
+    for number in range(48):
+        hold(shares, str(number), f"stranger {number}")
+    assert not shares.fits("one more")
+    shares.wait("one more", "stranger")
+    assert shares.turn() is None
+    assert shares.fits("regular")
+    assert shares.fits("")
+
+
+@pytest.mark.parametrize("cap", [1, 2, 3, KEPT - 1])
+def test_few_places_are_for_everybody(cap: int):
+    """A quarter of so few is none: nothing is kept free for nobody."""
+    shares: Shares[str] = Shares(cap)
+    for number in range(cap):
+        hold(shares, str(number), f"stranger {number}")
+
+
+def test_what_ended_badly_is_known_no_more():
+    """A killed sandbox, or a place that had to be asked for, makes a stranger of its network again."""
+    shares: Shares[str] = Shares(8)
+    known(shares, "a", "b")
+    shares.give_back(hold(shares, "killed", "a"))
+    idle = hold(shares, "idle", "b")
+    shares.leaves(idle)
+    shares.give_back(idle, well=True)
+    for number in range(6):
+        hold(shares, str(number), f"stranger {number}")
+    assert not shares.fits("a")
+    assert not shares.fits("b")
+
+
+def test_so_many_networks_are_known_at_most():
+    """The one whose last good session is longest ago is forgotten first."""
+    shares: Shares[str] = Shares(KEPT)
+    known(shares, *(f"n{number}" for number in range(KNOWN)), "n0", "one more")
+    for number in range(KEPT - 1):
+        hold(shares, str(number), f"stranger {number}")
+    assert not shares.fits("n1")
+    assert shares.fits("n2")
+    assert shares.fits("n0")
+
+
+def test_a_stranger_waits_for_strangers_only():
+    """Their part is used up: one of them gives way, though a known one is idle for longer."""
+    shares: Shares[str] = Shares(8)
+    known(shares, "regular")
+    hold(shares, "known", "regular").idle_since = 0.0
+    for number in range(6):
+        hold(shares, str(number), f"stranger {number}").idle_since = 50.0 + number
+    shares.wait("new", "x")
+    victim = shares.victim(NOW)
+    assert victim is not None
+    assert victim.session == "0"
+    shares.leaves(victim)
+    assert shares.victim(NOW) is None, "one is enough"
+    shares.give_back(victim)
+    assert shares.turn() == "x"
+
+
 NOW = 100.0
 VICTIMS = {
     "the longest idle": ([("a", "n1", 5.0), ("b", "n2", 9.0), ("c", "n3", 7.0)], "x", "b"),
@@ -174,6 +243,7 @@ def test_who_refuses_or_cannot_be_asked_stays():
 def test_no_more_give_way_than_are_needed():
     """One who waits costs one session, not all the idle ones."""
     shares: Shares[str] = Shares(8)
+    known(shares, "n6", "n7")
     places = [hold(shares, str(number), f"n{number}") for number in range(8)]
     for who in ("x", "y"):
         shares.wait("new", who)  # its share is one place
@@ -194,7 +264,7 @@ def test_no_more_give_way_than_are_needed():
     cap=st.integers(1, 40),
     steps=st.lists(
         st.tuples(
-            st.sampled_from(["ask", "ask", "free", "work", "rest", "leave"]),
+            st.sampled_from(["ask", "ask", "ask", "free", "end well", "work", "rest", "leave"]),
             st.integers(0, 30),
             st.sampled_from(["", "n1", "n2", "n3", "n4"]),
         ),
@@ -202,10 +272,12 @@ def test_no_more_give_way_than_are_needed():
     ),
 )
 def test_never_over_the_cap_nor_a_share_and_no_wakeup_is_lost(cap: int, steps: list[tuple[str, int, str]]):
-    """Whatever happens in whatever order: the cap and every share hold, and nobody who fits keeps waiting."""
+    """Whatever happens in whatever order: the cap, every share and what is kept for known networks hold, and
+    nobody who fits keeps waiting."""
     shares: Shares[tuple[str, str]] = Shares(cap)
     places: list[Place] = []
     waiting: list[tuple[str, str]] = []
+    good: set[str] = {""}
     now = 0.0
 
     def settle() -> None:
@@ -236,9 +308,12 @@ def test_never_over_the_cap_nor_a_share_and_no_wakeup_is_lost(cap: int, steps: l
             shares.give_up(who[1], who)
         elif places:
             place = places[which % len(places)]
-            if act == "free":
+            if act in ("free", "end well"):
                 places.remove(place)
-                shares.give_back(place)
+                shares.give_back(place, well=act == "end well")
+                good -= {place.network} - {""}
+                if act == "end well" and not place.leaving:
+                    good.add(place.network)
             else:
                 place.idle_since = None if act == "work" else now
         settle()
@@ -247,8 +322,12 @@ def test_never_over_the_cap_nor_a_share_and_no_wakeup_is_lost(cap: int, steps: l
         for name in ("n1", "n2", "n3", "n4"):
             count = sum(place.network == name for place in places)
             assert count == shares.holds(name) <= max(1, cap // SHARE)
+        strangers = sum(place.stranger for place in places)
+        assert strangers <= cap - cap // KEPT
         for _, name in waiting:
-            assert len(places) == cap or (shares.holds(name) == shares.share and name), "he fits, and waits"
+            out_of_share = name and shares.holds(name) == shares.share
+            kept_out = name not in good and strangers == cap - cap // KEPT
+            assert len(places) == cap or out_of_share or kept_out, "he fits, and waits"
     for place in places:
         shares.give_back(place)
     assert shares.held == 0
