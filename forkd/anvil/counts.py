@@ -8,7 +8,8 @@ does; it covers the last 60 to 70 seconds.
 from __future__ import annotations
 
 import collections
-from collections.abc import Hashable
+import itertools
+from collections.abc import Hashable, Sequence
 
 SLICE_S = 10.0
 SLICES = 7
@@ -62,6 +63,20 @@ class Rates:
             rate.hits[-1] += times
             self._rates.move_to_end((what, key))
         return sum(rate.hits)
+
+    def add_all(
+        self, what: str, keys: Sequence[str], times: int, now: float, most: Sequence[int] = ()
+    ) -> tuple[int, ...]:
+        """add() to each key, the narrowest first; behind one that is beyond its `most` (0: none) only tell.
+
+        What a client is refused by its own limit is no act of its network.
+        """
+        counts = []
+        for key, limit in itertools.zip_longest(keys, most[: len(keys)], fillvalue=0):
+            counts.append(count := self.add(what, str(key), times, now))
+            if 0 < limit < count:
+                times = 0
+        return tuple(counts)
 
     def sweep(self, now: float) -> None:
         """Forget to whom nothing happened for a minute; to be called now and then."""

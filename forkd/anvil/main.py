@@ -115,18 +115,19 @@ class Anvil:
                 return None
             case Happened():
                 self._asked += 1
-                rates = self._rates
-                times = tuple([rates.add(message.what, key, message.times, now) for key in message.keys])
+                times = self._rates.add_all(message.what, message.keys, message.times, now, message.most)
                 return LastMinute(n=message.n, times=times) if message.n else None
 
     def _connect(self, number: int, message: ClientConnect, now: float) -> ClientCounts:
-        sessions, rates, client, network = self._sessions, self._rates, message.client, message.network
+        sessions, client, network = self._sessions, message.client, message.network
+        keys = (client, network) if network else (client,)
+        times = self._rates.add_all("connection", keys, 1, now, (message.most,))
         return ClientCounts(
             n=message.n,
             sessions=sessions.enter(number, client),
-            connections_last_minute=rates.add("connection", client, 1, now),
+            connections_last_minute=times[0],
             network_sessions=sessions.enter(number, network) if network else 0,
-            network_connections_last_minute=rates.add("connection", network, 1, now) if network else 0,
+            network_connections_last_minute=times[1] if network else 0,
         )
 
     def _drop(self, number: int) -> None:

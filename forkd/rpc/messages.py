@@ -126,11 +126,14 @@ class ClientConnect(Message, frozen=True, tag="connect"):
 
     client   the client's key: its address, or the IPv6 /64
     network  the key of the network it is in (limits.network_prefix_v4, _v6); empty: not counted
+    most     connections a minute that the client may make; 0: no limit. One beyond it is none of its
+             network's: else one client could use up what all of them may do
     """
 
     n: int
     client: str
     network: str = ""
+    most: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class ClientDisconnect(Message, frozen=True, tag="disconnect"):
@@ -155,12 +158,15 @@ class Happened(Message, frozen=True, tag="happened"):
 
     n      numbers the question; 0: no answer is wanted
     times  0 only asks
+    most   of each key, so often a minute; 0 or not given: no limit. Behind a key that is beyond it the others
+           are only asked about: what a client is refused does not count for its network
     """
 
     n: int
     what: Literal["message", "recipient", "auth_failure"]
     keys: Annotated[tuple[str, ...], msgspec.Meta(max_length=8)]
     times: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 1
+    most: Annotated[tuple[Annotated[int, msgspec.Meta(ge=0)], ...], msgspec.Meta(max_length=8)] = ()
 
 
 class LastMinute(Message, frozen=True, tag="last_minute"):

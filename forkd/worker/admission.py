@@ -46,7 +46,12 @@ class Admission:
             return None
         try:
             counts: ClientCounts = await self._anvil.request(
-                lambda n: ClientConnect(n=n, client=client.key, network=self._network(client)),
+                lambda n: ClientConnect(
+                    n=n,
+                    client=client.key,
+                    network=self._network(client),
+                    most=self._limits.connections_per_minute,
+                ),
                 timeout_s=ANVIL_TIMEOUT_S,
             )
         except Unavailable:
@@ -90,10 +95,9 @@ class Admission:
     def _by_share(self, client: Client) -> Reply | None:
         """Without anvil: the limits over the number of workers."""
         limits, workers = self._limits, self._workers
-        # Both are counted, also where the first is too much already.
-        rates = (
-            self._share.within(limits.connections_per_minute, client.key),
-            self._share.within(limits.connections_per_minute_network, client.network),
+        # What the client's own limit refuses does not count for its network.
+        rate = self._share.within(limits.connections_per_minute, client.key) and self._share.within(
+            limits.connections_per_minute_network, client.network
         )
         for limit, key in (
             (limits.sessions_per_client, client.key),
@@ -101,7 +105,7 @@ class Admission:
         ):
             if limit and _over(max(1, limit // workers), self._here[key]):
                 return replies.TOO_MANY_CONNECTIONS
-        return None if all(rates) else replies.CONNECTION_RATE
+        return None if rate else replies.CONNECTION_RATE
 
 
 def _over(limit: int, count: int) -> bool:

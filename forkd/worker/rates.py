@@ -42,7 +42,8 @@ class Share:
 class Rates:
     """Asked at MAIL and RCPT where such a rate is set, and at AUTH. Trusted clients are exempt.
 
-    Refused attempts count too, as in Postfix' anvil: who goes on gains nothing.
+    Refused attempts count too, as in Postfix' anvil: who goes on gains nothing. But what a client is
+    refused by its own limit does not count for its network, which others are in.
     """
 
     def __init__(self, limits: Limits, *, workers: int, anvil: RequestClient) -> None:
@@ -98,19 +99,17 @@ class Rates:
     async def _within(self, what: str, limits: dict[str, int], *, times: int) -> bool:
         if not limits:
             return True
-        keys = tuple(limits)
+        keys, most = tuple(limits), tuple(limits.values())
         try:
             counted: LastMinute = await self._anvil.request(
-                lambda n: Happened(n=n, what=what, keys=keys, times=times),  # type: ignore[arg-type]
+                lambda n: Happened(n=n, what=what, keys=keys, times=times, most=most),  # type: ignore[arg-type]
                 timeout_s=ANVIL_TIMEOUT_S,
             )
         except Unavailable:
-            # Every one is counted, also behind the first that is too much.
-            within = [
+            return all(
                 self._share.within(limit, f"{what} {key}", times=times) for key, limit in limits.items()
-            ]
-            return all(within)
-        return all(n + (not times) <= limit for n, limit in zip(counted.times, limits.values(), strict=False))
+            )
+        return all(n + (not times) <= limit for n, limit in zip(counted.times, most, strict=False))
 
 
 def _account_key(account: str) -> str:

@@ -95,3 +95,21 @@ def test_memory_is_bounded_by_forgetting_the_oldest():
         assert rates.add("connection", f"c{number}", 1, 0) == 1
     assert len(rates) == 50
     assert rates.add("connection", "c999", 1, 0) == 2
+
+
+def test_what_a_client_is_refused_does_not_count_for_its_network():
+    """One that hammers away uses up its own rate, not that of its neighbours."""
+    rates = Rates()
+    keys, most = ("client", "network"), (3, 50)
+    counts = [rates.add_all("message", keys, 1, 0.0, most) for _ in range(60)]
+    assert counts[2] == (3, 3)
+    assert counts[-1] == (60, 3)
+    assert rates.add_all("message", ("neighbour", "network"), 1, 0.0, most) == (1, 4)
+
+
+def test_without_a_limit_every_key_is_counted():
+    """0, or none told: nobody is refused."""
+    rates = Rates()
+    for most in ((), (0, 2), (0, 2)):
+        counts = rates.add_all("message", ("client", "network"), 1, 0.0, most)
+    assert counts == (3, 3)

@@ -34,14 +34,14 @@ class Worker:
         assert answer is not None and answer.n == n
         return answer.sessions
 
-    def counts(self, client: str, network: str) -> ClientCounts:
-        channel.send(self.sock, ClientConnect(n=7, client=client, network=network))
+    def counts(self, client: str, network: str, most: int = 0) -> ClientCounts:
+        channel.send(self.sock, ClientConnect(n=7, client=client, network=network, most=most))
         answer = channel.receive(self.sock, ClientCounts)
         assert answer is not None
         return answer
 
-    def happened(self, what: str, *keys: str, times: int = 1) -> tuple[int, ...]:
-        channel.send(self.sock, Happened(n=9, what=what, keys=keys, times=times))
+    def happened(self, what: str, *keys: str, times: int = 1, most: tuple[int, ...] = ()) -> tuple[int, ...]:
+        channel.send(self.sock, Happened(n=9, what=what, keys=keys, times=times, most=most))
         answer = channel.receive(self.sock, LastMinute)
         assert answer is not None and answer.n == 9
         return answer.times
@@ -86,6 +86,18 @@ def test_what_happened_is_counted_for_each_key_over_workers(forkd):
     assert one.happened("auth_failure", "a", times=0) == (1,)
     one.sock.close()
     two.sock.close()
+
+
+def test_what_a_client_is_refused_is_not_its_networks(forkd):
+    """Else one client uses up what all of its network may do."""
+    worker = Worker(forkd)
+    for _ in range(9):
+        told = worker.happened("message", "a", "net", most=(3, 50))
+        counts = worker.counts("a", "net", most=3)
+    assert told == (9, 3)
+    assert (counts.connections_last_minute, counts.network_connections_last_minute) == (9, 3)
+    assert worker.happened("message", "b", "net", most=(3, 50)) == (1, 4)
+    worker.sock.close()
 
 
 def test_a_dead_workers_clients_are_forgotten(forkd):

@@ -78,8 +78,8 @@ def test_a_network_is_told_of_only_where_it_is_limited(tmp_path: Path):
         ClientConnect(n=1, client="192.0.2.7"),
         ClientDisconnect(client="192.0.2.7"),
     ]
-    assert asyncio.run(said(sessions_per_network=5)) == [
-        ClientConnect(n=1, client="192.0.2.7", network="network 192.0.2.0/24"),
+    assert asyncio.run(said(sessions_per_network=5, connections_per_minute=3)) == [
+        ClientConnect(n=1, client="192.0.2.7", network="network 192.0.2.0/24", most=3),
         ClientDisconnect(client="192.0.2.7", network="network 192.0.2.0/24"),
     ]
 

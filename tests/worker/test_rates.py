@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from pathlib import Path
 
 import msgspec
@@ -44,7 +45,7 @@ def test_a_client_and_its_network_have_a_rate_each(tmp_path: Path, times: dict[s
             anvil.times = times
             given = limits(messages_per_minute=5, messages_per_minute_network=20)
             assert await Rates(given, workers=2, anvil=way).message(CLIENT) is allowed
-            assert anvil.said == [Happened(n=1, what="message", keys=("192.0.2.7", NETWORK))]
+            assert anvil.said == [Happened(n=1, what="message", keys=("192.0.2.7", NETWORK), most=(5, 20))]
 
     asyncio.run(scenario())
 
@@ -71,6 +72,19 @@ def test_without_anvil_each_worker_applies_its_share(tmp_path: Path):
     asyncio.run(scenario())
 
 
+def test_without_anvil_too_a_refused_client_costs_its_network_nothing(tmp_path: Path):
+    """What is beyond a client's own limit is none of the others'."""
+
+    async def scenario() -> None:
+        given = limits(messages_per_minute=3, messages_per_minute_network=4)
+        rates = Rates(given, workers=1, anvil=nobody(tmp_path))
+        assert [await rates.message(CLIENT) for _ in range(9)] == [True] * 3 + [False] * 6
+        neighbour = dataclasses.replace(CLIENT, key="192.0.2.8")
+        assert [await rates.message(neighbour) for _ in range(2)] == [True, False]
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(
     ("times", "allowed"),
     [({"192.0.2.7": 9}, True), ({"192.0.2.7": 10}, False), ({"account anna": 10}, False)],
@@ -85,7 +99,8 @@ def test_who_has_failed_too_often_is_not_asked_for_a_password(
             anvil.times = times
             rates = Rates(limits(), workers=1, anvil=way)
             assert await rates.may_authenticate(CLIENT, "Anna") is allowed
-            asked = Happened(n=1, what="auth_failure", keys=("192.0.2.7", "account anna"), times=0)
+            keys = ("192.0.2.7", "account anna")
+            asked = Happened(n=1, what="auth_failure", keys=keys, times=0, most=(10, 10))
             assert anvil.said == [asked]
 
     asyncio.run(scenario())
