@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import click
+
 from forkd.cli.failure import CommandFailed
 from forkd.cli.options import SYSTEM_CONFIG
 from forkd.config.problems import display_path
@@ -135,10 +137,12 @@ def _no_daemon(data_dir: Path, path: Path) -> CommandFailed:
         found = f"there is no folder {data_dir}"
     else:
         found = f"there is no control socket {path}"
+    context = click.get_current_context(silent=True)
+    named = context.meta.get("forkd.config") if context else None
     files = [file for file in (Path.cwd() / "forkd.toml", SYSTEM_CONFIG) if file.is_file()]
-    hint = (
-        f"did you mean --config {display_path(files[0])}?"
-        if files
-        else "name another one by --config FILE or --data-dir DIR, or start one by `forkd run`"
-    )
+    hint = "name another one by --config FILE or --data-dir DIR, or start one by `forkd run`"
+    if named is not None:
+        hint = f"start it by `forkd run --config {display_path(named)}`"
+    elif files:
+        hint = f"did you mean --config {display_path(files[0])}?"
     return CommandFailed(f"no forkd runs here: {found}", hint=hint, status=Exit.NO_DAEMON)

@@ -194,12 +194,17 @@ class Joining:
                 file = Path(text)
                 inside = [*granted, self.plugin.folder]
                 if text and not any(file == root or root in file.parents for root in inside):
-                    line = f"files = {toml_value([display_path(f) for f in (*granted, file)])}"
+                    line = f"files = {toml_value([self._written(f) for f in (*granted, file)])}"
                     self._not_granted("files", f"to read {display_path(file)}", line, reason)
                 elif text and not file.exists():
                     self.reader.bad(("settings", name), "there is no such file", value=file)
         if granted and not wanted:
             self._not_wanted("files")
+
+    def _written(self, file: Path) -> str:
+        """As it can stand in the entry: relative to the entry's folder where the file lies in there."""
+        folder = self.reader.source.folder
+        return str(file.relative_to(folder) if file.is_relative_to(folder) else file)
 
     def limits(self, given: frozenset[str]) -> PluginLimits:
         """The limits in force; a suggestion that would loosen one is said and does nothing."""

@@ -231,7 +231,7 @@ class Loop:
             asked, ended = [], True
         for request in asked:
             answer = requests.answer(self.manager, request, time.time())
-            if request.act == "flush":
+            if request.act == "flush" and (answer.count or not request.ids):
                 log.queue_event(act="flushed", count=answer.count, who=request.who)
             # Who does not read its answers is not worth waiting for.
             ended = not channel.try_send(client, answer) or ended

@@ -71,10 +71,20 @@ def _remove(manager: Manager, request: QueueRequest, _now: float) -> QueueAnswer
 
 
 def _flush(manager: Manager, request: QueueRequest, now: float) -> QueueAnswer:
-    missing = [queue_id for queue_id in request.ids if queue_id not in manager.schedule]
-    count = manager.schedule.flush(request.ids, now)
-    error = f"not in the queue: {', '.join(missing[:20])}" if missing else ""
-    return QueueAnswer(n=request.n, count=count, error=error)
+    if not request.ids:
+        return QueueAnswer(n=request.n, count=manager.schedule.flush((), now))
+    return _each(request, [(i, _flush_one(manager, i, now)) for i in request.ids])
+
+
+def _flush_one(manager: Manager, queue_id: str, now: float) -> str:
+    """Why there is no try now; empty when there is."""
+    entry = manager.schedule.get(queue_id)
+    if entry is None:
+        return "not in the queue"
+    if entry.standing is Standing.HELD:
+        return "on hold; it must be released"
+    manager.schedule.flush((queue_id,), now)
+    return ""  # one that is being tried just now has what was asked for
 
 
 def _hold(manager: Manager, request: QueueRequest, _now: float) -> QueueAnswer:

@@ -89,6 +89,7 @@ def test_a_configuration_that_lies_there_is_offered(forkd: Forkd, tmp_path: Path
     """The likeliest reason: the daemon was started with it, and it names another data_dir."""
     write(tmp_path, forkd_toml="")
     assert "did you mean --config forkd.toml?" in forkd("status").stderr
+    assert "start it by `forkd run --config forkd.toml`" in forkd("status", "--config", "forkd.toml").stderr
 
 
 def test_a_left_over_socket_is_told_from_a_running_daemon(forkd: Forkd, tmp_path: Path):

@@ -105,6 +105,7 @@ def test_members_of_a_group_have_one_fate(tmp_path: Path, row: str, table: str, 
     found = problem(tmp_path, row, "")
     assert (Path(found.file).name, found.table, found.key) == ("20-a.toml", table, key)
     assert "10-b.toml" in found.rule
+    assert "frozenset" not in str(found), "values are shown as TOML writes them"
     assert group(tmp_path, row, row)
 
 

@@ -130,11 +130,15 @@ def test_a_folder_grants_what_lies_in_it(tmp_path: Path):
     assert plugin(tmp_path, FILES, '[settings]\nlist = "list.txt"\n[grants]\nfiles = ["."]\n').files
 
 
-def test_a_file_that_is_not_granted_is_named_with_the_grant(tmp_path: Path):
-    """Otherwise the plugin would fail at start with EACCES and no word why."""
-    found = problem(tmp_path, FILES, '[settings]\nlist = "list.txt"\n')
+def test_a_file_that_is_not_granted_is_named_with_the_grant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What the hint says to write is right in the entry, wherever the command was called."""
+    monkeypatch.chdir(tmp_path)
+    settings = '[settings]\nlist = "list.txt"\n'
+    found = problem(tmp_path, FILES, settings)
     assert "wants to read" in found.rule
-    assert "list.txt" in found.hint
+    grant = 'files = ["list.txt"]'
+    assert f"write {grant} below [grants]" in found.hint
+    assert plugin(tmp_path, FILES, f"{settings}[grants]\n{grant}\n").files
 
 
 def test_an_empty_path_needs_no_grant(tmp_path: Path):
