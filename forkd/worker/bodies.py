@@ -23,7 +23,7 @@ class Body(Content):
     done    told by finish()
     """
 
-    __slots__ = ("_done", "_ends_line", "_held", "_keep", "ascii", "crc", "octets", "offset")
+    __slots__ = ("_done", "_ends_line", "_held", "_keep", "ascii", "crc", "lead", "octets", "offset")
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class Body(Content):
         """So far, with `lead`: what lies in the file from `offset` on."""
         self.crc = 0
         self.ascii = True
+        self.lead = len(lead)
         if lead:
             self._put(lead)
 

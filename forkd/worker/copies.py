@@ -36,7 +36,7 @@ class Source(Protocol):
     """Whose copies are made: a Transaction, seen from here."""
 
     @property
-    def header_size(self) -> int: ...
+    def edited_header_size(self) -> int: ...
     @property
     def edited_size(self) -> int: ...
 
@@ -83,7 +83,8 @@ class MessageCopies:
         self._reserved: dict[str, int] = {}
         self.size = source.edited_size
         """Octets of header and body as they stand."""
-        self.header_size = source.header_size
+        self.header_size = source.edited_header_size
+        """Octets of the header, the empty line behind it too."""
 
     def full_fd(self) -> int:
         """A sealed copy of header and body. Raises Overloaded, OSError."""
@@ -100,9 +101,15 @@ class MessageCopies:
         return BodySink(self, self._source.new_body(limit=self._limit))
 
     def changed(self) -> None:
-        """The message has another body: whole copies made from now on have it."""
+        """The message has another body: whole copies made from now on have it.
+
+        Copies of the header too, where the body brought the empty line that the header had not.
+        """
         self.size = self._source.edited_size
         self._drop("full")
+        if self.header_size != self._source.edited_header_size:
+            self.header_size = self._source.edited_header_size
+            self._drop("headers")
 
     def _copy(self, kind: str, size: int) -> int:
         fd = self._fds.get(kind)

@@ -204,6 +204,11 @@ class Transaction:
         return split_header(self._head)
 
     @property
+    def edited_header_size(self) -> int:
+        """As header_size; with the empty line that a new body brought along where there was none."""
+        return self.header_size + (0 if self._body is None else self._body.lead)
+
+    @property
     def edited_size(self) -> int:
         """Octets of the message as it stands: the client's header, and the body last given."""
         return self.size if self._body is None else self.header_size + self._body.octets

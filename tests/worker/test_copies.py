@@ -24,7 +24,7 @@ class Source:
         self.reads = 0
 
     @property
-    def header_size(self) -> int:
+    def edited_header_size(self) -> int:
         return HEADER
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from forkd.queue.stored import StoredMessage
 from forkd.rpc.calls import CallFailed
 from forkd.smtp.address import Mailbox
 from forkd.smtp.events import Mail
+from forkd.worker.copies import CopyBudget, MessageCopies
 from forkd.worker.transaction import Transaction
 from tests.support.spooling import a_spool
 
@@ -68,7 +70,24 @@ def test_a_new_body_stands_behind_the_header_and_an_empty_line(
     replace(transaction, b"new\n")
     assert b"".join(transaction.read()) == header + b"new\r\n"
     assert transaction.edited_size == len(header + b"new\r\n")
+    assert transaction.edited_header_size == len(header)
     assert b"".join(committed(spool, transaction).chunks()) == header + b"new\r\n"
+
+
+@pytest.mark.parametrize(("message", "header"), HEADS)
+def test_the_next_plugin_reads_header_and_body_apart(spool: Spool, message: bytes, header: bytes) -> None:
+    """Also where the empty line between them came with the new body: it is none of the body's."""
+    transaction = begun(spool, *([message] if message else []))
+    copies = MessageCopies(CopyBudget(1000), transaction, limit=500)
+    assert os.pread(copies.headers_fd(), 1000, 0) == bytes(message[: transaction.header_size])
+    for body in (b"first\r\n", b"second\r\n"):
+        sink = copies.body_sink(len(body))
+        sink.write(body)
+        sink.finish()
+        whole = os.pread(copies.full_fd(), 1000, 0)
+        assert (whole[: copies.header_size], whole[copies.header_size :]) == (header, body)
+        assert os.pread(copies.headers_fd(), 1000, 0) == header
+    copies.close()
 
 
 def test_the_last_body_that_was_finished_counts(spool: Spool) -> None:
