@@ -1,8 +1,9 @@
 """What did a trusted host tell of its client? XCLIENT's attributes, read and obeyed (Postfix XCLIENT_README).
 
 Who may say it is decided by the connection's own address (networks.xclient), however often it says it.
-Attributes that are not in a command stay as the commands before left them. After each the session begins
-anew: limits, name and connect hook are those of the client that was told of, and 220 is sent again.
+Attributes that are not in a command stay as the commands before left them, but for LOGIN, which is of its
+own command alone: a proxy that goes on to its next client, or begins TLS, need not take it back. After each
+the session begins anew: limits, name and connect hook are those of the client told of, and 220 is sent again.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ _ATTRIBUTES: Mapping[str, tuple[str, Callable[[str | None], Any]]] = {
 
 def read(attributes: Mapping[str, str | None], before: Claims | None = None) -> Claims | Reply:
     """The claims of a command on top of those before it, or the reply to what is wrong with it."""
-    told = {}
+    told: dict[str, Any] = {"login": None}
     for attribute, value in attributes.items():
         row = _ATTRIBUTES.get(attribute)
         if row is None:

@@ -13,6 +13,7 @@ from tests.support.talker import Talker
 from tests.support.waiting import wait_for
 
 from .conftest import Make
+from .test_auth import prepare
 
 MAY = '[networks]\nxclient = ["127.0.0.1/32"]\n'
 
@@ -143,6 +144,37 @@ def test_an_attribute_that_is_not_announced_is_refused(make_daemon: Make):
     assert "501 5.5.4" in refused.stdout
     assert swaks(daemon, f"{mail} --xclient-optional {forged}").returncode == 0
     assert daemon.told("message")[0]["client"].startswith("127.0.0.1:")
+
+
+def test_a_login_lasts_until_the_next_xclient_or_tls(make_daemon: Make, who):
+    """LOGIN is of its own command alone, as in Postfix, and what was said in the clear is forgotten under TLS
+    (RFC 3207 4.2): it never comes back with a command that does not name it. The address stays."""
+    mail = prepare(
+        make_daemon(start=False), who.uid, more='[networks]\nxclient = ["127.0.0.1/32"]\ntrusted = []\n'
+    )
+    client = Talker(mail.daemon, listener="submission")
+
+    def may_send() -> bool:
+        assert client.say("EHLO c.example").startswith("250")
+        said = client.say("MAIL FROM:<anna@test.local>")
+        client.say("RSET")
+        assert said.startswith(("250", "530 5.7.0"))
+        return said.startswith("250")
+
+    assert client.say("XCLIENT ADDR=192.0.2.7 LOGIN=anna").startswith("220 ")
+    assert may_send()
+    assert client.say("XCLIENT ADDR=192.0.2.8").startswith("220 ")
+    assert not may_send()
+    assert client.say("XCLIENT LOGIN=anna").startswith("220 ")
+    assert may_send()
+    client.start_tls()
+    assert not may_send()
+    assert client.say("XCLIENT NAME=mail.client.example").startswith("220 ")
+    assert not may_send()
+    assert client.say("XCLIENT LOGIN=anna").startswith("220 ")
+    assert may_send()
+    client.say("QUIT")
+    assert mail.daemon.told("session")[0]["client"].startswith("192.0.2.8:")
 
 
 @pytest.mark.parametrize("order", ["", "--xclient-before-starttls"])

@@ -41,6 +41,14 @@ def test_what_a_command_does_not_name_stays_as_told_before():
     assert second == Claims(name="b.example", address="192.0.2.7", login="anna")
 
 
+def test_a_login_is_of_its_own_command_alone():
+    """As in Postfix: who is told of next has not logged in because the one before had."""
+    first = read({"ADDR": "192.0.2.7", "LOGIN": "anna"})
+    assert isinstance(first, Claims)
+    second = read({"ADDR": "192.0.2.8"}, first)
+    assert second == Claims(address="192.0.2.8", login=None)
+
+
 def test_what_the_proxy_does_not_know_is_unknown():
     """[UNAVAILABLE], [TEMPUNAVAIL]: no name, no login; an address that is in no network by accident."""
     claims = read({"NAME": None, "ADDR": None, "PORT": None, "HELO": None, "LOGIN": None})
