@@ -24,6 +24,7 @@ test) drives it like this:
 | grammar.py    | is this text a path, a name, a literal?                              |
 | address.py    | what is a mailbox?                                                   |
 | xtext.py      | how does text travel in a parameter?                                 |
+| opening.py    | does the client begin with SMTP, or with TLS?                        |
 | lines.py      | which octets came, and where does a command line end?                |
 | content.py    | which octets may a message have?                                     |
 | data.py       | where does a message end that comes by DATA?                         |
@@ -36,8 +37,9 @@ test) drives it like this:
 | replies.py    | what do we say?                                                      |
 
 Who reads: commands are read by ServerConnection from Input (lines.py); where something else comes, a
-message, a chunk, a response, one of four readers with a next_event() of its own has the octets until it
-is over. A chunk that is refused is read over by such a reader too.
+message, a chunk, a response, one of five readers with a next_event() of its own has the octets until it
+is over. A chunk that is refused is read over by such a reader too, and one looks at the first two octets
+in the clear.
 
 TLS and passwords are the caller's, because they need sockets and time. STARTTLS is answered 220, then
 `tls_waiting` holds until secured() is called; AUTH is an exchange of Auth, AuthData and challenges, whose
@@ -56,10 +58,10 @@ To add: a verb is a row in commands.py, its place in states.py, an event, and it
 Dialogue._accept(); what stands in its way for all states is in terms.py; a parameter is a row in
 parameters.py; an EHLO keyword one in extensions.py; a SASL mechanism is a row and a class in sasl.py.
 
-Lenient on purpose, because real clients need it and nothing is smuggled by it: spaces before a path
-and at the end of a line, `_` in domains, any plausible name in EHLO, local parts longer than 64
-octets while the path has its 256. Strict on purpose: CRLF ends a command line and nothing else does;
-angle brackets are required; parameters need EHLO.
+Lenient on purpose, because real clients need it and nothing is smuggled by it: more spaces before an
+argument or a path and at the end of a line, `_` in domains, any plausible name in EHLO, local parts longer
+than 64 octets while the path has its 256. Strict on purpose: CRLF ends a command line and nothing else
+does; angle brackets are required; parameters need EHLO.
 
 Left out on purpose: BINARYMIME (neither strict line ends nor mailboxes can carry it); DSN is not announced,
 but its parameters are taken; channel binding in SCRAM; `AUTH=` in the old form of some clients.

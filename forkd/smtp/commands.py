@@ -56,18 +56,20 @@ _CHUNK = re.compile(rb" *([0-9]{1,20})(?: +(LAST))?", re.I)
 
 
 def _ehlo(argument: bytes, extended: bool) -> Event | Reply:  # noqa: ARG001 - one shape for all
-    name = grammar.hello_name(argument)
+    name = grammar.hello_name(argument.lstrip(b" "))
     return replies.BAD_HELO if name is None else events.Hello(name, True)
 
 
 def _helo(argument: bytes, extended: bool) -> Event | Reply:  # noqa: ARG001
-    name = grammar.hello_name(argument)
+    name = grammar.hello_name(argument.lstrip(b" "))
     return replies.BAD_HELO if name is None else events.Hello(name, False)
 
 
 def _mail(argument: bytes, extended: bool) -> Event | Reply:
     if argument[:5].upper() != b"FROM:":
-        return replies.BAD_MAIL
+        argument = argument.lstrip(b" ")
+        if argument[:5].upper() != b"FROM:":
+            return replies.BAD_MAIL
     read = grammar.path(argument[5:], replies.BAD_SENDER)
     if isinstance(read, Reply):
         return read
@@ -90,7 +92,9 @@ def _mail(argument: bytes, extended: bool) -> Event | Reply:
 def _rcpt(argument: bytes, extended: bool) -> Event | Reply:
     # Whether it may be UTF-8 is known where the transaction is: the engine looks.
     if argument[:3].upper() != b"TO:":
-        return replies.BAD_RCPT
+        argument = argument.lstrip(b" ")
+        if argument[:3].upper() != b"TO:":
+            return replies.BAD_RCPT
     read = grammar.path(argument[3:], replies.BAD_RECIPIENT)
     if isinstance(read, Reply):
         return read

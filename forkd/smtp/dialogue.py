@@ -26,6 +26,7 @@ from forkd.smtp.events import (
     Xclient,
 )
 from forkd.smtp.lines import Input
+from forkd.smtp.opening import OpeningReader
 from forkd.smtp.options import ServerOptions
 from forkd.smtp.reply import Reply
 from forkd.smtp.responses import ResponseReader
@@ -99,7 +100,7 @@ class Dialogue:
         self._sender: Mailbox | None = None
         self._smtputf8 = False
         self._recipients: list[Mailbox] = []
-        self._reader: DataReader | ChunkReader | RefusedChunk | ResponseReader | None = None
+        self._reader: OpeningReader | DataReader | ChunkReader | RefusedChunk | ResponseReader | None = None
         """Who reads what comes next, where that is no command."""
         self._chunks: ChunkReader | None = None
         """Of a message that comes by BDAT; between chunks too."""

@@ -52,9 +52,9 @@ _UTF8_PATH = re.compile(
     )
 )
 _HELLO = re.compile(
-    # Wider than the grammar: bare IPv6 addresses, literals we do not look into. A name is a claim, fit for a
-    # log and a trace header; what it is worth is a plugin's question (RFC 5321 4.1.4).
-    rf"(?:[A-Za-z0-9_:][A-Za-z0-9_:.-]*|{_LITERAL})".encode()
+    # Wider than the grammar: bare IPv6 addresses, literals we do not look into, what people call a machine
+    # (bob's-pc). A name is a claim, fit for a log; what it is worth is a plugin's question (RFC 5321 4.1.4).
+    rf"(?:[A-Za-z0-9_:][A-Za-z0-9_:.!#$%&'*+/=?^`{{|}}~-]*|{_LITERAL})".encode()
 )
 _QUOTED_PAIR = re.compile(rb"\\(.)")
 _TEXT = re.compile(rb"[\x20-\x7e]*")

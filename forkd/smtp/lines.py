@@ -49,6 +49,15 @@ class Input:
         """Octets are there."""
         return self._start < len(self._buffer) or bool(self._late)
 
+    def begins_with(self, octets: bytes) -> bool | None:
+        """These are the first; None: they may be, but some have not come yet. Nothing is taken."""
+        if self._late:
+            self._join()
+        first = self._buffer[self._start : self._start + len(octets)]
+        if len(first) < len(octets) and octets.startswith(first):
+            return None
+        return first == octets
+
     def clear(self) -> None:
         """Forget all of it."""
         self._buffer = b""

@@ -40,6 +40,12 @@ def challenge(data: bytes) -> Reply:
 UNKNOWN_COMMAND = reply(500, "5.5.1", "Unknown command")
 NOT_IMPLEMENTED = reply(502, "5.5.1", "Command not implemented")
 NOT_SMTP = reply(421, "4.7.0", "This is an SMTP server", close=True)
+NOT_TLS = reply(
+    421,
+    "4.7.0",
+    "TLS does not begin here: set the client to STARTTLS, or to the port for implicit TLS",
+    close=True,
+)
 LINE_TOO_LONG = reply(500, "5.5.2", "Line too long")
 LINE_END = reply(500, "5.5.2", "Commands end with <CR><LF>")
 ENDLESS_LINE = reply(421, "4.7.0", "That line does not end", close=True)
@@ -76,7 +82,7 @@ TOO_MANY_ERRORS = reply(421, "4.7.0", "Too many errors", close=True)
 EARLY_TALKER = reply(554, "5.5.1", "Did not wait for a reply", close=True)
 MESSAGE_TOO_BIG = reply(552, "5.3.4", "Message too big")
 CHUNK_TOO_BIG = reply(552, "5.3.4", "Message too big", close=True)
-CHUNK_LOST = reply(421, "4.7.0", "Syntax: BDAT octets [LAST]; cannot tell where that chunk ends", close=True)
+CHUNK_LOST = reply(554, "5.5.4", "Syntax: BDAT octets [LAST]; cannot tell where that chunk ends", close=True)
 CHUNK_NEEDS_EHLO = reply(503, "5.5.1", "BDAT needs EHLO")
 NOT_AFTER_CHUNK = reply(503, "5.5.1", "Message already begun, send BDAT or RSET")
 TLS_NEEDED = reply(530, "5.7.0", "Send STARTTLS first")

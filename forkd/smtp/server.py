@@ -21,6 +21,7 @@ from forkd.smtp.events import (
     StartTls,
     Xclient,
 )
+from forkd.smtp.opening import OPENING, TLS_RECORD, Commands
 from forkd.smtp.options import ServerOptions
 from forkd.smtp.reply import Reply
 from forkd.smtp.states import END_OF_CHUNK, END_OF_DATA, RESPONSE, ProtocolError, State, out_of_order
@@ -83,8 +84,11 @@ class ServerConnection(Dialogue):
             self._close()
         return None
 
-    def _take_in(self, event: Event) -> Event:
+    def _take_in(self, event: Event | Commands) -> Event | None:
         """What a reader made of its octets: it now waits for its reply."""
+        if isinstance(event, Commands):
+            self._reader = None
+            return self.next_event()
         place = _PLACES.get(type(event))
         if place is None:
             assert isinstance(event, Refused)
@@ -197,13 +201,23 @@ class ServerConnection(Dialogue):
         """The first octets to the client: 220, or the refusal given (RFC 5321 3.1).
 
         After a refusal only QUIT is served, all else has 503; one that closes, or 421, ends it at
-        once. A client that has spoken before us is an early talker: 554 5.5.1 and closed.
+        once. A client that has spoken before us has what too_early() says.
         """
         if self._state is not State.GREETING:
             raise ProtocolError("the greeting is sent once")
-        if reply is None and self.has_input and self._options.early_talker == "refuse":
-            reply = replies.EARLY_TALKER
-        return self._greet(reply)
+        octets = self._greet(self.too_early() if reply is None else reply)
+        if not self._secure and self._state is not _CLOSED:
+            self._reader = OPENING
+        return octets
+
+    def too_early(self) -> Reply | None:
+        """What a client earns that has spoken before the greeting: 554 5.5.1, or 421 4.7.0 for TLS; and the
+        close. None: it has not, or it may (`early_talker`)."""
+        if not self._input or self._options.early_talker != "refuse":
+            return None
+        if not self._secure and self._input.begins_with(TLS_RECORD):
+            return replies.NOT_TLS
+        return replies.EARLY_TALKER
 
     def restart(self, reply: Reply | None = None, *, authenticated: bool = False) -> bytes:
         """Accept the pending Xclient: a greeting once more, or the refusal given; nothing else is remembered.

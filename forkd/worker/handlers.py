@@ -14,7 +14,7 @@ from forkd.config.recipients import Accepted, NotLocal
 from forkd.smtp import events, replies
 from forkd.smtp.address import Mailbox
 from forkd.smtp.reply import Reply
-from forkd.worker import authentication, receiving, telling, tls, xclient
+from forkd.worker import authentication, opening, receiving, telling, tls, xclient
 from forkd.worker.receiving import Result
 from forkd.worker.transaction import Transaction
 
@@ -238,6 +238,9 @@ _CONSEQUENCES = frozenset({id(replies.MAIL_FIRST), id(replies.NO_RECIPIENTS)})
 def on_refused(session: Session, event: events.Refused) -> Result:
     """The engine refused already: syntax, order, limits; or it has read over a chunk that was refused."""
     reply = event.reply
+    if reply is replies.NOT_TLS:
+        opening.talked(session, reply)
+        return reply  # that has a line of its own
     if reply.close:
         session.reason = "early talker" if reply is replies.EARLY_TALKER else "errors"
     if id(reply) not in _CONSEQUENCES and not (event.command == "BDAT" and reply is session.last_reply):

@@ -110,9 +110,10 @@ async def introduce(
         if refusal is not None:
             session.reason = "refused"
             return refusal
-        if delay_s is not None and await _talks_early(session, began + delay_s):
-            session.reason = "early talker"
-            return replies.EARLY_TALKER
+        if delay_s is not None:
+            await _listen(session, began + delay_s)
+            if (refusal := too_early(session)) is not None:
+                return refusal
         session.client_name = name if isinstance(name, str) else await name
     finally:
         if isinstance(name, asyncio.Future):
@@ -127,12 +128,28 @@ async def introduce(
     return None
 
 
-async def _talks_early(session: Session, until: float) -> bool:
+async def _listen(session: Session, until: float) -> None:
+    """Until the greeting is due, or somebody has earned to hear it sooner."""
     refuses = session.services.listeners[session.listener].options.early_talker == "refuse"
     left_s = until - time.monotonic()
     if left_s > 0 and session.early is not None and not (refuses and session.conn.has_input):
         await session.early.wait(left_s, whatever=not refuses)
-    return refuses and session.conn.has_input
+
+
+def too_early(session: Session) -> Reply | None:
+    """What a client earns that has spoken before the greeting; None: it has not, or it may."""
+    refusal = session.conn.too_early()
+    if refusal is not None:
+        talked(session, refusal)
+    return refusal
+
+
+def talked(session: Session, refusal: Reply) -> None:
+    """A client is sent away for what it said unasked: the session's reason; TLS is counted."""
+    if refusal is replies.NOT_TLS:
+        tls.failed(session, "TLS from the first octet, on a listener that begins in the clear")
+    else:
+        session.reason = "early talker"
 
 
 # --- a connection that speaks SMTP at once --------------------------------------------------------------

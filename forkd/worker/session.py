@@ -103,11 +103,11 @@ class Session(Identity, asyncio.Protocol):
         if self._closing or self.transport.is_closing():
             return
         self.early = None
+        if refusal is None:
+            refusal = opening.too_early(self)
         if refusal is not None:
             self._refused_at_once(refusal)
         self.transport.write(self.conn.greeting(refusal))
-        if refusal is None and self.conn.closed:
-            self.last_reply, self.reason = replies.EARLY_TALKER, "early talker"
         self._go_on()
 
     def abort(self, reason: str) -> None:
@@ -266,12 +266,13 @@ class Session(Identity, asyncio.Protocol):
 
     def _take_effect(self, reply: Reply) -> bytes:
         self.last_reply = reply
-        if reply.code >= 400:
+        octets = self.conn.send(reply)
+        if reply.code >= 400 and octets:  # a chunk is read over before it is answered, then this comes again
             self.errors += 1
             self.services.counters.refused += 1
             if reply.close and not self.reason:
                 self.reason = "refused"
-        return self.conn.send(reply)
+        return octets
 
     def start(self, work: Coroutine[Any, Any, Reply | None]) -> None:
         """Do this while nothing else is handled; what it gives is the answer(), None: somebody else's."""

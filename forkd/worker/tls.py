@@ -216,6 +216,14 @@ async def _shake_hands(session: Session, loop: asyncio.AbstractEventLoop) -> asy
     except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
         why = reason_of(error)
     plain.abort()
+    failed(session, why)
+    # uvloop does not always tell of it. Not from here: it would cancel this very task.
+    loop.call_soon(session.connection_lost, None)
+    return None
+
+
+def failed(session: Session, why: str) -> None:
+    """A handshake came to nothing, and the session with it: counted and logged."""
     session.reason = "tls"
     session.services.counters.tls_failures += 1
     log.tls_failure(
@@ -224,9 +232,6 @@ async def _shake_hands(session: Session, loop: asyncio.AbstractEventLoop) -> asy
         listener=session.listener,
         reason=why,
     )
-    # uvloop does not always tell of it. Not from here: it would cancel this very task.
-    loop.call_soon(session.connection_lost, None)
-    return None
 
 
 async def _feeding(

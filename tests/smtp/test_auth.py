@@ -13,9 +13,11 @@ from forkd.smtp.lines import AUTH_LINE_OCTETS
 from forkd.smtp.reply import Reply, reply
 from forkd.smtp.server import ProtocolError, ServerConnection, State
 from tests.support.feed import (
-    Policy,
+    OPEN,
     Start,
     accept,
+    after,
+    asked,
     codes,
     converse,
     drain,
@@ -28,19 +30,6 @@ from tests.support.feed import (
     refusals,
     refuse,
 )
-
-OPEN: dict[str, Any] = {"auth": ("SCRAM-SHA-256", "PLAIN"), "auth_needs_tls": False}
-
-
-def challenging(*answers: Reply) -> Policy:
-    """Answers AUTH and its responses with these in turn."""
-    left = list(answers)
-
-    def policy(connection: ServerConnection, event: Event) -> Reply:
-        return left.pop(0) if isinstance(event, Auth | AuthData) else accept(connection, event)
-
-    return policy
-
 
 ASK = replies.challenge(b"more")
 
@@ -130,15 +119,13 @@ class TestAuth:
 
     def test_the_state_during_and_after_it(self) -> None:
         """Nothing but a response is read until it is over."""
-        made = exchange(ASK, replies.AUTH_OK).connection()
-        made.receive_data(b"AUTH PLAIN\r\n")
-        drain(made, challenging(ASK))
+        made = after(exchange(ASK, replies.AUTH_OK), b"AUTH PLAIN\r\n")
         assert (made.state, made.authenticated) == (State.AUTH, False)
         made.receive_data(b"AGEA\r\n")
-        drain(made, challenging(ASK))
+        drain(made, refuse(AuthData, ASK))
         assert made.state is State.AUTH
         made.receive_data(b"AGEA\r\n")
-        drain(made, challenging(replies.AUTH_OK))
+        drain(made, refuse(AuthData, replies.AUTH_OK))
         assert (made.state, made.authenticated) == (State.READY, True)
 
     def test_commands_are_responses_until_it_is_over(self) -> None:
@@ -152,9 +139,7 @@ class TestAuth:
         heard = converse(exchange(ASK), b"AUTH PLAIN\r\n*\r\nNOOP\r\n")
         assert heard.events[1] == AuthData(None)
         assert codes(heard.sent) == [334, 501, 250]
-        made = exchange(ASK).connection()
-        made.receive_data(b"AUTH PLAIN\r\n")
-        drain(made, challenging(ASK))
+        made = after(exchange(ASK), b"AUTH PLAIN\r\n")
         made.receive_data(b"*\r\n")
         made.next_event()
         for wrong in (replies.AUTH_OK, ASK):
@@ -206,9 +191,7 @@ class TestAuth:
     @pytest.mark.parametrize("answer", [replies.NOOP_OK, replies.START_DATA, reply(220, None, "no")])
     def test_only_334_and_235_go_on(self, answer: Reply) -> None:
         """Anything else below 400 is the caller's mistake."""
-        made = ready(**OPEN).connection()
-        made.receive_data(b"AUTH PLAIN\r\n")
-        made.next_event()
+        made = asked(ready(**OPEN), b"AUTH PLAIN\r\n", Auth)
         with pytest.raises(ProtocolError):
             made.send(answer)
 

@@ -17,6 +17,7 @@ from forkd.smtp.server import State
 from tests.support.feed import (
     Start,
     accept,
+    after,
     assert_same,
     codes,
     converse,
@@ -184,9 +185,7 @@ class TestRefused:
 
     def test_a_refusal_is_one_error(self) -> None:
         """Though it is told twice to the caller."""
-        made = in_rcpt(refuse(Data, replies.RELAY_DENIED)).connection()
-        made.receive_data(bdat(b"abc"))
-        drain(made, refuse(Data, replies.RELAY_DENIED))
+        made = after(in_rcpt(refuse(Data, replies.RELAY_DENIED)), bdat(b"abc"))
         assert made.errors == 1
         assert made.state is State.READY
 
@@ -218,7 +217,8 @@ class TestRefused:
     )
     @pytest.mark.parametrize("start", [ready(), in_rcpt(), in_chunks()])
     def test_a_chunk_of_unknown_length_ends_it_all(self, start: Start, line: bytes) -> None:
-        """Nobody knows where it ends, so what follows is not read: 421 (Postfix does likewise)."""
+        """Nobody knows where it ends, so what follows is not read: 554, since the next try would be the
+        same (Postfix: 521)."""
         heard = feed(start, line + b"\r\n" + SMUGGLED)
         assert heard == [Refused(replies.CHUNK_LOST, heard[0].command)]  # type: ignore[union-attr]
 

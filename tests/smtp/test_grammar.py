@@ -216,6 +216,8 @@ def test_a_hostile_path_costs_no_more_than_its_length(text: bytes) -> None:
         b"localhost",
         b"my_host",
         b"WIN-PC",
+        b"bob's+mary's-pc",
+        b"a!#$%&'*+/=?^`{|}~b",
         b"[192.0.2.1]",
         b"[IPv6:::1]",
         b"::1",
@@ -228,7 +230,27 @@ def test_a_plausible_name_is_taken_as_written(name: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [b"", b"a b", b"-a", b".a", b"a\0", b"a\tb", b"a\xc3\xa9", b"<a>", b"[a", b"[a b]", b"a" * 256]
+    "name",
+    [
+        b"",
+        b"a b",
+        b"-a",
+        b".a",
+        b"'a",
+        b"a@b",
+        b"a(b)",
+        b'a"b',
+        b"a;b",
+        b"a\\b",
+        b"a,b",
+        b"a\0",
+        b"a\tb",
+        b"a\xc3\xa9",
+        b"<a>",
+        b"[a",
+        b"[a b]",
+        b"a" * 256,
+    ],
 )
 def test_a_name_that_is_none_is_refused(name: bytes) -> None:
     """What is not fit for a trace header is no name (RFC 5321 4.1.1.1)."""

@@ -17,6 +17,8 @@ from forkd.smtp.server import ProtocolError, ServerConnection, State
 from tests.support.feed import (
     Start,
     accept,
+    after,
+    asked,
     codes,
     converse,
     drain,
@@ -42,14 +44,6 @@ AUTH = {"auth": ("PLAIN",), "auth_needs_tls": False, "errors": 10**9}
 def connection(**options: Any) -> ServerConnection:
     """One that has not greeted yet."""
     return ServerConnection(ServerOptions(**{"hostname": "mx.example.org", "message_size": 1000, **options}))
-
-
-def after(start: Start, octets: bytes) -> ServerConnection:
-    """The connection when these were said and answered."""
-    made = start.connection()
-    made.receive_data(octets)
-    drain(made, start.policy)
-    return made
 
 
 class TestGreeting:
@@ -201,6 +195,12 @@ class TestLines:
         """RFC 5321 2.4, 4.1.1."""
         heard = feed(fresh(), b"ehlo a \r\nmAiL fRoM:<a@b> \t\r\nRCPT to: <c@d>\r\nDATA  \r\n")
         assert kinds(heard) == [Hello, Mail, Rcpt, Data]
+
+    def test_more_spaces_before_an_argument_are_tolerated(self) -> None:
+        """As before a path: nothing else can be meant."""
+        heard = feed(fresh(), b"EHLO  a\r\nMAIL   FROM:  <a@b>\r\nRCPT  TO:<c@d>\r\nDATA\r\n")
+        assert kinds(heard) == [Hello, Mail, Rcpt, Data]
+        assert heard[:2] == [Hello("a", True), Mail(Mailbox("a", "b"))]
 
     @pytest.mark.parametrize(
         "line", [b"", b" ", b"FOO", b" NOOP", b"NOOPX", b"\xff\xfe", b"MAIL\tFROM:<a@b>", b"\0", b"NO\rOP"]
@@ -423,9 +423,7 @@ class TestCaller:
         self, start: Start, line: bytes, answer: Reply
     ) -> None:
         """It raises, and the event still waits."""
-        made = start.connection()
-        made.receive_data(line)
-        assert made.next_event() is not None
+        made = asked(start, line, Event)
         before = made.state
         with pytest.raises(ProtocolError):
             made.send(answer)
@@ -453,9 +451,7 @@ class TestCaller:
 
     def test_many_small_pieces_while_a_reply_is_due_cost_what_one_costs(self) -> None:
         """They are joined once, not moved for each."""
-        made = ready().connection()
-        made.receive_data(b"RSET\r\n")
-        made.next_event()
+        made = asked(ready(), b"RSET\r\n", events.Rset)
         for _ in range(200_000):
             made.receive_data(b"x")
         made.send(replies.RSET_OK)

@@ -10,7 +10,10 @@ from forkd.smtp import replies
 from forkd.smtp.events import StartTls
 from forkd.smtp.server import ProtocolError, ServerConnection, State
 from tests.support.feed import (
+    OPEN,
     accept,
+    after,
+    asked,
     codes,
     converse,
     drain,
@@ -23,7 +26,6 @@ from tests.support.feed import (
 )
 
 INJECTED = b"EHLO evil\r\nMAIL FROM:<evil@example.org>\r\n"
-OPEN: dict[str, Any] = {"auth": ("SCRAM-SHA-256", "PLAIN"), "auth_needs_tls": False}
 
 
 class TestStartTls:
@@ -31,9 +33,8 @@ class TestStartTls:
 
     def waiting(self, **options: Any) -> ServerConnection:
         """220 was sent."""
-        made = ready(tls=True, **options).connection()
-        made.receive_data(b"STARTTLS\r\n")
-        assert drain(made, accept).sent == replies.TLS_READY.encode()
+        made = asked(ready(tls=True, **options), b"STARTTLS\r\n", StartTls)
+        assert made.send(replies.TLS_READY) == replies.TLS_READY.encode()
         return made
 
     def test_everything_said_in_the_clear_is_forgotten(self) -> None:
@@ -48,9 +49,7 @@ class TestStartTls:
 
     def test_authentication_does_not_survive(self) -> None:
         """It was said in the clear too (RFC 4954 4 has the counterpart)."""
-        made = ready(tls=True, **OPEN).connection()
-        made.receive_data(b"AUTH PLAIN AGEAYg==\r\n")
-        drain(made, accept)
+        made = after(ready(tls=True, **OPEN), b"AUTH PLAIN AGEAYg==\r\n")
         assert made.authenticated
         made.receive_data(b"STARTTLS\r\n")
         drain(made, accept)

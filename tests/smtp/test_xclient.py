@@ -11,7 +11,9 @@ from forkd.smtp.events import Xclient
 from forkd.smtp.reply import reply
 from forkd.smtp.server import ProtocolError, ServerConnection, State
 from tests.support.feed import (
+    OPEN,
     accept,
+    asked,
     codes,
     converse,
     drain,
@@ -20,8 +22,6 @@ from tests.support.feed import (
     ready,
     refusals,
 )
-
-OPEN: dict[str, Any] = {"auth": ("SCRAM-SHA-256", "PLAIN"), "auth_needs_tls": False}
 
 
 class TestXclient:
@@ -71,12 +71,9 @@ class TestXclient:
         assert refusals(feed(ready(), b"XCLIENT ADDR=192.0.2.1\r\n")) == [replies.XCLIENT_DENIED]
         assert codes(converse(in_rcpt(xclient=True), b"XCLIENT ADDR=192.0.2.1\r\n").sent) == [503]
 
-    def asked(self, **options: Any) -> ServerConnection:
+    def waiting(self, **options: Any) -> ServerConnection:
         """XCLIENT waits for its reply."""
-        made = ready(xclient=True, **options).connection()
-        made.receive_data(b"XCLIENT ADDR=192.0.2.1\r\n")
-        assert isinstance(made.next_event(), Xclient)
-        return made
+        return asked(ready(xclient=True, **options), b"XCLIENT ADDR=192.0.2.1\r\n", Xclient)
 
     def test_success_is_a_greeting_and_nothing_is_left(self) -> None:
         """220, and EHLO must be said anew."""
@@ -92,16 +89,16 @@ class TestXclient:
 
     def test_the_new_client_may_be_refused(self) -> None:
         """As by a greeting: with or without the close."""
-        made = self.asked()
+        made = self.waiting()
         assert made.restart(reply(554, "5.7.1", "no")) == b"554 5.7.1 no\r\n"
         assert made.state is State.REFUSED
-        made = self.asked()
+        made = self.waiting()
         made.restart(replies.TOO_MANY_CONNECTIONS)
         assert made.closed
 
     def test_a_named_login_is_authenticated(self) -> None:
         """LOGIN: the proxy has done AUTH; without it nobody is."""
-        made = self.asked(auth_required=True, **OPEN)
+        made = self.waiting(auth_required=True, **OPEN)
         made.restart(authenticated=True)
         made.receive_data(b"EHLO a\r\nMAIL FROM:<a@b>\r\n")
         assert codes(drain(made, accept).sent) == [250, 250]
@@ -111,7 +108,7 @@ class TestXclient:
 
     def test_a_refused_xclient_changes_nothing(self) -> None:
         """The dialogue goes on as the proxy's own."""
-        made = self.asked()
+        made = self.waiting()
         made.send(replies.XCLIENT_DENIED)
         assert (made.state, made.helo) == (State.READY, "client.example.org")
 

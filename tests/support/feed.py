@@ -41,6 +41,9 @@ _ACCEPTED = {
 
 OPTIONS = ServerOptions(hostname="mx.example.org", message_size=10_000_000)
 
+OPEN: dict[str, Any] = {"auth": ("SCRAM-SHA-256", "PLAIN"), "auth_needs_tls": False}
+"""AUTH is offered in the clear."""
+
 _EHLO = b"EHLO client.example.org\r\n"
 _MAIL = b"MAIL FROM:<sender@example.org>\r\n"
 _RCPT = b"RCPT TO:<user@test.local>\r\n"
@@ -63,7 +66,7 @@ def accept(connection: ServerConnection, event: Event) -> Reply:
 
 
 def refuse(kind: type[Event], reply: Reply) -> Policy:
-    """The policy that answers one kind of event with `reply`, and accepts all else."""
+    """The policy that answers one kind of event with `reply`, often a refusal, and accepts all else."""
     return lambda connection, event: reply if isinstance(event, kind) else accept(connection, event)
 
 
@@ -160,6 +163,22 @@ def pile(start: Start, pieces: Iterable[bytes]) -> Heard:
         connection.receive_data(piece)
     heard = drain(connection, start.policy)
     return Heard(_joined(heard.events), heard.sent)
+
+
+def after(start: Start, octets: bytes) -> ServerConnection:
+    """The connection when these were said and answered."""
+    connection = start.connection()
+    connection.receive_data(octets)
+    drain(connection, start.policy)
+    return connection
+
+
+def asked(start: Start, octets: bytes, kind: type[Event]) -> ServerConnection:
+    """The connection when these were said, and an event of this kind waits for its reply."""
+    connection = start.connection()
+    connection.receive_data(octets)
+    assert isinstance(connection.next_event(), kind)
+    return connection
 
 
 def feed(start: Start, octets: bytes) -> list[Event]:

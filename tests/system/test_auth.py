@@ -108,6 +108,8 @@ def mail() -> Iterator[Mail]:
     daemon = Daemon(folder, config=f"[server]\n{me.server}", prefix=me.prefix, python=python, root=root)
     try:
         yield prepare(daemon, me.uid, more="[limits]\naccount_failures_per_minute = 0\n")
+        for client in daemon.clients:  # one in a transaction would be waited for (server.stop_timeout)
+            client.close()
         daemon.stop()
         # No library writes past our log, no session ended by a bug of ours.
         strays = [line for line in daemon.log_text().splitlines() if not line.startswith("{")]

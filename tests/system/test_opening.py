@@ -62,6 +62,19 @@ def test_who_talks_before_the_greeting_has_554_at_once(make_daemon: Make):
     assert event["last_reply"].startswith("554 5.5.1")
 
 
+def test_a_handshake_before_the_greeting_is_told_apart(make_daemon: Make):
+    """TLS clients speak at once: not an early talker's text, which would help nobody."""
+    daemon = make_daemon(config=NOBODY_TRUSTED, listener='greeting_delay = "1m"')
+    peer = connect(daemon)
+    peer.sendall(b"\x16\x03\x01\x02\0")
+    assert peer.recv(1000).startswith(b"421 4.7.0 TLS")
+    assert peer.recv(1000) == b""
+    (event,) = daemon.told("session")
+    assert event["reason"] == "tls"
+    assert event["last_reply"].startswith("421 4.7.0 TLS")
+    assert len(daemon.events("tls_failure")) == 1
+
+
 def test_who_waits_is_greeted_after_the_delay_and_trusted_clients_at_once(make_daemon: Make):
     """Two clients at the same time: the trusted one is served while the other one waits."""
     config = '[networks]\ntrusted = ["127.0.0.2/32"]\n'

@@ -156,14 +156,15 @@ def test_what_is_no_header_is_cut_off_without_a_word(proxied: Daemon):
         b"EHLO client.example\r\n",
         b"PROXY TCP4 192.0.2.7\r\n",
         SIGNATURE + b"\x31\x11\0\x0c" + b"x" * 12,
+        b"\x16\x03\x01\x02\0",
         b"",
     ):
         with socket.create_connection(("127.0.0.1", proxied.port), timeout=60) as peer:
             peer.sendall(octets)
             with contextlib.suppress(ConnectionResetError):
                 assert peer.recv(1000) == b""
-    wait_for(lambda: [e["reason"] for e in proxied.events("session")] == ["proxy"] * 4)
-    assert len(refusals(proxied)) == 4
+    wait_for(lambda: [e["reason"] for e in proxied.events("session")] == ["proxy"] * 5)
+    assert len(refusals(proxied)) == 5
     assert not proxied.events("bug")
 
 
@@ -191,6 +192,18 @@ def test_smtp_sent_together_with_the_header_is_early_talk(proxied: Daemon):
     with socket.create_connection(("127.0.0.1", proxied.port), timeout=30) as peer:
         peer.sendall(b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 25\r\nEHLO client.example\r\n")
         assert peer.recv(1000).startswith(b"554 5.5.1")
+
+
+def test_tls_behind_the_header_of_a_listener_in_the_clear_is_told_apart(proxied: Daemon):
+    """The first octets of the client are those behind the header."""
+    with socket.create_connection(("127.0.0.1", proxied.port), timeout=30) as peer:
+        file = peer.makefile("rb")
+        peer.sendall(b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 25\r\n\x16\x03\x01\x02\0")
+        assert file.readline().startswith(b"421 4.7.0 TLS")
+        assert file.read() == b""
+    assert proxied.told("session")[0]["reason"] == "tls"
+    (failure,) = proxied.events("tls_failure")
+    assert failure["client"] == "192.0.2.7:40000"
 
 
 def test_tls_begins_behind_the_header(make_daemon: Make, who, tmp_path: Path):

@@ -286,10 +286,39 @@ def test_octets_behind_220_are_the_handshake(tls: Tls):
     assert failure["reason"]
 
 
+def test_a_client_set_to_implicit_tls_on_a_port_in_the_clear_is_told(tls: Tls):
+    """It waits for our handshake, and we would wait for its line: closed at once, with a text that helps,
+    and in the log among the failed handshakes."""
+    hello, heard = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.context().wrap_bio(heard, hello, server_hostname=FIRST).do_handshake()
+    with socket.create_connection(("127.0.0.1", tls.port("default")), timeout=30) as client:
+        reader = client.makefile("rb")
+        assert reader.readline().startswith(b"220 ")
+        client.sendall(hello.read())
+        said = reader.readline()
+        assert said.startswith(b"421 4.7.0 ")
+        assert b"STARTTLS" in said
+        assert reader.read() == b""
+    failure = tls.failures()[0]
+    assert (failure["listener"], failure["level"]) == ("default", "warning")
+    assert "begins in the clear" in failure["reason"]
+    ends = wait_for(
+        lambda: [each for each in tls.daemon.events("session") if each["session"] == failure["session"]]
+    )
+    assert (ends[0]["reason"], ends[0]["last_reply"]) == ("tls", said.decode().strip())
+    with (
+        socket.create_connection(("127.0.0.1", tls.port("required")), timeout=30) as plain,
+        pytest.raises(ssl.SSLError),
+    ):
+        tls.context().wrap_socket(plain, server_hostname=FIRST)
+    assert tls.failures(2)[1]["listener"] == "required"
+
+
 def test_a_client_that_leaves_in_the_handshake_is_logged(tls: Tls):
-    """Gone before the first octet: the session ends, its place is free."""
-    with socket.create_connection(("127.0.0.1", tls.port("implicit")), timeout=30):
-        pass
+    """Gone after the first octet: the session ends, its place is free."""
+    with socket.create_connection(("127.0.0.1", tls.port("implicit")), timeout=30) as client:
+        client.sendall(b"\x16")
     failure = tls.failures()[0]
     assert failure["reason"] == "the client went away"
 
@@ -321,18 +350,21 @@ TO = "--to tls@test.local --from a@client.example --helo client.example"
         ("default", f"--tls --tls-sni {SECOND}"),
         ("default", "--tls --tls-verify --tls-ca-path CA"),
         ("default", f"--tls --tls-sni {SECOND} --tls-verify --tls-ca-path CA"),
-        ("default", "--tls --tls-get-peer-cert /dev/stdout"),
+        ("default", "--tls --tls-get-peer-cert PEM"),
         ("implicit", "--tls-on-connect --tls-verify --tls-ca-path CA"),
         ("implicit", "--tls-on-connect"),
         ("implicit", f"--tls-on-connect --tls-sni {SECOND} --tls-protocol tlsv1_2"),
     ],
 )
-def test_swaks_delivers(tls: Tls, listener: str, arguments: str):
+def test_swaks_delivers(tls: Tls, listener: str, arguments: str, tmp_path: Path):
     """Every way in which swaks does TLS."""
-    arguments = arguments.replace("CA", str(tls.authority.file))
+    # A file of its own for the certificate: as root swaks would put one in the place of /dev/stdout.
+    arguments = arguments.replace("CA", str(tls.authority.file)).replace("PEM", str(tmp_path / "peer.pem"))
     told = swaks(tls.daemon, f"--port {tls.port(listener)} {TO} {arguments}")
     assert told.returncode == 0, told.stdout + told.stderr
     assert "TLS started with cipher" in told.stdout
+    if "--tls-get-peer-cert" in arguments:
+        assert (tmp_path / "peer.pem").read_text().startswith("-----BEGIN CERTIFICATE-----")
 
 
 def test_swaks_is_refused_where_it_must_be(tls: Tls, tmp_path: Path):
