@@ -79,7 +79,7 @@ class Party:
         Raises  CallFailed, and is over then; Overloaded: not its fault.
         """
         plugin = self.plugin
-        short = self._allow(call)
+        ends_by = self._allow(call)
         fd = _descriptor(plugin.reads, call.copies)
         if self._sandbox is None:
             self._seen = Seen()
@@ -101,10 +101,13 @@ class Party:
                 check_answer(await self._send(page, n), spec=_PAGE, powers=plugin.powers)
             answer = await self._send(frame, seen.n, fd)
         except CallFailed as why:
-            if short and why.cause == "deadline":
+            if why.cause != "deadline" or ends_by is _OWN:
+                raise
+            if ends_by is _BUDGET:
                 self.failed = True
                 raise Overloaded("the message's budget ended during the call") from why
-            raise
+            spent = f"its {plugin.limits.session_time:g} s for one session ended during the call"
+            raise CallFailed("deadline", spent) from why
         check_answer(answer, spec=call.spec, powers=plugin.powers, smtputf8=call.smtputf8)
         return answer
 
@@ -159,19 +162,20 @@ class Party:
         else:
             sandbox.release()
 
-    def _allow(self, call: Call) -> bool:
-        """How long may this call take? True where the message's budget is what ends it."""
+    def _allow(self, call: Call) -> str:
+        """How long may this call take? What ends it then: its own limit, session_time, the message's budget."""
         limits = self.plugin.limits
         left_s = float(limits.timeout if call.copies is None else limits.message_timeout)
         session_left_s = limits.session_time - self._used_s
         if session_left_s <= 0:
             raise CallFailed("deadline", f"its {limits.session_time:g} s for one session are used up")
-        left_s = min(left_s, session_left_s)
         budget_s = left_s if call.until is None else call.until - perf_counter()
         if budget_s <= 0:
             raise Overloaded("the message's budget is used up")
-        self._left_s = min(left_s, budget_s)
-        return budget_s < left_s
+        self._left_s = min(left_s, budget_s, session_left_s)
+        if self._left_s == left_s:
+            return _OWN
+        return _BUDGET if budget_s < session_left_s else _SESSION
 
     async def _send(self, frame: bytes, n: int, message_fd: int = -1) -> Answer:
         sandbox = self._sandbox
@@ -192,6 +196,8 @@ class Party:
         return answer
 
 
+_OWN, _SESSION, _BUDGET = "timeout", "session_time", "message_budget"
+"""Which limit gives a call its deadline."""
 _PAGE = HookSpec(name="page", verdicts=frozenset(), edits=frozenset())
 
 

@@ -252,6 +252,16 @@ def test_session_time_is_the_plugins_in_that_session():
     assert ask(made.session(FACTS, FakeHolder()), "mail").reply is None
 
 
+@pytest.mark.parametrize(("session_time", "told"), [(3.0, "its 3 s for one session"), (100.0, "late")])
+def test_the_log_names_the_limit_that_ended_a_call(session_time: float, told: str):
+    """`no answer within 0.195 s` would leave an admin to search for a limit of 0.195 s."""
+    plugin = FakePlugin("p", ("mail",), limits=Limits(session_time=session_time))
+    host = FakeHost({"p": Broken(CallFailed("deadline", "late"))})
+    decision = ask(dispatcher(plugin, host=host).session(FACTS, FakeHolder()), "mail")
+    assert decision.records[0].failure == "deadline"
+    assert decision.records[0].detail.startswith(told)
+
+
 def test_plugins_not_asked_within_the_messages_budget_are_overload(copies: FakeCopies):
     """message_budget: wall time of all plugins on one message; 451 4.3.2, and nobody has failed."""
     plugin = FakePlugin("p", ("message",), on_failure="deny")
