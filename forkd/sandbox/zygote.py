@@ -217,8 +217,9 @@ class Zygote:
                     self._reap()
                 elif fd == wire.LISTENER_FD:
                     self._accept()
-                else:
-                    os._exit(0)  # master closed the control socket: no new sandboxes
+                elif fd == wire.CONTROL_FD:
+                    os._exit(0)  # master closed it: no new sandboxes
+                # Else a worker that was dropped a moment ago, since it could not be told of a death.
             self._crowd.look()
 
     def _accept(self) -> None:

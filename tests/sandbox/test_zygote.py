@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -252,6 +253,37 @@ def test_a_worker_out_of_protocol_is_dropped_and_others_are_served(mode: str):
                     connection.settimeout(5)
                     connection.send(record)
                     assert connection.recv(100) == b""
+
+            async def scenario(st: Stage) -> None:
+                assert text_of(await mail(await st.host.take("plugin", "s"))) == "x"
+
+            st.run(scenario)
+
+    as_mode(mode, body)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_zygote_outlives_a_worker_that_dies_with_its_sandboxes(mode: str):
+    """Seen at once, the deaths find the worker's connection broken, and that has an event of its own."""
+
+    def body() -> None:
+        with stage(mode) as st:
+            st.start("def attack(_): return 'x'\n")
+            pid = os.fork()
+            if pid == 0:
+
+                async def worker(st: Stage) -> None:
+                    for number in range(3):
+                        await mail(await st.host.take("plugin", f"s{number}"))
+                    await asyncio.Event().wait()
+
+                st.run(worker)
+            assert wait_for(lambda: len(st.processes()) >= 3)
+            os.kill(st.zygote.pid, signal.SIGSTOP)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            assert wait_for(lambda: not st.processes())
+            os.kill(st.zygote.pid, signal.SIGCONT)
 
             async def scenario(st: Stage) -> None:
                 assert text_of(await mail(await st.host.take("plugin", "s"))) == "x"
