@@ -163,7 +163,7 @@ class Party:
             sandbox.release()
 
     def _allow(self, call: Call) -> str:
-        """How long may this call take? What ends it then: its own limit, session_time, the message's budget."""
+        """How long may this call take? What ends it then: its own limit, the session's or the message's."""
         limits = self.plugin.limits
         left_s = float(limits.timeout if call.copies is None else limits.message_timeout)
         session_left_s = limits.session_time - self._used_s

@@ -20,7 +20,7 @@ SHELF = 16
 
 
 def network_of(number: int) -> str:
-    """One of their own for as many as strangers may fill, the admin's beyond: together they fill the shelf."""
+    """One of their own for as many as strangers may fill, trusted beyond: together they fill the shelf."""
     return f"n{number}" if number < SHELF - SHELF // KEPT else ""
 
 
