@@ -1,12 +1,13 @@
-"""Which events does a mail's life have in the log?
+"""Which events are there in the log?
 
 One function per event, so that formats cannot drift; each writes one line, JSON or logfmt, through
 structlog. Ids join the lines: `session` and `id` (queue id). Arguments are keyword-only; a field that
 is empty ("", 0, None, ()) and has a default is left out.
 
-What a line looks like is logline.py's, the process' one log logwriter.py's, how a line leaves logsink.py's:
-what the reader does not take is kept up to LIMIT_BYTES, then dropped and counted, so a stuck log never
-stalls mail. Loops call `flush()` on a timer (once a second is enough).
+Those of a mail's life stand in logmail.py. What a line looks like is logline.py's, the process' one log
+logwriter.py's, how a line leaves logsink.py's: what the reader does not take is kept up to LIMIT_BYTES,
+then dropped and counted, so a stuck log never stalls mail. Loops call `flush()` on a timer (once a second
+is enough).
 """
 
 from __future__ import annotations
@@ -14,194 +15,30 @@ from __future__ import annotations
 import io
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import TypedDict
 
 from forkd.logline import MAX_LINE_BYTES, escape
+from forkd.logmail import Who, delivery, message, queue_event, refused, session_end
 from forkd.logsink import LIMIT_BYTES, Sink
-from forkd.logwriter import descriptor, finish, flush, hold, identify, often, setup, write
+from forkd.logwriter import descriptor, finish, flush, given, hold, identify, setup, write
 
 __all__ = [
     "LIMIT_BYTES",
     "MAX_LINE_BYTES",
     "Sink",
+    "Who",
+    "delivery",
     "descriptor",
     "escape",
     "finish",
     "flush",
     "hold",
     "identify",
+    "message",
+    "queue_event",
+    "refused",
+    "session_end",
     "setup",
 ]
-
-
-def _given(**fields: object) -> dict[str, object]:
-    return {key: value for key, value in fields.items() if value or value is False}
-
-
-class Who(TypedDict):
-    """A client, as the lines about it have it; what is not known is empty.
-
-    client  ADDRESS:PORT
-    name    verified
-    tls     version and cipher
-    user    who has authenticated
-    """
-
-    client: str
-    name: str
-    helo: str
-    tls: str
-    user: str
-
-
-# --- the life of a mail -------------------------------------------------------------------------------
-
-
-def session_end(
-    *,
-    session: str,
-    client: str,
-    reason: str,
-    seconds: float,
-    name: str = "",
-    listener: str = "",
-    helo: str = "",
-    tls: str = "",
-    user: str = "",
-    messages: int = 0,
-    recipients: int = 0,
-    errors: int = 0,
-    octets_in: int = 0,
-    last_reply: str = "",
-    plugins: Sequence[str] = (),
-) -> None:
-    """A client's dialogue is over.
-
-    reason   quit | lost | timeout | refused | early talker | shutdown | errors | plugin | overload | failed …
-    errors   commands that were answered 4xx or 5xx
-    plugins  one short text per call outside a transaction (connect, helo): `name:hook:verdict:1.2ms`
-    """
-    fields = _given(
-        name=name, listener=listener, helo=helo, tls=tls, user=user, messages=messages,
-        recipients=recipients, errors=errors, octets_in=octets_in, last_reply=last_reply, plugins=plugins,
-    )  # fmt: skip
-    often("session", session=session, client=client, reason=reason, seconds=seconds, **fields)
-
-
-def message(
-    *,
-    session: str,
-    client: str,
-    sender: str,
-    recipients: Sequence[str],
-    reply: str,
-    seconds: float,
-    id: str = "",
-    name: str = "",
-    helo: str = "",
-    tls: str = "",
-    user: str = "",
-    size: int = 0,
-    refused_recipients: int = 0,
-    plugins: Sequence[str] = (),
-    edits: int = 0,
-    discarded: bool = False,
-) -> None:
-    """A transaction is over: its whole story.
-
-    id       the queue id where the message was committed, else empty
-    sender   `<>` for the null sender
-    reply    what the client was told, e.g. `250 2.0.0 queued as …`
-    plugins  one short text per call: `name:hook:verdict:1.2ms`, failures as `name:hook:!cause:…`
-    """
-    fields = _given(
-        name=name, helo=helo, tls=tls, user=user, size=size, refused_recipients=refused_recipients,
-        plugins=plugins, edits=edits, discarded=discarded or None,
-    )  # fmt: skip
-    shown = list(recipients[:10])
-    if len(recipients) > len(shown):
-        shown.append(f"+{len(recipients) - len(shown)}")
-    often(
-        "message", session=session, id=id or "-", client=client, sender=sender, recipients=shown, reply=reply,
-        seconds=seconds, **fields,
-    )  # fmt: skip
-
-
-def refused(
-    *,
-    session: str,
-    client: str,
-    reply: str,
-    command: str = "",
-    said: str = "",
-    sender: str = "",
-    recipient: str = "",
-    name: str = "",
-    helo: str = "",
-    tls: str = "",
-    user: str = "",
-    plugins: Sequence[str] = (),
-) -> None:
-    """A command was refused: the line that answers "why was this refused?".
-
-    command  its verb; empty for one we do not know, and for the greeting
-    said     what stood behind it, where its syntax or order was refused before anybody looked at addresses
-    sender   `<>` for the null sender, empty where none stands
-    """
-    fields = _given(
-        said=said[:512], sender=sender, recipient=recipient, name=name, helo=helo, tls=tls, user=user,
-        plugins=plugins,
-    )  # fmt: skip
-    write("info", "refused", session=session, client=client, command=command or "-", reply=reply, **fields)
-
-
-def delivery(
-    *,
-    id: str,
-    recipient: str,
-    transport: str,
-    status: str,
-    enhanced: str = "",
-    text: str = "",
-    session: str = "",
-    attempt: int = 1,
-    seconds: float = 0.0,
-    age_s: float = 0.0,
-    next_try_s: float = 0.0,
-) -> None:
-    """One recipient's outcome of one attempt.
-
-    status      delivered (info) | deferred (warning) | failed (error)
-    age_s       since the message was received
-    next_try_s  from now; 0: no further try
-    """
-    level = {"delivered": "info", "failed": "error"}.get(status, "warning")
-    fields = _given(enhanced=enhanced, text=text, session=session, seconds=seconds, age_s=age_s,
-                    next_try_s=next_try_s)  # fmt: skip
-    write(
-        level,
-        "delivery",
-        id=id,
-        recipient=recipient,
-        transport=transport,
-        status=status,
-        attempt=attempt,
-        **fields,
-    )
-
-
-def queue_event(
-    *,
-    act: str,
-    id: str = "",
-    detail: str = "",
-    count: int = 0,
-    who: str = "",
-    level: str = "info",
-) -> None:
-    """Something happened to the queue as such: recovered, quarantined, removed, flushed, given_up …"""
-    write(level, "queue", act=act, **_given(id=id, detail=detail, count=count, who=who))
 
 
 # --- who clients are ----------------------------------------------------------------------------------
@@ -209,9 +46,7 @@ def queue_event(
 
 def tls_failure(*, session: str, client: str, reason: str, listener: str = "") -> None:
     """A TLS handshake came to nothing, and with it the connection."""
-    write(
-        "warning", "tls_failure", session=session, client=client, reason=reason, **_given(listener=listener)
-    )
+    write("warning", "tls_failure", session=session, client=client, reason=reason, **given(listener=listener))
 
 
 def auth(
@@ -232,18 +67,18 @@ def auth(
     by      users | checkpassword | dovecot | the plugin that decided
     """
     level = "info" if result == "ok" else "warning"
-    fields = _given(user=user[:256], reason=reason, by=by)
+    fields = given(user=user[:256], reason=reason, by=by)
     write(level, "auth", session=session, client=client, result=result, mechanism=mechanism, **fields)
 
 
 def auth_backend(*, backend: str, act: str, reason: str = "", level: str = "info") -> None:
     """Who knows the passwords came or went: read | unreadable | connected | lost | unreachable."""
-    write(level, "auth_backend", backend=backend, act=act, **_given(reason=reason))
+    write(level, "auth_backend", backend=backend, act=act, **given(reason=reason))
 
 
 def certificate(*, act: str, name: str = "", reason: str = "", level: str = "info", **fields: object) -> None:
     """A [certificate], or tls.client_ca (no name): loaded | replaced | kept | not_loaded | note."""
-    write(level, "certificate", act=act, **_given(name=name, reason=reason, **fields))
+    write(level, "certificate", act=act, **given(name=name, reason=reason, **fields))
 
 
 # --- plugins and their sandboxes ----------------------------------------------------------------------
@@ -270,7 +105,7 @@ def plugin_failure(
     cause   as rpc.calls.CallFailed names it
     output  the last lines of the sandbox's stderr
     """
-    fields = _given(
+    fields = given(
         session=session, version=version, detail=detail, on_failure=on_failure, reply=reply, pid=pid,
         signal=signal, cpu_ms=cpu_ms, memory_kib=memory_kib, output=output,
     )  # fmt: skip
@@ -284,7 +119,7 @@ def plugin_output(*, plugin: str, text: str, session: str = "", pid: int = 0, dr
         "plugin_output",
         plugin=plugin,
         text=text,
-        **_given(session=session, pid=pid, dropped=dropped),
+        **given(session=session, pid=pid, dropped=dropped),
     )
 
 
@@ -299,14 +134,14 @@ def sandbox_end(
     memory_kib: int = 0,
 ) -> None:
     """A sandbox is dead, as its zygote claims it; `status`: `exit 0`, `SIGKILL` … Level debug."""
-    fields = _given(session=session, user_ms=user_ms, system_ms=system_ms, memory_kib=memory_kib)
+    fields = given(session=session, user_ms=user_ms, system_ms=system_ms, memory_kib=memory_kib)
     write("debug", "sandbox_end", plugin=plugin, pid=pid, status=status, **fields)
 
 
 def self_test(*, layer: str, result: str, required: bool = False, detail: str = "") -> None:
     """One layer of the sandbox at start-up: enforced (debug) | absent | failed | unverified."""
     level = "debug" if result == "enforced" else "error" if required or result == "failed" else "warning"
-    write(level, "self_test", layer=layer, result=result, **_given(required=required or None, detail=detail))
+    write(level, "self_test", layer=layer, result=result, **given(required=required or None, detail=detail))
 
 
 # --- the service itself -------------------------------------------------------------------------------
@@ -314,7 +149,7 @@ def self_test(*, layer: str, result: str, required: bool = False, detail: str = 
 
 def service(*, act: str, detail: str = "", level: str = "info", **fields: object) -> None:
     """The daemon as a whole: starting | ready | stopping | stopped | signal …"""
-    write(level, "service", act=act, **_given(detail=detail, **fields))
+    write(level, "service", act=act, **given(detail=detail, **fields))
 
 
 def process(
@@ -333,12 +168,12 @@ def process(
     if slot is not None:
         role = f"{role}.{slot}"
     write(level, "process", act=act, role=role,
-           **_given(name=name, pid=pid, status=status, reason=reason, after_s=after_s))  # fmt: skip
+           **given(name=name, pid=pid, status=status, reason=reason, after_s=after_s))  # fmt: skip
 
 
 def listening(*, listener: str, address: str, inherited: bool = False) -> None:
     """A listening socket is there; `inherited`: from systemd."""
-    write("info", "listening", listener=listener, address=address, **_given(inherited=inherited or None))
+    write("info", "listening", listener=listener, address=address, **given(inherited=inherited or None))
 
 
 def config_note(*, note: str, level: str = "warning") -> None:
@@ -350,12 +185,12 @@ def admin_request(
     *, request: str, who: str, result: str = "ok", detail: str = "", level: str = "info"
 ) -> None:
     """An admin asked for something over the control socket."""
-    write(level, "admin", request=request, who=who, result=result, **_given(detail=detail))
+    write(level, "admin", request=request, who=who, result=result, **given(detail=detail))
 
 
 def overload(*, what: str, detail: str = "", session: str = "", client: str = "") -> None:
     """Work was refused because a limit of ours is reached (not a fault of the client's)."""
-    write("warning", "overload", what=what, **_given(detail=detail, session=session, client=client))
+    write("warning", "overload", what=what, **given(detail=detail, session=session, client=client))
 
 
 def bug(*, where: str, error: BaseException, session: str = "") -> None:
@@ -367,7 +202,7 @@ def bug(*, where: str, error: BaseException, session: str = "") -> None:
         "bug",
         where=where,
         error=type(error).__name__,
-        **_given(session=session),
+        **given(session=session),
         traceback=text.getvalue(),
     )
 

@@ -87,6 +87,11 @@ def _dropped_note(dropped: int) -> bytes:
     return _renderer(None, "error", {"event": "log", "dropped_lines": dropped})
 
 
+def given(**fields: object) -> dict[str, object]:
+    """The fields that are not empty: the others are left out of the line."""
+    return {key: value for key, value in fields.items() if value or value is False}
+
+
 def write(level: str, event: str, **fields: object) -> None:
     """One line, at once."""
     getattr(_log, level)(event, **fields)

@@ -15,7 +15,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "forkd.rpc": ("forkd.rpc",),
     "forkd.fs": (),
     "forkd.exits": (),
-    "forkd.log": ("forkd.logline", "forkd.logsink", "forkd.logwriter"),
+    "forkd.log": ("forkd.logline", "forkd.logmail", "forkd.logsink", "forkd.logwriter"),
+    "forkd.logmail": ("forkd.logwriter",),
     "forkd.logwriter": ("forkd.logline", "forkd.logsink"),
     "forkd.logline": (),
     "forkd.logsink": (),
@@ -95,7 +96,19 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
 }
 
-ZYGOTE_SIDE = ("boot", "zygote", "child", "confine", "crowd", "linux", "probe", "program", "python", "wire")
+ZYGOTE_SIDE = (
+    "boot",
+    "zygote",
+    "child",
+    "confine",
+    "crowd",
+    "linux",
+    "probe",
+    "program",
+    "python",
+    "tries",
+    "wire",
+)
 """Modules of forkd.sandbox that run under a plugin's interpreter."""
 
 NEVER: dict[str, tuple[str, ...]] = {

@@ -5,6 +5,7 @@ table (roles.py) and treats them alike: a child has a process id, a channel, and
 
 main.py        the start-up sequence and the way out; the card
 supervisor.py  the loop: what happened, what is due, what is late
+place.py       where one process at a time is    watch.py    whose descriptor can be read
 pool.py        pure: when is a process started, replaced, given up, killed
 roles.py       the table; `main` of each role by name, so that nothing of it is imported here
 child.py       fork, close, drop, run a role         zygotes.py  the same for an exec'd zygote

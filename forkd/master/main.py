@@ -31,13 +31,14 @@ from forkd.master.certificates import Certificates
 from forkd.master.child import Child, Main
 from forkd.master.errors import StartError
 from forkd.master.notify import Notifier
+from forkd.master.place import Place
 from forkd.master.pool import Slot
 from forkd.master.privileges import Identities
 from forkd.master.roles import ROLES, Role, workers
 from forkd.master.runtime import Runtime
 from forkd.master.signals import Signals
 from forkd.master.status import Service
-from forkd.master.supervisor import Place, Supervisor
+from forkd.master.supervisor import Supervisor
 from forkd.master.zygotes import Zygote
 from forkd.queue.spool import Spool, spool_root
 from forkd.rpc import places
@@ -243,8 +244,10 @@ class Daemon:
             )
             for index, plugin in enumerate(plugins)
         ]
-        self._layers = walls.self_test(self._config.sandbox.require, specs, plugins)
         program = zygotes.checkpassword(self._config.auth, uid_base=self._config.sandbox.uid_base)
+        self._layers = walls.self_test(
+            self._config.sandbox.require, specs, plugins, programs=program is not None
+        )
         if program is not None:
             specs.append(program)
         for spec in specs:

@@ -1,17 +1,14 @@
 """The loop: what happened, what is due, what is late? One thread; nothing in it waits but poll.
 
-It has a list of places (a role's row, a slot of the pool, a way to start a process there) and does the
-same to all: start what is due, hear what they say, kill what is late, reap what is dead. Stopping and
-starting go by the phases of the roles' table.
+It has a list of places (place.py) and does the same to all: start what is due, hear what they say, kill
+what is late, reap what is dead. Stopping and starting go by the phases of the roles' table.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import os
-import select
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -27,9 +24,10 @@ from forkd.master.child import Child, Failed
 from forkd.master.errors import StartError
 from forkd.master.notify import Notifier
 from forkd.master.output import Output
-from forkd.master.pool import Slot, State
-from forkd.master.roles import Role
+from forkd.master.place import Place, describe
+from forkd.master.pool import State
 from forkd.master.signals import Signals
+from forkd.master.watch import Watch
 from forkd.rpc.channel import BadRecord
 from forkd.rpc.messages import AskStatus, AskStop, Blame, Done, Heartbeat, Ready
 
@@ -42,18 +40,8 @@ KILL_GRACE_S = 1.0
 STATUS_EVERY_S = 5.0
 """STATUS= for systemctl status."""
 
-
-@dataclasses.dataclass(slots=True, eq=False)
-class Place:
-    """Where one process at a time is. `start` makes it, and raises OSError when it cannot."""
-
-    role: Role
-    slot: Slot
-    start: Callable[[], Child]
-    child: Child | None = None
-    said: Heartbeat | None = None
-    failed: Failed | None = None
-    output: Output | None = None
+_ENDED_BY_ITSELF = frozenset({"exit 0", "SIGTERM"})
+"""As a process ends that was told to; while we stop, it does not matter by whom."""
 
 
 class Supervisor:
@@ -90,9 +78,8 @@ class Supervisor:
         self._failure: StartError | None = None
         self._watchdog_at = 0.0
         self._status_at = 0.0
-        self._poll = select.poll()
-        self._callbacks: dict[int, Callable[[float], None]] = {}
-        self._watch(signals.descriptor, self._on_signals)
+        self._watch = Watch()
+        self._watch.add(signals.descriptor, self._on_signals)
 
     def run(self) -> None:
         """Start everything, keep it alive, return when all of it has been stopped by signal or request.
@@ -107,14 +94,7 @@ class Supervisor:
             self._manage(now)
             if self._stopping and not any(place.slot.state is not State.GONE for place in self._places):
                 break
-            events = self._poll.poll(self._timeout_ms(time.monotonic()))
-            # Judged is by a time at which everything said before it has been heard: after a SIGSTOP, or on
-            # a machine that slept, heartbeats wait in the sockets, and poll() may report its timeout alone.
-            now = time.monotonic()
-            for descriptor, _ in events or self._poll.poll(0):
-                # A callback of this round may have closed a later one's descriptor.
-                if callback := self._callbacks.get(descriptor):
-                    callback(time.monotonic())
+            now = self._watch.wait(self._timeout_ms(time.monotonic()))
             log.flush()
         if self._failure is not None:
             raise self._failure
@@ -139,7 +119,7 @@ class Supervisor:
     def _manage(self, now: float) -> None:
         for place in self._places:
             if (why := place.slot.late(now)) and place.child is not None:
-                self._kill(place, why)
+                place.kill(why)
         if self._stopping:
             self._stop_by_phases(now)
         elif self._state == "starting":
@@ -181,19 +161,19 @@ class Supervisor:
             child = place.start()
         except OSError as error:
             delay_s = slot.not_started(now)
-            self._log(place, "not_started", reason=str(error), after_s=delay_s, level="error")
+            place.log("not_started", reason=str(error), after_s=delay_s, level="error")
             if self._state == "starting":
-                self._fail(StartError(Exit.SYSTEM, f"{_name(place)} could not be started: {error}"))
+                self._fail(StartError(Exit.SYSTEM, f"{place.shown} could not be started: {error}"))
             return
         slot.start(child.pid, now)
         place.child, place.said, place.failed = child, None, None
         self._by_pid[child.pid] = place
         if child.channel is not None:
-            self._watch(child.channel.fileno(), lambda at: self._hear(place, at))
+            self._watch.add(child.channel.fileno(), lambda at: self._hear(place, at))
         if child.output >= 0:
             place.output = Output(child.output, plugin=slot.name, pid=child.pid, now=now)
-            self._watch(child.output, lambda at: self._read_output(place, at))
-        self._log(place, "started", level="debug" if self._state == "starting" else "info")
+            self._watch.add(child.output, lambda at: self._read_output(place, at))
+        place.log("started", level="debug" if self._state == "starting" else "info")
 
     def _start_by_phases(self) -> None:
         while self._start_phases:
@@ -257,7 +237,7 @@ class Supervisor:
                 place.slot.stop(None if limit_s is None else now + limit_s + KILL_GRACE_S)
                 if place.child is not None:
                     if place.child.channel is not None and place.role.starter == "zygote":
-                        self._unwatch(place.child.channel.fileno())
+                        self._watch.remove(place.child.channel.fileno())
                     place.child.stop(limit_s)
 
     def _stop_by_phases(self, now: float) -> None:
@@ -333,19 +313,21 @@ class Supervisor:
         delay_s = slot.exited(now)
         if slot.state is State.GONE:
             ok = ended == "exit 0" or slot.killed
-            self._log(place, "exited", pid=pid, status=ended, level="debug" if ok else "warning")
+            place.log("exited", pid=pid, status=ended, level="debug" if ok else "warning")
             return
         reason = place.failed.text if place.failed else "" if was is State.RUNNING else "before it was ready"
-        self._log(place, "exited", pid=pid, status=ended, reason=reason, after_s=delay_s, level="error")
+        # Who stops us may well tell all of us at once, as systemd does with KillMode=control-group.
+        level = "info" if self._stopping and ended in _ENDED_BY_ITSELF else "error"
+        place.log("exited", pid=pid, status=ended, reason=reason, after_s=delay_s, level=level)
         if self._state == "starting":
-            self._fail(_start_failure(place, wait_status, ended))
+            self._fail(place.start_failure(wait_status))
 
     def _let_go(self, place: Place) -> None:
         child, place.child, place.output = place.child, None, None
         if child is not None:
             if child.channel is not None:
-                self._unwatch(child.channel.fileno())
-            self._unwatch(child.output)
+                self._watch.remove(child.channel.fileno())
+            self._watch.remove(child.output)
             child.close()
 
     def _hear(self, place: Place, now: float) -> None:
@@ -356,14 +338,14 @@ class Supervisor:
             messages, ended = child.hear(now)
         except BadRecord as error:
             # No record may hurt master: whoever sends one that is not in the protocol is done.
-            self._unwatch(child.channel.fileno())
+            self._watch.remove(child.channel.fileno())
             place.failed = Failed(f"spoke out of protocol: {error}")
-            self._kill(place, place.failed.text)
+            place.kill(place.failed.text)
             return
         for message in messages:
             self._heard(place, child, message, now)
         if ended and child.channel is not None:
-            self._unwatch(child.channel.fileno())
+            self._watch.remove(child.channel.fileno())
             place.slot.hung_up(now)
 
     def _heard(self, place: Place, child: Child, message: object, now: float) -> None:
@@ -373,11 +355,11 @@ class Supervisor:
                 place.slot.beat(now)
             case Ready():
                 place.slot.ready(now)
-                self._log(place, "ready", level="debug" if self._state == "starting" else "info")
+                place.log("ready", level="debug" if self._state == "starting" else "info")
             case Failed():
                 place.failed = message
                 if place.slot.state is State.STARTING:
-                    self._kill(place, message.text)
+                    place.kill(message.text)
             case AskStatus() if place.role.may_ask:
                 slots = [(each.slot, each.said) for each in self._places]
                 child.tell(status.answer(message.n, self._state, self._service, slots))
@@ -387,83 +369,13 @@ class Supervisor:
                 self._stop(None if drain else self._stop_timeout_s, f"asked by {message.who}")
             case AskStatus() | AskStop():
                 place.failed = Failed("asked for what is admin's to ask")
-                self._kill(place, place.failed.text)
+                place.kill(place.failed.text)
             case Blame():
-                self._log(place, "blamed", reason=f"{message.plugin}: {message.reason}", level="warning")
+                place.log("blamed", reason=f"{message.plugin}: {message.reason}", level="warning")
 
     def _read_output(self, place: Place, now: float) -> None:
         if place.output is not None and not place.output.read(now):
-            self._unwatch(place.output.descriptor)
-
-    # --- small things ---------------------------------------------------------------------------------
-
-    def _kill(self, place: Place, why: str) -> None:
-        place.slot.killed = True
-        if place.child is not None:
-            place.child.kill()
-        if place.failed is None:
-            place.failed = Failed(why)
-        self._log(place, "killed", reason=why, level="error")
-
-    def _watch(self, descriptor: int, callback: Callable[[float], None]) -> None:
-        self._callbacks[descriptor] = callback
-        self._poll.register(descriptor, select.POLLIN)
-
-    def _unwatch(self, descriptor: int) -> None:
-        if self._callbacks.pop(descriptor, None) is not None:
-            self._poll.unregister(descriptor)
+            self._watch.remove(place.output.descriptor)
 
     def _title(self) -> None:
         setproctitle.setproctitle(f"forkd: master [{self._state}]")
-
-    def _log(
-        self,
-        place: Place,
-        act: str,
-        *,
-        pid: int = 0,
-        status: str = "",
-        reason: str = "",
-        after_s: float = 0.0,
-        level: str = "info",
-    ) -> None:
-        slot = place.slot
-        log.process(
-            act=act,
-            role=slot.role,
-            slot=slot.number,
-            name=slot.name,
-            pid=pid or slot.pid,
-            status=status,
-            reason=reason,
-            after_s=after_s,
-            level=level,
-        )
-
-
-def describe(wait_status: int) -> str:
-    """A wait status in words: `exit 1`, `SIGKILL`, `SIGSEGV (core dumped)`."""
-    if os.WIFEXITED(wait_status):
-        return f"exit {os.WEXITSTATUS(wait_status)}"
-    number = os.WTERMSIG(wait_status)
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        name = f"signal {number}"
-    return f"{name} (core dumped)" if os.WCOREDUMP(wait_status) else name
-
-
-def _name(place: Place) -> str:
-    slot = place.slot
-    return f"plugin {slot.name!r}" if slot.name else f"{slot.role} {slot.number}"
-
-
-def _start_failure(place: Place, wait_status: int, ended: str) -> StartError:
-    failed = place.failed or Failed(f"it ended with {ended} before it was ready")
-    if place.role.starter == "zygote":
-        return StartError(Exit.PLUGIN, f"{_name(place)} did not start: {failed.text}", failed.detail)
-    exited = os.WIFEXITED(wait_status) and os.WEXITSTATUS(wait_status)
-    known = exited in {int(each) for each in Exit} and exited != Exit.OK
-    return StartError(
-        Exit(exited) if known else Exit.BUG, f"{_name(place)} did not start: {failed.text}", failed.detail
-    )

@@ -43,17 +43,25 @@ def spec(plugin: PluginConfig, policy: Policy, uid: int, notes: list[str], *, ma
 
 
 def self_test(
-    require: Sequence[str], specs: Sequence[ZygoteSpec], plugins: Sequence[PluginConfig]
+    require: Sequence[str],
+    specs: Sequence[ZygoteSpec],
+    plugins: Sequence[PluginConfig],
+    *,
+    programs: bool,
 ) -> dict[str, str]:
     """Layer -> enforced | absent | failed | unverified, tried by a real sandbox; each is logged.
 
+    programs   such are run too (checkpassword): their filter is another, and is tried as well.
     Blocks for a few hundred milliseconds. Raises StartError when a required layer does not hold, unless the
     layer is `files` and every plugin is marked trusted.
     """
     uid = next((spec.uid for spec in specs), None)
-    found = selftest.examine(uid=uid, gid=uid)
+    found = selftest.examine(uid=uid, gid=uid, programs=programs)
     layers = {finding.layer: finding.result for finding in found}
     wanted = set(require)
+    if programs and "seccomp" in wanted:
+        # A program has all its walls from the same places, but for its own filter.
+        wanted.add(selftest.PROGRAM)
     if plugins and all(plugin.trusted for plugin in plugins):
         wanted.discard("files")
     for finding in found:

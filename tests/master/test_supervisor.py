@@ -78,6 +78,18 @@ def test_term_cuts_a_drain_short(tmp_path):
         assert forkd.ended() == Exit.OK
 
 
+def test_who_ends_by_itself_while_we_stop_is_no_error(tmp_path):
+    """Systemd may tell all processes at once (KillMode=control-group): nothing has gone wrong."""
+    with Trivial(tmp_path, "lingers,good", {"stop_timeout": 0.3}) as forkd:
+        (good,) = forkd.seen("start", "good")
+        forkd.signal(signal.SIGTERM)
+        wait_for(lambda: forkd.seen("stop"))
+        os.kill(good["pid"], signal.SIGTERM)
+        assert forkd.ended() == Exit.OK
+        (exited,) = [line for line in forkd.log().splitlines() if f"pid={good['pid']} " in line]
+        assert "level=info" in exited and "act=exited" in exited and "status=SIGTERM" in exited
+
+
 def test_a_second_int_stops_at_once(tmp_path):
     """Ctrl-C twice: nobody is waited for."""
     with Trivial(tmp_path, "lingers", {"stop_timeout": 600}) as forkd:

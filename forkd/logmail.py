@@ -1,0 +1,173 @@
+"""Which events does a mail's life have, from the client's dialogue to each recipient's outcome?
+
+For log.py, by which everybody calls them; what holds for its functions holds for these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+from forkd.logwriter import given, often, write
+
+
+class Who(TypedDict):
+    """A client, as the lines about it have it; what is not known is empty.
+
+    client  ADDRESS:PORT
+    name    verified
+    tls     version and cipher
+    user    who has authenticated
+    """
+
+    client: str
+    name: str
+    helo: str
+    tls: str
+    user: str
+
+
+def session_end(
+    *,
+    session: str,
+    client: str,
+    reason: str,
+    seconds: float,
+    name: str = "",
+    listener: str = "",
+    helo: str = "",
+    tls: str = "",
+    user: str = "",
+    messages: int = 0,
+    recipients: int = 0,
+    errors: int = 0,
+    octets_in: int = 0,
+    last_reply: str = "",
+    plugins: Sequence[str] = (),
+) -> None:
+    """A client's dialogue is over.
+
+    reason   quit | lost | timeout | refused | early talker | shutdown | errors | plugin | overload | failed …
+    errors   commands that were answered 4xx or 5xx
+    plugins  one short text per call outside a transaction (connect, helo): `name:hook:verdict:1.2ms`
+    """
+    fields = given(
+        name=name, listener=listener, helo=helo, tls=tls, user=user, messages=messages,
+        recipients=recipients, errors=errors, octets_in=octets_in, last_reply=last_reply, plugins=plugins,
+    )  # fmt: skip
+    often("session", session=session, client=client, reason=reason, seconds=seconds, **fields)
+
+
+def message(
+    *,
+    session: str,
+    client: str,
+    sender: str,
+    recipients: Sequence[str],
+    reply: str,
+    seconds: float,
+    id: str = "",
+    name: str = "",
+    helo: str = "",
+    tls: str = "",
+    user: str = "",
+    size: int = 0,
+    refused_recipients: int = 0,
+    plugins: Sequence[str] = (),
+    edits: int = 0,
+    discarded: bool = False,
+) -> None:
+    """A transaction is over: its whole story.
+
+    id       the queue id where the message was committed, else empty
+    sender   `<>` for the null sender
+    reply    what the client was told, e.g. `250 2.0.0 queued as …`
+    plugins  one short text per call: `name:hook:verdict:1.2ms`, failures as `name:hook:!cause:…`
+    """
+    fields = given(
+        name=name, helo=helo, tls=tls, user=user, size=size, refused_recipients=refused_recipients,
+        plugins=plugins, edits=edits, discarded=discarded or None,
+    )  # fmt: skip
+    shown = list(recipients[:10])
+    if len(recipients) > len(shown):
+        shown.append(f"+{len(recipients) - len(shown)}")
+    often(
+        "message", session=session, id=id or "-", client=client, sender=sender, recipients=shown, reply=reply,
+        seconds=seconds, **fields,
+    )  # fmt: skip
+
+
+def refused(
+    *,
+    session: str,
+    client: str,
+    reply: str,
+    command: str = "",
+    said: str = "",
+    sender: str = "",
+    recipient: str = "",
+    name: str = "",
+    helo: str = "",
+    tls: str = "",
+    user: str = "",
+    plugins: Sequence[str] = (),
+) -> None:
+    """A command was refused: the line that answers "why was this refused?".
+
+    command  its verb; empty for one we do not know, and for the greeting
+    said     what stood behind it, where its syntax or order was refused before anybody looked at addresses
+    sender   `<>` for the null sender, empty where none stands
+    """
+    fields = given(
+        said=said[:512], sender=sender, recipient=recipient, name=name, helo=helo, tls=tls, user=user,
+        plugins=plugins,
+    )  # fmt: skip
+    write("info", "refused", session=session, client=client, command=command or "-", reply=reply, **fields)
+
+
+def delivery(
+    *,
+    id: str,
+    recipient: str,
+    transport: str,
+    status: str,
+    enhanced: str = "",
+    text: str = "",
+    session: str = "",
+    attempt: int = 1,
+    seconds: float = 0.0,
+    age_s: float = 0.0,
+    next_try_s: float = 0.0,
+) -> None:
+    """One recipient's outcome of one attempt.
+
+    status      delivered (info) | deferred (warning) | failed (error)
+    age_s       since the message was received
+    next_try_s  from now; 0: no further try
+    """
+    level = {"delivered": "info", "failed": "error"}.get(status, "warning")
+    fields = given(enhanced=enhanced, text=text, session=session, seconds=seconds, age_s=age_s,
+                    next_try_s=next_try_s)  # fmt: skip
+    write(
+        level,
+        "delivery",
+        id=id,
+        recipient=recipient,
+        transport=transport,
+        status=status,
+        attempt=attempt,
+        **fields,
+    )
+
+
+def queue_event(
+    *,
+    act: str,
+    id: str = "",
+    detail: str = "",
+    count: int = 0,
+    who: str = "",
+    level: str = "info",
+) -> None:
+    """Something happened to the queue as such: recovered, quarantined, removed, flushed, given_up …"""
+    write(level, "queue", act=act, **given(id=id, detail=detail, count=count, who=who))

@@ -1,0 +1,94 @@
+"""Where is one process at a time, and what is said of it? In the log, and to whoever started us.
+
+A place is a role's row, a slot of the pool, and a way to start a process there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+from collections.abc import Callable
+
+from forkd import log
+from forkd.exits import Exit
+from forkd.master.child import Child, Failed
+from forkd.master.errors import StartError
+from forkd.master.output import Output
+from forkd.master.pool import Slot
+from forkd.master.roles import Role
+from forkd.rpc.messages import Heartbeat
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Place:
+    """Where one process at a time is. `start` makes it, and raises OSError when it cannot."""
+
+    role: Role
+    slot: Slot
+    start: Callable[[], Child]
+    child: Child | None = None
+    said: Heartbeat | None = None
+    failed: Failed | None = None
+    output: Output | None = None
+
+    @property
+    def shown(self) -> str:
+        """Who it is, for people: `plugin 'filter'`, `worker 0`."""
+        slot = self.slot
+        return f"plugin {slot.name!r}" if slot.name else f"{slot.role} {slot.number}"
+
+    def kill(self, why: str) -> None:
+        """End what is there now; `why` stays unless it had said something itself."""
+        self.slot.killed = True
+        if self.child is not None:
+            self.child.kill()
+        if self.failed is None:
+            self.failed = Failed(why)
+        self.log("killed", reason=why, level="error")
+
+    def log(
+        self,
+        act: str,
+        *,
+        pid: int = 0,
+        status: str = "",
+        reason: str = "",
+        after_s: float = 0.0,
+        level: str = "info",
+    ) -> None:
+        """One line about it (log.process); pid: when it is not there any more."""
+        slot = self.slot
+        log.process(
+            act=act,
+            role=slot.role,
+            slot=slot.number,
+            name=slot.name,
+            pid=pid or slot.pid,
+            status=status,
+            reason=reason,
+            after_s=after_s,
+            level=level,
+        )
+
+    def start_failure(self, wait_status: int) -> StartError:
+        """Why the service does not start: this place's process ended before all were ready."""
+        failed = self.failed or Failed(f"it ended with {describe(wait_status)} before it was ready")
+        text = f"{self.shown} did not start: {failed.text}"
+        if self.role.starter == "zygote":
+            return StartError(Exit.PLUGIN, text, failed.detail)
+        exited = os.WIFEXITED(wait_status) and os.WEXITSTATUS(wait_status)
+        known = exited in {int(each) for each in Exit} and exited != Exit.OK
+        return StartError(Exit(exited) if known else Exit.BUG, text, failed.detail)
+
+
+def describe(wait_status: int) -> str:
+    """A wait status in words: `exit 1`, `SIGKILL`, `SIGSEGV (core dumped)`."""
+    if os.WIFEXITED(wait_status):
+        return f"exit {os.WEXITSTATUS(wait_status)}"
+    number = os.WTERMSIG(wait_status)
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    return f"{name} (core dumped)" if os.WCOREDUMP(wait_status) else name
