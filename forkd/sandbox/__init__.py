@@ -3,9 +3,9 @@
 Four sides, four trust levels; a module belongs to exactly one of them:
 
     master    spec, launch, policy, syscalls,      starts and judges zygotes; never loads a plugin
-              executables, selftest
+              executables, selftest, trial
     zygote    boot, zygote, confine, linux,        confines itself, then loads the plugin; hostile from
-              crowd, python, probe                 then on
+              crowd, python, probe, tries          then on (the last two are the self-test's)
               program                              starts a program instead, and loads nothing of it
     sandbox   child                                a zygote's fork that serves one session
     worker    host, held, answers, kennel, shares, makes the channels, calls, shares out, kills by

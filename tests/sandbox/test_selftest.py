@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from pathlib import Path
 
@@ -11,8 +10,7 @@ import pytest
 from forkd.sandbox import selftest
 from forkd.sandbox.confine import LAYERS
 from tests.support.sandboxes import MODES, ROOT, as_mode
-
-_uids = itertools.count(1_900_200_000)
+from tests.support.uids import next_uid
 
 SEEN = {
     "rlimits": {"rlimits", "cpu_timer"},
@@ -30,7 +28,7 @@ def test_every_wall_holds_here(mode: str):
     """Issue 2: a start-up self-test that reports each layer; all but a uid of its own hold in both modes."""
 
     def body() -> None:
-        uid = next(_uids) if mode == ROOT else None
+        uid = next_uid() if mode == ROOT else None
         got = selftest.run(uid=uid, gid=uid)
         assert tuple(got) == selftest.REPORTED
         expected = dict.fromkeys(selftest.REPORTED, "enforced")
@@ -48,7 +46,7 @@ def test_a_missing_wall_is_seen(wall: str, mode: str):
 
     def body() -> None:
         layers = tuple(layer for layer in LAYERS if layer != wall)
-        uid = next(_uids) if mode == ROOT else None
+        uid = next_uid() if mode == ROOT else None
         found = selftest.examine(uid=uid, gid=uid, layers=layers)
         failed = {finding.layer for finding in found if finding.result == selftest.FAILED}
         assert failed == SEEN[wall], found
@@ -64,3 +62,39 @@ def test_it_leaves_nothing_behind():
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+PROGRAM_SEEN = {
+    "rlimits": ("memory", "files"),
+    "files": ("other file", "writing", "other program"),
+    "seccomp": ("socket", "fork", "group", "disarming"),
+}
+"""Wall left out -> the acts of a program that then go through."""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_wall_of_a_program_holds_here(mode: str):
+    """The exec profile has a filter of its own, so it is tried by itself."""
+
+    def body() -> None:
+        uid = next_uid() if mode == ROOT else None
+        found = selftest.examine(uid=uid, gid=uid, programs=True)
+        assert found[-1] == selftest.Finding(selftest.PROGRAM, "enforced")
+
+    as_mode(mode, body)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("wall", PROGRAM_SEEN)
+def test_a_missing_wall_of_a_program_is_seen(wall: str, mode: str):
+    """As for a sandbox: the row fails, and says which act went through."""
+
+    def body() -> None:
+        layers = tuple(layer for layer in LAYERS if layer != wall)
+        uid = next_uid() if mode == ROOT else None
+        found = selftest.examine(uid=uid, gid=uid, layers=layers, programs=True)[-1]
+        assert found.result == selftest.FAILED
+        missing = [act for act in PROGRAM_SEEN[wall] if f"{act}: " not in found.detail]
+        assert not missing, found
+
+    as_mode(mode, body)
