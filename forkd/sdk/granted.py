@@ -6,7 +6,7 @@ the test kit, which needs the standard library only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -23,6 +23,16 @@ class Granted:
                 self.powers[power] = _covered(wanted, settings)
         reads = wants.get("reads", {})
         self.reads = frozenset(part for part, wanted in reads.items() if _holds(wanted, settings))
+
+    @classmethod
+    def united(cls, members: Iterable[Granted]) -> Granted:
+        """What the members of a group are granted is the group's."""
+        all_of_them = cls({}, {})
+        for member in members:
+            for power, covered in member.powers.items():
+                all_of_them.powers[power] = (*all_of_them.powers.get(power, ()), *covered)
+            all_of_them.reads |= member.reads
+        return all_of_them
 
     def covers(self, power: str, what: str = "") -> bool:
         """Is the power wanted, for this header name, export or domain where it goes by those?"""

@@ -11,15 +11,15 @@ without a `span`:
     a line that only begins with the boundary (RFC 2046 5.1.1 says that this suffices)
     a boundary where the type is no multipart, a multipart or an attached message that is base64
 
-Nothing here raises on what a message says, and work is bounded by MAX_PARTS and MAX_DEPTH: `Walk.cut`
-says that a bound was met.
+Nothing here raises on what a message says, and work is bounded by MAX_PARTS, MAX_DEPTH, MAX_HEADERS_BYTES,
+MAX_PADDED and MAX_READ: `Walk.cut` says that a bound was met. It is said before the part that met it is
+given, so who stops there has done little work.
 
 Standard library only: this module also runs inside sandboxes.
 """
 
 from __future__ import annotations
 
-import binascii
 import re
 
 from forkd.sdk.headers import MAX_FIELDS, MAX_HEADER_BYTES, Headers
@@ -32,106 +32,40 @@ from forkd.sdk.mime_fields import (
     parameter,
     token_of,
 )
+from forkd.sdk.mime_part import CODED, Part
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["MAX_DEPTH", "MAX_PARTS", "Part", "Walk", "file_names", "parameter"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_HEADERS_BYTES",
+    "MAX_PADDED",
+    "MAX_PARTS",
+    "MAX_READ",
+    "Part",
+    "Walk",
+    "file_names",
+    "parameter",
+]
 
 MAX_PARTS = 2_000
 """Real mail has below 100."""
 MAX_DEPTH = 32
 """Of multiparts and attached messages within each other; real mail has below 10."""
+MAX_HEADERS_BYTES = MAX_HEADER_BYTES
+"""Of all headers in a message together; a digest of 100 mails has half of it."""
+MAX_PADDED = 100_000
+"""Signs of padding in all base64; software that pads each KiB needs 25,000 for 25 MiB."""
+MAX_READ = 40
+"""How often a message's octets are read, in search of boundaries. Undoing an encoding counts for so many:"""
+_DECODING = 16
 
 _END_OF_HEADER = re.compile(rb"\n\r?\n")
-_NOT_BASE64 = bytes(
-    set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
-)
 _FIELD_OR_FOLD = re.compile(rb"[!-9;-~]+[ \t]*:|[ \t]+[^\s]")
 _LF = 10
-_CODED = ("base64", "quoted-printable")
 _ATTACHED = ("message/rfc822", "message/global", "message/news")
-
-
-class Part:
-    """One leaf of the tree: neither a multipart nor an attached message.
-
-    content_type  lower case, `text/plain` where none is given or it has no form
-    names         every file name the part gives itself, decoded, in the order found; often none
-    encoding      its Content-Transfer-Encoding, lower case
-    depth         0 for a message without parts
-    charset       of a text, as declared, lower case; `us-ascii` where none is
-    span          where its octets lie in the message, (start, end); None inside an attached message that was
-                  base64 or quoted-printable
-    """
-
-    __slots__ = (
-        "_buffer",
-        "_end",
-        "_start",
-        "charset",
-        "content_type",
-        "depth",
-        "encoding",
-        "names",
-        "span",
-    )
-
-    def __init__(
-        self, buffer: bytes, place: tuple[int, int], headers: Headers | None, content_type: str, depth: int
-    ) -> None:
-        """Made by Walk: the octets buffer[start:end] at `place`, below `headers`."""
-        self._buffer = buffer
-        self._start, self._end = place
-        self.content_type = content_type
-        self.depth = depth
-        self.encoding = "7bit"
-        self.charset = "us-ascii"
-        self.names: list[str] = []
-        self.span: tuple[int, int] | None = None
-        if headers is not None:
-            declared = parameter(headers.get("Content-Type") or "", "charset")
-            self.charset = declared[0].strip().lower() if declared else "us-ascii"
-            self.encoding = token_of(headers.get("Content-Transfer-Encoding") or "7bit")
-            self.names = file_names(headers)
-
-    def raw(self) -> bytes:
-        """Its octets as they stand in the message."""
-        return self._buffer[self._start : self._end]
-
-    def content(self, limit: int = 1 << 30) -> bytes:
-        """Its octets with base64 and quoted-printable undone, the first `limit` of them.
-
-        What is damaged is decoded as far as it goes, as mail readers do; padding in the middle of base64
-        ends a group of four signs, and the next begins.
-        """
-        return self._content(limit, _from_base64)
-
-    def readings(self, limit: int = 1 << 30) -> list[bytes]:
-        """content(), and what other readers make of base64 with padding in its middle: they pass over it."""
-        found = [self.content(limit)]
-        if self.encoding == "base64" and b"=" in self.raw().rstrip(b"= \t\r\n"):
-            other = self._content(limit, lambda octets: _from_base64(octets.replace(b"=", b"")))
-            if other != found[0]:
-                found.append(other)
-        return found
-
-    def _content(self, limit: int, from_base64: Callable[[bytes], bytes]) -> bytes:
-        if self.encoding not in _CODED:
-            return self._buffer[self._start : min(self._end, self._start + limit)]
-        # A line of 76 signs carries 57 octets; what has line ends and nothing else carries none.
-        size = self._end - self._start
-        window = min(size, limit * 3)
-        while True:
-            octets = self._buffer[self._start : self._start + window]
-            content = from_base64(octets) if self.encoding == "base64" else binascii.a2b_qp(octets)
-            if len(content) >= limit or window >= size:
-                return content[:limit]
-            window = min(size, window * 8)
-
-    def __repr__(self) -> str:
-        return f"<Part {self.content_type} {self.names}>"
 
 
 class _Entity:
@@ -155,10 +89,10 @@ class _Entity:
 class Walk:
     """The parts of one message: iterate once.
 
-    cut  after the walk: MAX_PARTS, MAX_DEPTH or a bound of forkd.sdk.headers kept it from seeing everything.
+    cut  after the walk: a bound, of this module or of forkd.sdk.headers, kept it from seeing everything.
     """
 
-    __slots__ = ("_message", "_met", "_odd", "_seen", "_todo", "cut")
+    __slots__ = ("_headers", "_message", "_met", "_odd", "_padded", "_read", "_seen", "_todo", "cut")
 
     def __init__(self, message: bytes) -> None:
         """Take a whole message, header and body."""
@@ -168,6 +102,10 @@ class Walk:
         self._met: set[tuple[int, int]] = set()
         """Places in the message that were looked at."""
         self._seen = 0
+        self._headers = 0
+        self._padded = 0
+        self._read = MAX_READ * (len(message) + MAX_HEADERS_BYTES)
+        """Octets that may still be read."""
         self.cut = False
 
     def __iter__(self) -> Iterator[Part]:
@@ -183,12 +121,17 @@ class Walk:
                 self.cut = True
                 return
             headers, body = _header(entity.buffer, entity.start, entity.end)
+            self._headers += body - entity.start
+            if self._headers > MAX_HEADERS_BYTES:
+                self.cut = True
+                return
             if len(headers) >= MAX_FIELDS or body - entity.start >= MAX_HEADER_BYTES:
                 self.cut = True
             yield from self._entity(entity, headers, body, usual=entity.usual)
             if not _ends_empty(entity, body):
                 other = _header_with_strange_lines(entity.buffer, entity.start, entity.end)
                 if other is not None:
+                    self._headers += other[1] - entity.start
                     yield from self._entity(entity, *other, usual=False)
 
     def _entity(self, entity: _Entity, headers: Headers, body: int, *, usual: bool) -> Iterator[Part]:
@@ -206,6 +149,9 @@ class Walk:
         part = Part(buffer, (body, end), headers, types[0], depth)
         if usual and buffer is self._message:
             part.span = (body, end)
+        if "base64" in encodings and self._may_read(end - body):
+            self._padded += buffer.count(b"=", body, end)
+            self.cut = self.cut or self._padded > MAX_PADDED
         if depth >= MAX_DEPTH:
             self.cut = self.cut or bool(marks) or types[0] in _ATTACHED
             yield part
@@ -231,8 +177,8 @@ class Walk:
         for place, mark in enumerate(marks):
             self._strange_pieces(entity, body, mark, seen=multipart and place == 0)
         if marks:
-            for encoding in _CODED:
-                if encoding in encodings:
+            for encoding in CODED:
+                if encoding in encodings and self._may_read(_DECODING * (end - body)):
                     inside = b"Content-Type: %b\r\n\r\n" % "; ".join(fields).encode("utf-8", "replace")
                     inside += _other(part, "", encoding).content()
                     self._odd.append(_Entity(inside, (0, len(inside)), depth + 1, usual=False))
@@ -243,7 +189,7 @@ class Walk:
         """As RFC 2046 5.1 has it, but that what stands around the parts is looked at as well."""
         buffer, depth = entity.buffer, entity.depth
         inner = "message/rfc822" if media_type == "multipart/digest" else "text/plain"
-        lines = _boundary_lines(buffer, body, entity.end, mark)
+        lines = self._boundary_lines(entity, body, mark)
         pieces = list(_pieces(buffer, body, entity.end, [line for line in lines if line[2]]))
         if len(pieces) > 1 and not buffer[slice(*pieces[-1])].strip():
             del pieces[-1]  # an epilogue that says nothing, as nearly always
@@ -257,7 +203,7 @@ class Walk:
     def _strange_pieces(self, entity: _Entity, body: int, mark: str, *, seen: bool) -> None:
         """What lies between all lines that begin with the boundary; seen: between boundary lines it was."""
         buffer = entity.buffer
-        lines = _boundary_lines(buffer, body, entity.end, mark)
+        lines = self._boundary_lines(entity, body, mark)
         if seen and all(exact for *_, exact in lines):
             return
         pieces = list(_pieces(buffer, body, entity.end, lines))[1:]
@@ -269,13 +215,28 @@ class Walk:
 
     def _attached(self, entity: _Entity, part: Part, body: int, *, usual: bool) -> None:
         whole = _Entity(entity.buffer, (body, entity.end), entity.depth + 1, usual=usual)
-        if part.encoding not in _CODED:
+        if part.encoding not in CODED:
             (self._todo if usual else self._odd).append(whole)
+            return
+        if not self._may_read(_DECODING * (entity.end - body)):
             return
         inside = part.content()
         self._todo.append(_Entity(inside, (0, len(inside)), entity.depth + 1, usual=False))
         whole.usual = False
         self._odd.append(whole)
+
+    def _boundary_lines(self, entity: _Entity, body: int, mark: str) -> list[tuple[int, int, bool]]:
+        if not self._may_read(entity.end - body):
+            return []
+        lines = _boundary_lines(entity.buffer, body, entity.end, mark)
+        self.cut = self.cut or len(lines) > MAX_PARTS
+        return lines
+
+    def _may_read(self, octets: int) -> bool:
+        """Charge for reading so many octets; false, and cut, when that is more than there may be."""
+        self._read -= octets
+        self.cut = self.cut or self._read < 0
+        return self._read >= 0
 
 
 def _other(part: Part, content_type: str, encoding: str) -> Part:
@@ -310,18 +271,21 @@ def _header_with_strange_lines(buffer: bytes, start: int, end: int) -> tuple[Hea
 
 
 def _boundary_lines(buffer: bytes, start: int, end: int, mark: str) -> list[tuple[int, int, bool]]:
-    """Lines that begin with the boundary: start, end, and is there nothing else but white space?"""
-    wanted = b"--" + mark.encode("utf-8", "replace").rstrip(b" \t")
-    found = []
-    at = buffer.find(wanted, start, end)
-    while at >= 0:
-        after = at + len(wanted)
-        if at == start or buffer[at - 1] == _LF:
-            line_end = buffer.find(b"\n", after, end) + 1 or end
-            rest = buffer[after:line_end].removeprefix(b"--")
-            found.append((at, line_end, not rest.strip(b" \t\r\n")))
-            after = line_end
-        at = buffer.find(wanted, after, end)
+    """Lines that begin with the boundary: start, end, and is there nothing else but white space?
+
+    At most one more than MAX_PARTS.
+    """
+    mark_line = b"--" + mark.encode("utf-8", "replace").rstrip(b" \t")
+    found: list[tuple[int, int, bool]] = []
+    # Behind a line end it is looked for in C: a mark that stands a million times in its lines costs nothing.
+    at_once = buffer.startswith(mark_line, start, end)
+    at = start if at_once else buffer.find(b"\n" + mark_line, start, end) + 1 or -1
+    while at >= 0 and len(found) <= MAX_PARTS:
+        after = at + len(mark_line)
+        line_end = buffer.find(b"\n", after, end) + 1 or end
+        rest = buffer[after:line_end].removeprefix(b"--")
+        found.append((at, line_end, not rest.strip(b" \t\r\n")))
+        at = buffer.find(b"\n" + mark_line, line_end - 1, end) + 1 or -1
     return found
 
 
@@ -341,18 +305,3 @@ def _before_line_end(buffer: bytes, at: int) -> int:
     if buffer.endswith(b"\r\n", 0, at):
         return at - 2
     return at - 1 if buffer.endswith(b"\n", 0, at) else at
-
-
-def _from_base64(octets: bytes) -> bytes:
-    """What groups of four signs say; a shorter one ends at padding."""
-    signs = octets.translate(None, _NOT_BASE64)
-    if b"=" not in signs:
-        return _groups(signs)
-    return b"".join([_groups(group) for group in re.split(b"=+", signs)])
-
-
-def _groups(signs: bytes) -> bytes:
-    rest = len(signs) % 4
-    if rest == 1:
-        signs, rest = signs[:-1], 0
-    return binascii.a2b_base64(signs + b"=" * (-rest % 4))

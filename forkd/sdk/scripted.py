@@ -1,4 +1,8 @@
-"""How does a plugin's session go, hook by hook, without a server? The frames are those that forkd sends."""
+"""How does a session go, hook by hook, without a server? The frames are those that forkd sends.
+
+Plugins are asked in their order. Those of a group share a runner, as they share a sandbox, and what the
+manifests of all of them want; each other plugin has its own, and is told what those before it did.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import base64
 import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from forkd.sdk.edits import (
@@ -42,9 +46,12 @@ class Delivered:
 
 
 class Answer:
-    """What a hook said: `verdict` (None: no opinion) and `edits`; at `message` what is `delivered` then."""
+    """What a hook said: `verdict` (None: no opinion) and `edits`; at `message` what is `delivered` then.
 
-    __slots__ = ("delivered", "edits", "hook", "verdict")
+    Of several plugins: all their edits, and by whom the verdict is.
+    """
+
+    __slots__ = ("by", "delivered", "edits", "hook", "verdict")
 
     def __init__(
         self,
@@ -52,14 +59,18 @@ class Answer:
         verdict: Verdict | None,
         edits: tuple[Edit, ...],
         delivered: Delivered | None = None,
+        *,
+        by: str = "",
     ) -> None:
         self.hook = hook
         self.verdict = verdict
         self.edits = edits
         self.delivered = delivered
+        self.by = by
 
     def __repr__(self) -> str:
-        return f"{self.hook} -> {self.verdict}" + "".join(f", {edit}" for edit in self.edits)
+        by = f" by {self.by}" if self.by else ""
+        return f"{self.hook} -> {self.verdict}{by}" + "".join(f", {edit}" for edit in self.edits)
 
 
 class ScriptedSession:
@@ -68,24 +79,22 @@ class ScriptedSession:
     Addresses are written as in mail, `user@example.org`; the null sender is "".
     """
 
-    def __init__(self, plugin: Plugin, granted: Granted, facts: Mapping[str, Any]) -> None:
-        """Begin a session of a client with these facts, named as in Session."""
-        self._plugin = plugin
-        self._granted = granted
-        self._news: dict[str, Any] = {
-            "new": True,
-            "session": _FACTS | {"id": f"TEST{next(_numbers)}"} | dict(facts),
-        }
+    def __init__(self, asked: Sequence[tuple[Sequence[Plugin], Granted]], facts: Mapping[str, Any]) -> None:
+        """Begin a session of a client with these facts, named as in Session.
+
+        asked  groups in their order, each its members in theirs; a plugin alone is a group of one.
+        """
         _check_facts(facts)
-        self._runner = _Raising(plugin, granted.reads)
-        self._n = 0
+        session = _FACTS | {"id": f"TEST{next(_numbers)}"} | dict(facts)
+        self._groups = [_Group(members, granted, session) for members, granted in asked]
         self._smtputf8: dict[str, bool] = {}
         self._exports: dict[str, str] = dict(facts.get("exports", {}))
 
     def changes(self, **facts: Any) -> None:
         """Facts have changed: the client has authenticated (user=...), a plugin before has exported."""
         _check_facts(facts)
-        self._news.setdefault("session", {}).update(facts)
+        for group in self._groups:
+            group.news.setdefault("session", {}).update(facts)
 
     def connect(self) -> Answer:
         """The client has connected."""
@@ -119,7 +128,8 @@ class ScriptedSession:
             "mail", sender=by, parameters=dict(parameters or {}), size=size, body=body, **self._smtputf8
         )
         if goes_on(answer):
-            self._news["sender"] = by
+            for group in self._groups:
+                group.news["sender"] = by
         return answer
 
     def rcpt(self, recipient: str, *, parameters: Mapping[str, str | None] | None = None) -> Answer:
@@ -130,7 +140,8 @@ class ScriptedSession:
             for edit in answer.edits:
                 if isinstance(edit, RewriteRecipient):
                     to = _mailbox(edit.address)
-            self._news.setdefault("recipients", []).append(to)
+            for group in self._groups:
+                group.news.setdefault("recipients", []).append(to)
         return answer
 
     def data(self) -> Answer:
@@ -144,34 +155,35 @@ class ScriptedSession:
         """
         octets = message.encode() if isinstance(message, str) else message
         octets = octets.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-        header_size = split_header(octets)
-        before = list(edits)
-        for edit in before:
-            if isinstance(edit, ReplaceBody):
-                octets = octets[:header_size] + edit.body
-        self._news["edits"] = [
-            json.loads(edit.json()) for edit in before if not isinstance(edit, ReplaceBody)
-        ]
-        fd = os.memfd_create("message")
-        try:
-            os.write(fd, octets)
-            answer = self._call("message", fd, size=len(octets), header_size=header_size, **self._smtputf8)
-        finally:
-            os.close(fd)
-        body = octets[header_size:]
-        for edit in answer.edits:
-            if isinstance(edit, ReplaceBody):
-                body = edit.body
-        answer.delivered = Delivered(apply(octets[:header_size], [*before, *answer.edits]), body)
+        header = octets[: split_header(octets)]
+        body = octets[len(header) :]
+        made = list(edits)
+        answer = Answer("message", None, ())
+        said: list[Edit] = []
+        for group in self._groups:
+            body = _last_body(made, body)
+            group.news["edits"] = [
+                json.loads(edit.json()) for edit in made if not isinstance(edit, ReplaceBody)
+            ]
+            answer = group.ask("message", header + body, size=len(header + body), header_size=len(header),
+                               **self._smtputf8)  # fmt: skip
+            self._export(answer.edits)
+            said += answer.edits
+            made += answer.edits
+            if answer.verdict is not None:
+                break
+        answer = Answer("message", answer.verdict, tuple(said), by=answer.by)
+        answer.delivered = Delivered(apply(header, made), _last_body(made, body))
         self.reset()
         return answer
 
     def reset(self) -> None:
         """RSET: sender and recipients are forgotten."""
-        for name in ("sender", "recipients", "edits"):
-            self._news.pop(name, None)
+        for group in self._groups:
+            for name in ("sender", "recipients", "edits"):
+                group.news.pop(name, None)
+            group.news["reset"] = True
         self._smtputf8 = {}
-        self._news["reset"] = True
 
     def disconnect(self) -> Answer:
         """The session is over."""
@@ -196,23 +208,65 @@ class ScriptedSession:
                 return answer
         return self.message(message, edits=edits)
 
-    def _call(self, hook: str, fd: int | None = None, /, **arguments: Any) -> Answer:
-        if hook not in self._plugin.hooks:
-            return Answer(hook, None, ())
-        self._n += 1
-        frame = {"n": self._n, "hook": hook, **self._news, "args": arguments}
-        self._news = {}
-        said = json.loads(self._runner.handle(json.dumps(frame).encode(), fd))
-        assert "error" not in said, f"{hook}: {said['error']}"
-        verdict = Verdict(**said["verdict"]) if "verdict" in said else None
-        edits = tuple(self._edit(edit) for edit in said.get("edits", ()))
-        answer = Answer(hook, verdict, edits)
-        self._check(answer)
+    def _call(self, hook: str, **arguments: Any) -> Answer:
+        edits: list[Edit] = []
+        for group in self._groups:
+            answer = group.ask(hook, **arguments)
+            edits += answer.edits
+            self._export(answer.edits)
+            for edit in answer.edits:
+                if isinstance(edit, RewriteRecipient):
+                    arguments["recipient"] = _mailbox(edit.address)
+            if answer.verdict is not None:
+                return Answer(hook, answer.verdict, tuple(edits), by=answer.by)
+        return Answer(hook, None, tuple(edits))
+
+    def _export(self, edits: Iterable[Edit]) -> None:
         for edit in edits:
             if isinstance(edit, Export):
-                exports = self._exports = {**self._exports, edit.name: edit.value}
-                self.changes(exports=exports)
+                self._exports = {**self._exports, edit.name: edit.value}
+                self.changes(exports=self._exports)
+
+
+class _Group:
+    """Plugins that share a sandbox, in one session.
+
+    news  what its next frame tells beside the hook's arguments.
+    """
+
+    def __init__(self, members: Sequence[Plugin], granted: Granted, session: Mapping[str, Any]) -> None:
+        self._hooks = frozenset(hook for plugin in members for hook in plugin.hooks)
+        self._granted = granted
+        self._runner = _Raising(members, granted.reads)
+        self._name = members[0].name if len(members) == 1 else ""
+        self._n = 0
+        self.news: dict[str, Any] = {"new": True, "session": dict(session)}
+
+    def ask(self, hook: str, message: bytes | None = None, /, **arguments: Any) -> Answer:
+        """Call the hook of all members that have it, and hold the answer against what they may."""
+        if hook not in self._hooks:
+            return Answer(hook, None, ())
+        self._n += 1
+        frame = {"n": self._n, "hook": hook, **self.news, "args": arguments}
+        self.news = {}
+        said = json.loads(self._handle(frame, message))
+        assert "error" not in said, f"{hook}: {said['error']}"
+        verdict = Verdict(**said["verdict"]) if "verdict" in said else None
+        by = said.get("by", self._name) if verdict is not None else ""
+        answer = Answer(hook, verdict, tuple(self._edit(edit) for edit in said.get("edits", ())), by=by)
+        self._check(answer)
         return answer
+
+    def _handle(self, frame: Mapping[str, Any], message: bytes | None) -> bytes:
+        octets = json.dumps(frame).encode()
+        if message is None:
+            return self._runner.handle(octets)
+        fd = os.memfd_create("message")
+        try:
+            os.write(fd, message)
+            return self._runner.handle(octets, fd)
+        finally:
+            os.close(fd)
 
     def _edit(self, said: dict[str, Any]) -> Edit:
         if said["op"] != "replace_body":
@@ -300,6 +354,13 @@ def _check_facts(facts: Mapping[str, Any]) -> None:
     unknown = facts.keys() - _FACTS.keys() - {"id"}
     if unknown:
         raise TypeError(f"a session has no {', '.join(sorted(unknown))}")
+
+
+def _last_body(edits: Iterable[Edit], body: bytes) -> bytes:
+    for edit in edits:
+        if isinstance(edit, ReplaceBody):
+            body = edit.body
+    return body
 
 
 def _mailbox(text: str) -> dict[str, str]:

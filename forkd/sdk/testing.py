@@ -20,14 +20,22 @@ exception of a hook passes through to the test. What the sandbox forbids is not 
         assert_changed_header(answer, "Subject", "[tag] hello")
         assert answer.delivered.headers.get("Subject") == "[tag] hello"
 
-`edits=` of message() and deliver() plays the plugins before: the hook sees their work.
+`edits=` of message() and deliver() plays the plugins before: the hook sees their work. Or ask them:
+
+    def test_the_tag_is_signed():
+        session = in_order(load_plugin("tagger"), load_plugin("signer")).session()
+        answer = session.deliver("Subject: hello\n\nbody\n", sender="", recipients=["b@test.local"])
+        assert answer.delivered.headers.get("X-Signed") == "[tag] hello"
+
+in_order() asks them as plugins.d would; plugins in a list are members of one group, which share a sandbox
+and may what any of them may.
 """
 
 from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +67,7 @@ __all__ = [
     "Answer",
     "Delivered",
     "LoadedPlugin",
+    "Order",
     "ScriptedSession",
     "assert_accepted",
     "assert_added_header",
@@ -78,6 +87,7 @@ __all__ = [
     "assert_quarantined",
     "assert_replaced_body",
     "assert_rewritten",
+    "in_order",
     "load_plugin",
 ]
 
@@ -86,14 +96,37 @@ class LoadedPlugin:
     """A plugin with its manifest; sessions come from session()."""
 
     def __init__(self, plugin: Plugin, manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-        self._granted = Granted(manifest.get("wants", {}), settings)
+        self.granted = Granted(manifest.get("wants", {}), settings)
         self.plugin = plugin
         self.manifest = manifest
         self.name: str = manifest["name"]
 
     def session(self, **facts: Any) -> ScriptedSession:
         """A new session; facts as forkd.sdk.Session names them, e.g. client_ip="192.0.2.1"."""
-        return ScriptedSession(self.plugin, self._granted, facts)
+        return in_order(self).session(**facts)
+
+
+class Order:
+    """Several plugins, as they are asked one after the other; sessions come from session()."""
+
+    def __init__(self, groups: Sequence[Sequence[LoadedPlugin]]) -> None:
+        self._groups = groups
+
+    def session(self, **facts: Any) -> ScriptedSession:
+        """A new session of all of them; facts as LoadedPlugin.session() has them."""
+        asked = [
+            ([member.plugin for member in group], Granted.united([member.granted for member in group]))
+            for group in self._groups
+        ]
+        return ScriptedSession(asked, facts)
+
+
+def in_order(*plugins: LoadedPlugin | Sequence[LoadedPlugin]) -> Order:
+    """Plugins in the order in which they are asked; those in a list are a group, which shares a sandbox.
+
+    The first verdict ends a hook, and each sees the edits of those before it, as in forkd.
+    """
+    return Order([[each] if isinstance(each, LoadedPlugin) else list(each) for each in plugins])
 
 
 def load_plugin(folder: str | os.PathLike[str], *, settings: Mapping[str, Any] | None = None) -> LoadedPlugin:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 
 import pytest
 from hypothesis import given
@@ -213,3 +214,43 @@ def test_a_header_beyond_its_bounds_is_told(header: str):
     walk = Walk(f"{header}\n\nx\n".encode())
     assert list(walk)
     assert walk.cut
+
+
+def parts(*contents: bytes) -> bytes:
+    whole = b"".join(b"--b\r\n" + content + b"\r\n" for content in contents)
+    return b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + whole + b"--b--\r\n"
+
+
+CODED_RFC822 = b"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
+COSTLY = {
+    "headers": (parts(*[b"X: " + b"a" * 40_000 + b"\r\n\r\nx"] * 60), 60),
+    "boundary lines": (b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n" * 3_000, 1),
+    "padding": (parts(*[b"Content-Transfer-Encoding: base64\r\n\r\n" + b"QQ==\r\n" * 1_000] * 60), 60),
+    "attached messages undone": (CODED_RFC822 * 20 + b"\r\n" + b"y" * 4_000_000, 1),
+    "depth over a large body": (
+        b"".join(b"Content-Type: multipart/mixed; boundary=%da\r\n\r\n--%da\r\n" % (n, n) for n in range(30))
+        + b"\r\n"
+        + b"y" * 8_000_000,
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize(("message", "count"), COSTLY.values(), ids=list(COSTLY))
+def test_a_message_that_is_made_to_cost_much_is_cut(message: bytes, count: int):
+    """And it is known before the parts behind the bound are given: a check stops there."""
+    walk = Walk(message)
+    given = list(itertools.takewhile(lambda _: not walk.cut, walk))
+    assert walk.cut
+    assert len(given) < count
+
+
+def test_real_mail_meets_no_bound():
+    """A digest of 200 mails, 10 MiB of base64 whose encoder pads each KiB, an attached message undone."""
+    digest = parts(*[b"Content-Type: message/rfc822\r\n\r\nX: " + b"a" * 4_000 + b"\r\n\r\nx"] * 200)
+    padded = b"Content-Transfer-Encoding: base64\r\n\r\n" + (b"QUFB" * 340 + b"QQ==\r\n") * 7_000
+    attached = CODED_RFC822.replace(b"quoted-printable", b"base64") + b"U3ViamVjdDogeAoK" * 500_000
+    for message in (digest, parts(padded), attached):
+        walk = Walk(message)
+        assert list(walk)
+        assert not walk.cut

@@ -10,7 +10,15 @@ import pytest
 
 from forkd.sdk import add_header, add_recipient, change_sender, replace_body, testing
 from forkd.sdk.plugin import PluginError
-from forkd.sdk.testing import Answer, LoadedPlugin, assert_deferred, assert_denied, assert_passed, load_plugin
+from forkd.sdk.testing import (
+    Answer,
+    LoadedPlugin,
+    assert_deferred,
+    assert_denied,
+    assert_passed,
+    in_order,
+    load_plugin,
+)
 
 MODULE = """
 from forkd.sdk import *
@@ -310,3 +318,86 @@ def test_what_a_hook_sets_is_there_at_the_next(everything: Path):
     session.rcpt("c@d")
     answer = session.data()
     testing.assert_exported(answer, "SPFRESULT", "joe {'SPFRESULT': 'joe {} ()'} (<n@b.example>,)")
+
+
+GROUPED = pytest.mark.parametrize("grouped", [False, True], ids=["alone", "grouped"])
+
+
+def lined_up(grouped: bool, *plugins: LoadedPlugin) -> testing.ScriptedSession:
+    return (in_order(plugins) if grouped else in_order(*plugins)).session()
+
+
+def other(everything: Path, say: str, name: str = "other") -> LoadedPlugin:
+    """A second plugin, with the same hooks and wants."""
+    folder = everything / name
+    folder.mkdir()
+    (folder / f"{name}.py").write_text((everything / "sample.py").read_text())
+    manifest = (everything / "plugin.toml").read_text()
+    (folder / "plugin.toml").write_text(manifest.replace('name = "sample"', f'name = "{name}"'))
+    return load_plugin(folder, settings={"say": say})
+
+
+@GROUPED
+def test_plugins_in_order_see_the_edits_of_those_before(everything: Path, grouped: bool):
+    """Header, body and envelope; what is delivered is the work of all."""
+    first = saying(
+        everything,
+        "[change_header('Subject', 'y'), replace_body('new'), add_recipient('n@b.example')]"
+        " if len(seen) == 2 and hasattr(seen[1], 'headers') else None",
+    )
+    told = "{seen[1].headers.get('Subject')} {seen[1].body.strip()} {len(seen[0].recipients)}"
+    second = other(everything, f'add_header("X-Tag", f"{told}") if len(seen) == 2 else None')
+    answer = lined_up(grouped, first, second).deliver(MAIL, sender="a@b", recipients=["c@d"])
+    testing.assert_changed_header(answer, "Subject", "y")
+    testing.assert_added_header(answer, "X-Tag", "y b'new' 2")
+    assert answer.delivered is not None
+    assert answer.delivered.body == b"new\r\n"
+    assert answer.delivered.headers.get("X-Tag") == "y b'new' 2"
+
+
+@GROUPED
+def test_the_first_verdict_ends_the_hook(everything: Path, grouped: bool):
+    """The answer says whose it is; who comes later is not asked."""
+    session = lined_up(
+        grouped,
+        saying(everything, "None"),
+        other(everything, "deny('5.7.1', 'no')"),
+        other(everything, "1/0", "last"),
+    )
+    answer = session.mail("a@b")
+    assert_denied(answer)
+    assert answer.by == "other"
+    assert "by other" in repr(answer)
+
+
+@GROUPED
+def test_exports_and_rewritten_recipients_go_on_to_the_next(everything: Path, grouped: bool):
+    """At the same hook, and at later ones; what all of them let pass is in the envelope of each."""
+    first = saying(
+        everything,
+        "rewrite('n@b.example') if hasattr(seen[0], 'parameters') and not hasattr(seen[0], 'size') "
+        "else export('SPFRESULT', 'pass') if hasattr(seen[0], 'size') else None",
+    )
+    second = other(
+        everything,
+        "deny('5.7.1', str(seen[0])) if str(seen[0]) == 'c@d' or session.exports != {'SPFRESULT': 'pass'} "
+        "else export('SPFRESULT', str(session.envelope.recipients)) if len(seen) and hasattr(seen[0], "
+        "'recipients') else None",
+    )
+    session = lined_up(grouped, first, second)
+    assert_passed(session.mail("a@b"))
+    assert_passed(session.rcpt("c@d"))
+    testing.assert_exported(session.data(), "SPFRESULT", "(<n@b.example>,)")
+
+
+def test_a_group_may_what_its_members_may(everything: Path, tmp_path: Path):
+    """One sandbox, one set of grants; a plugin by itself has its own only."""
+    weak = tmp_path / "weak"
+    weak.mkdir()
+    (weak / "sample.py").write_text(MODULE)
+    (weak / "plugin.toml").write_text(MANIFEST)
+    says = saying(weak, "discard()")
+    strong = load_plugin(everything)
+    assert in_order([strong, says]).session().rcpt("a@b").verdict is not None
+    with pytest.raises(AssertionError, match=r"plugin\.toml lacks discard"):
+        in_order(strong, says).session().rcpt("a@b")

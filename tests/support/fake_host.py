@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from forkd.config import schema
 from forkd.rpc.calls import MAX_FRAME_BYTES, Answer, CallFailed, Overloaded
 from forkd.sdk import Plugin
 from forkd.sdk.runner import Runner
@@ -32,33 +33,15 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("the coroutine waits for something")
 
 
-@dataclasses.dataclass(frozen=True)
-class Powers:
-    accept: bool = False
-    discard: bool = False
-    quarantine: bool = False
-    edit_headers: tuple[str, ...] = ()
-    edit_body: bool = False
-    add_recipient: tuple[str, ...] = ()
-    delete_recipient: bool = False
-    rewrite_recipient: bool = False
-    change_sender: bool = False
-    export: tuple[str, ...] = ()
-    auth: bool = False
-
-
+Powers: Any = dataclasses.make_dataclass(
+    "Powers",
+    [(power.name, power.type, power.default) for power in msgspec.structs.fields(schema.Powers)],
+    frozen=True,
+)
+"""As the configuration has them."""
 EVERY_POWER = Powers(
-    accept=True,
-    discard=True,
-    quarantine=True,
-    edit_headers=("*",),
-    edit_body=True,
-    add_recipient=("*",),
-    delete_recipient=True,
-    rewrite_recipient=True,
-    change_sender=True,
-    export=("SPFRESULT", "NOTE"),
-    auth=True,
+    **{power.name: True if power.type is bool else ("*",) for power in msgspec.structs.fields(schema.Powers)}
+    | {"export": ("SPFRESULT", "NOTE")}  # these have no wildcard
 )
 
 
@@ -83,7 +66,7 @@ class FakePlugin:
 
     name: str
     hooks: tuple[str, ...]
-    powers: Powers = Powers()
+    powers: Any = Powers()  # noqa: RUF009 - it is frozen
     reads: tuple[str, ...] = ()
     limits: Limits = Limits()
     on_failure: str = "disconnect"
