@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from attachment_unpack import drained, gunzipped, zip_member
+from attachment_unpack import BeyondBounds, drained, gunzipped, zip_member
 
 _SNIFF = (
     (b"MZ", "application/x-dosexec"),
@@ -82,10 +82,6 @@ class Bounds:
     depth: int
     members: int
     octets: int
-
-
-class BeyondBounds(Exception):  # noqa: N818 - a finding, not a mistake
-    """More archives, names or octets than allowed; says which."""
 
 
 @dataclass(frozen=True)
@@ -244,6 +240,9 @@ def _unpacked(archive: bytes, media_type: str, bounds: Bounds, path: str) -> tup
             piece, ended, used = drained(other, rest, bounds.octets + 1)
         whole += piece
         _count(len(piece), bounds, path)
+        bounds.members -= 1
+        if bounds.members < 0:
+            raise BeyondBounds(f"too many streams: {path}")
         rest = rest[used:]
         # Several streams behind each other are one file to gunzip; anything else behind is not looked at.
         if not ended or detect(bytes(rest[:SNIFF_OCTETS])) != media_type:

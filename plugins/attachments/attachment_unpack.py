@@ -12,6 +12,7 @@ import lzma
 import re
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 _PIECE = 65_536
@@ -20,7 +21,12 @@ _DRAIN = 16_384
 _DRAIN_CHECKED = 512
 """Of bzip2 and xz: as many are lost when a checksum behind them is wrong."""
 _UUENCODED = re.compile(rb"\nbegin(-base64)? [0-7]{3,4} ([^\r\n]{1,255})(?=[\r\n]|\Z)")
+_LINE = re.compile(rb"[\r\n]+([^\r\n]+)")
 _GZIP_EXTRA, _GZIP_NAME, _GZIP_COMMENT, _GZIP_CHECK = 4, 8, 16, 2
+
+
+class BeyondBounds(Exception):  # noqa: N818 - a finding, not a mistake
+    """More files, archives, names or octets than allowed; says which."""
 
 
 class Decoder(Protocol):
@@ -130,14 +136,32 @@ def zip_member(packed: memoryview, method: int, size: int, limit: int) -> tuple[
 _STORED, _DEFLATED, _BZIP2, _LZMA = 0, 8, 12, 14
 
 
-def uuencoded(text: bytes) -> Iterator[tuple[str, bytes]]:
-    """Name and content of every file that stands in a text behind a line `begin MODE NAME`."""
+@dataclass
+class Texts:
+    """What is left for this message: files that stand in its texts, and their lines."""
+
+    files: int
+    lines: int
+
+
+def uuencoded(text: bytes, left: Texts) -> Iterator[tuple[str, bytes]]:
+    """Name and content of every file that stands in a text behind a line `begin MODE NAME`.
+
+    Raises BeyondBounds.
+    """
     text = b"\n" + text
     begin = _UUENCODED.search(text)
     while begin is not None:
         following = _UUENCODED.search(text, begin.end())
         content = bytearray()
-        for line in text[begin.end() : following.start() if following else len(text)].splitlines()[1:]:
+        left.files -= 1
+        if left.files < 0:
+            raise BeyondBounds("more uuencoded files than are looked at")
+        for match in _LINE.finditer(text, begin.end(), following.start() if following else len(text)):
+            line = match[1]
+            left.lines -= 1
+            if left.lines < 0:
+                raise BeyondBounds("more uuencoded lines than are looked at")
             if line.startswith((b"end", b"====")):
                 break
             content += _base64_line(line) if begin[1] else _uu_line(line)

@@ -44,7 +44,9 @@ DESCRIPTION
 
 BOUNDS
     max_depth archives within each other, max_members names, max_unpacked octets. What goes beyond is
-    made to hide something, and stops the message like a forbidden name. So do more than 2,000 parts.
+    made to hide something, and stops the message like a forbidden name. So do more than 2,000 parts, 1 MiB
+    of their headers, names of more than 1,000 signs or of 4 million in all, more than 1,000 uuencoded files
+    or 500,000 lines of them, base64 in 100,000 pieces, and parts that have to be read again and again.
 
 SETTINGS
     names         forbidden names, wildcards * and ?          default: what large providers refuse
@@ -67,19 +69,29 @@ from __future__ import annotations
 
 import fnmatch
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Any
+from unicodedata import category, normalize
 
-from attachment_archives import READABLE, SNIFF_OCTETS, BeyondBounds, Bounds, Member, detect, is_zip, members
-from attachment_unpack import uuencoded
+from attachment_archives import READABLE, SNIFF_OCTETS, Bounds, Member, detect, is_zip, members
+from attachment_unpack import BeyondBounds, Texts, uuencoded
 
 from forkd.sdk import Envelope, Message, Plugin, Session, Verdict, deny, quarantine
 from forkd.sdk.mime import Part, Walk
 
 _MAX_SHOWN = 80
-_MAX_UUENCODED = 1_000
-"""In one text."""
+_MAX_NAME = 1_000
+"""Signs; no file system takes more than 255."""
+_MAX_SIGNS = 4_000_000
+"""Of all names in a message, as they are compared: what is one sign in a mail may be eighteen then."""
+_MAX_PATH = 2 * _MAX_NAME
+"""Of a path's end, in which its name is looked for."""
+_MAX_UUENCODED, _MAX_LINES = 1_000, 500_000
+"""Files, and their lines, in one message: 500,000 lines are 21 MiB."""
+_READ_AGAIN = 4
+"""How often the octets of a message may be read as parts: odd readings come beside the usual one."""
+_INVISIBLE = re.compile(f"[{''.join(c for c in map(chr, range(0x11_0000)) if category(c) == 'Cf')}]")
+_WILD = re.compile(r"[*?\[]")
 
 
 class Rules:
@@ -89,14 +101,28 @@ class Rules:
         for name, allowed in _CHOICES.items():
             if settings[name] not in allowed:
                 raise ValueError(f"the setting {name} is {' or '.join(allowed)}, not {settings[name]!r}")
-        self._names = _any_of(settings["names"])
+        names = [wildcard.strip().lower() for wildcard in settings["names"]]
+        # Nearly all are endings, and a pattern of fifty alternatives is slow on long names.
+        endings = {name for name in names if name[:1] == "*" and not _WILD.search(name[1:])}
+        self._endings = tuple(sorted(name[1:] for name in endings))
+        self._names = _any_of(name for name in names if name not in endings)
         self._types = _any_of(settings["types"])
+        self._signs = _MAX_SIGNS
         self._facts = {fact for fact in ("encrypted", "damaged") if settings[fact] == "stop"}
 
+    def begin(self) -> None:
+        """Another message."""
+        self._signs = _MAX_SIGNS
+
     def stop(self, name: str, *types: str) -> str:
-        """Why a file of this name and these types is not taken; empty when it is."""
+        """Why a file of this name and these types is not taken; empty when it is. Raises BeyondBounds."""
         for compared in plain(name):
-            if self._names.fullmatch(compared):
+            self._signs -= len(compared)
+            if self._signs < 0:
+                raise BeyondBounds("more signs of names than are looked at")
+            if len(compared) > _MAX_NAME:
+                return f"a name of more than {_MAX_NAME} signs {shown(name)}"
+            if compared.endswith(self._endings) or self._names.fullmatch(compared):
                 return f"name {shown(name)}"
         for media_type in types:
             if media_type and self._types.fullmatch(media_type):
@@ -116,26 +142,31 @@ def findings(message: bytes, rules: Rules, bounds: Bounds | None) -> Iterator[st
 
     bounds  for looking into archives; None: they are not looked into.
     """
+    rules.begin()
     walk = Walk(message)
+    texts = Texts(_MAX_UUENCODED, _MAX_LINES)
+    room = _READ_AGAIN * (len(message) + SNIFF_OCTETS)
     try:
         for part in walk:
-            yield from filter(None, _part(part, rules, bounds))
+            room -= part.size
+            if walk.cut or room < 0:
+                break
+            yield from filter(None, _part(part, rules, bounds, texts))
     except BeyondBounds as why:
         yield shown(str(why))
     if walk.cut:
         yield "more parts than are looked at"
+    elif room < 0:
+        yield "more readings of its parts than are looked at"
 
 
-def _part(part: Part, rules: Rules, bounds: Bounds | None) -> Iterator[str]:
+def _part(part: Part, rules: Rules, bounds: Bounds | None, texts: Texts) -> Iterator[str]:
     names = [name.rstrip("/\\") for name in part.names] or [""]
     for head in part.readings(SNIFF_OCTETS):
         for name in names:
             yield rules.stop(name, part.content_type, detect(head))
     if part.encoding in _AS_IT_STANDS or part.content_type.startswith("text/"):
-        for number, (name, content) in enumerate(uuencoded(part.content())):
-            if number >= _MAX_UUENCODED:
-                yield "more uuencoded files than are looked at"
-                break
+        for name, content in uuencoded(part.content(), texts):
             yield rules.stop(name, detect(content[:SNIFF_OCTETS]))
             yield from _archive(content, name, rules, bounds)
     for content in part.readings() if bounds is not None else ():
@@ -161,8 +192,9 @@ def plain(name: str) -> set[str]:
     """
     if not name:
         return {""}
-    seen = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
-    last = re.split(r"[/\\]", seen)[-1]
+    if not name.isascii():
+        name = _INVISIBLE.sub("", normalize("NFKC", name[-_MAX_PATH:]))
+    last = re.split(r"[/\\]", name)[-1]
     found = {last, last.partition("\0")[0], last.partition(":")[0]}
     return {one.replace("\0", "").strip().rstrip(" .\t\r\n\"'").lower() for one in found}
 

@@ -303,6 +303,17 @@ HOSTILE = {
     "parameters": b"Content-Type: a/b; " + b"name=a " * 100_000,
     "boundaries": b"Content-Type: multipart/b; " + b"".join(b"boundary=%d;" % n for n in range(50_000)),
     "uuencoded": b"Subject: x\r\n\r\n" + b"begin 644 a.txt\r\n" * 100_000,
+    "uuencoded, in many parts": b"".join(
+        (
+            b"Content-Type: multipart/mixed; boundary=b\r\n\r\n",
+            *[b"--b\r\n\r\n" + b"begin 644 a.txt\r\n#AAAA\r\n" * 100 + b"\r\n"] * 20,
+            b"--b--\r\n",
+        )
+    ),
+    "uuencoded lines": b"Subject: x\r\n\r\nbegin 644 a.txt\r\n" + b"#AAAA\r\n" * 600_000,
+    "names": b"Content-Disposition: attachment; filename=" + "\ufdfa".encode() * 1_001,
+    "streams": b"Content-Type: a/b\r\n\r\n" + gzip.compress(b"") * 11_000,
+    "readings": b"".join(b"Content-Type: a/b%d\r\n" % n for n in range(8)) + b"\r\n" + b"x" * 4_000_000,
 }
 
 
