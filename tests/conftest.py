@@ -14,7 +14,17 @@ ALLOWED_LACKS = ("cgroup controllers", "systemd container", "other architecture"
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     """A skip in CI for anything but a listed lack of the machine is a failure."""
     outcome = yield
-    report = outcome.get_result()
+    _refuse_skip(outcome.get_result())
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector):
+    """So is that of a whole module."""
+    outcome = yield
+    _refuse_skip(outcome.get_result())
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         if not reason.removeprefix("Skipped: ").startswith(ALLOWED_LACKS):

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Run pytest with the given arguments, where every user can reach what is tested.
+# Two processes share the tests (pytest-xdist); `tools/test.sh -n 0 …` runs them in one, as --pdb does.
 # As root the tests start forkd as other users too; a checkout below a private folder is copied for them.
 set -eu
 cd "$(dirname "$0")/.."
@@ -13,6 +14,8 @@ reachable() {
     done
 }
 
+# worksteal: who is done first takes half of what the other has left.
+set -- -n 2 --dist worksteal "$@"
 if [ "$(id -u)" != 0 ] || reachable "$here/forkd"; then
     exec .venv/bin/python -m pytest "$@"
 fi

@@ -28,7 +28,7 @@ from forkd.queue.spool import BUFFER_BYTES, Spool
 from forkd.smtp.address import Mailbox
 from forkd.smtp.events import Mail
 from forkd.worker.transaction import Destination, Transaction
-from tests.support.crash_fs import Call, RecordingFs, put_on_disk, states
+from tests.support.crash_fs import Call, RecordingFs, looks, put_on_disk, states
 from tests.support.spooling import a_config, an_envelope
 
 MEMORY = Path("/dev/shm")
@@ -238,10 +238,16 @@ def broken_promises(scenario: Callable[[Story], None], tmp_path: Path, fs: Recor
     prepared = len(fs.log)
     scenario(story)
     broken: list[str] = []
+    tried: set[object] = set()
     for cut in range(prepared, len(fs.log) + 1):
         given = [call.text.split(" ")[1:] for call in fs.log[:cut] if call.text.startswith("250 ")]
         held = held_at(fs.log[:cut])
         for number, disk in enumerate(states(fs.log, cut, SEED)):
+            # Two of three disks were met before, with the same promised: the same must come of them.
+            moment = (looks(disk), len(given), tuple(held))
+            if moment in tried:
+                continue
+            tried.add(moment)
             after = tmp_path / f"after-{cut}-{number}"
             put_on_disk(disk, after)
             for problem in problems(story, after, given) + [

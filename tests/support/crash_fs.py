@@ -217,6 +217,16 @@ def states(log: Sequence[Call], cut: int, seed: int) -> Iterator[Disk]:
         yield names, contents, folders
 
 
+def looks(disk: Disk) -> int:
+    """The same number for disks that nobody can tell apart: names, contents, which names are one file."""
+    names, contents, folders = disk
+    files: dict[int, list[str]] = {}
+    for name, inode in names.items():
+        files.setdefault(inode, []).append(name)
+    one_by_one = ((frozenset(together), contents.get(inode, b"")) for inode, together in files.items())
+    return hash((frozenset(one_by_one), frozenset(folders)))
+
+
 def put_on_disk(disk: Disk, root: Path) -> None:
     """Make the files of `disk` below `root`; names whose directory did not survive are gone with it."""
     names, contents, folders = disk

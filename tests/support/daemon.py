@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import json
 import os
@@ -19,10 +20,21 @@ START_S = 60
 """Zygotes and the self-test on a busy two-core machine."""
 
 
+_reserved: list[socket.socket] = []
+atexit.register(lambda: [each.close() for each in _reserved])
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port for a server that must be told one. Nobody else is given it while this process lives.
+
+    It stays bound here without listening: the kernel then hands it to no socket that asks for any port,
+    while a server may listen on it with SO_REUSEADDR, as servers do.
+    """
+    probe = socket.socket()
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probe.bind(("127.0.0.1", 0))
+    _reserved.append(probe)
+    return int(probe.getsockname()[1])
 
 
 def children(pid: int) -> set[int]:

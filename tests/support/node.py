@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -43,12 +44,19 @@ def send(transport: dict[str, Any], mail: dict[str, Any]) -> dict[str, Any]:
 
 
 def _installed() -> Path:
+    """Its folder; one test process at a time installs or looks."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _install()
+
+
+def _install() -> Path:
     modules = FOLDER / "node_modules"
     if (modules / "nodemailer" / "package.json").exists():
         return modules
     if shutil.which("npm") is None or shutil.which("node") is None:
         pytest.skip("node and npm are not installed")
-    FOLDER.mkdir(parents=True, exist_ok=True)
     try:
         told = subprocess.run(
             [

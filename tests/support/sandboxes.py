@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import select
 import shutil
@@ -26,13 +25,13 @@ from forkd.sandbox.host import Host, HostPlugin, Sandbox
 from forkd.sandbox.launch import Member, ZygoteProcess, ZygoteSpec
 from forkd.sandbox.policy import compile_policy
 from forkd.sandbox.report import Report
+from tests.support.uids import next_uid
 from tests.support.waiting import wait_for
 
 NOBODY = 65_534
 ROOT, USER = "root", "user"
 MODES = (ROOT, USER) if os.geteuid() == 0 else (USER,)
 """root: forkd started by root, the plugin under a uid of its own; user: all of it under an ordinary uid."""
-_uids = itertools.count(1_900_100_000)
 
 NAMES = [
     "ptrace",
@@ -134,7 +133,7 @@ class Stage:
 
     def __init__(self, mode: str) -> None:
         self.mode = mode
-        self.uid = next(_uids) if mode == ROOT else None
+        self.uid = next_uid() if mode == ROOT else None
         self.folder = Path(tempfile.mkdtemp(prefix="forkd-test-"))
         self.folder.chmod(0o755)
         self.reports: list[Report] = []

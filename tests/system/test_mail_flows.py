@@ -28,12 +28,12 @@ def arrived(daemon: Daemon, user: str, count: int = 1) -> list[Path]:
     return wait_for(lambda: len(found := daemon.mailbox(user)) >= count and found, timeout_s=20)
 
 
-def test_a_mail_from_swaks_lies_in_the_maildir_with_its_trace(daemon: Daemon):
+def test_a_mail_from_swaks_lies_in_the_maildir_with_its_trace(shared: Daemon):
     """RFC 5321 4.4: Received on top, Return-Path added at delivery; the plugin's header below them."""
     assert (
-        swaks(daemon, "--from alice@example.org --to user@test.local --helo client.example").returncode == 0
+        swaks(shared, "--from alice@example.org --to user@test.local --helo client.example").returncode == 0
     )
-    message = email.message_from_bytes(arrived(daemon, "user")[0].read_bytes(), policy=email.policy.default)
+    message = email.message_from_bytes(arrived(shared, "user")[0].read_bytes(), policy=email.policy.default)
     assert message["Return-Path"] == "<alice@example.org>"
     assert message["Delivered-To"] == "user@test.local"
     received = " ".join(message["Received"].split())
@@ -73,10 +73,10 @@ def test_the_logs_of_session_message_and_delivery_join_by_their_ids(daemon: Daem
     ],
     ids=["blocked sender", "blocked domain", "relay", "unknown recipient", "relay probe"],
 )
-def test_what_must_be_refused_is_refused(make_daemon: Make, sender: str, recipient: str, reply: str):
+def test_what_must_be_refused_is_refused(share_daemon: Make, sender: str, recipient: str, reply: str):
     """smtp.md, Submission and relay; block_senders."""
     config = '[domain."test.local"]\n[domain."listed.example"]\nmailboxes = ["bob"]\n'
-    daemon = make_daemon(plugins=STOCK, config=config)
+    daemon = share_daemon(plugins=STOCK, config=config)
     transcript = swaks(daemon, f"--from {sender} --to {recipient}").stdout
     assert f"<** {reply}" in transcript
     assert not (daemon.var / "mail").exists() or not list((daemon.var / "mail").rglob("new/*"))
@@ -116,11 +116,11 @@ BODIES = {
 }
 
 
-def test_messages_of_many_kinds_come_out_byte_identical(daemon: Daemon):
+def test_messages_of_many_kinds_come_out_byte_identical(shared: Daemon):
     """But for the trace fields and CRLF -> LF; a missing last line end is added by the protocol itself."""
     for index, (kind, body) in enumerate(BODIES.items()):
         user = f"kind{index}"
-        with daemon.smtp() as client:
+        with shared.smtp() as client:
             client.ehlo()
             client.mail("a@example.org", ["BODY=8BITMIME"])
             client.rcpt(f"{user}@test.local")
@@ -129,16 +129,16 @@ def test_messages_of_many_kinds_come_out_byte_identical(daemon: Daemon):
             stuffed = re.sub(rb"(?m)^\.", b"..", body)
             client.sock.sendall(stuffed + end + b".\r\n")
             assert client.getreply()[0] == 250, kind
-        found = arrived(daemon, user)[0].read_bytes()
+        found = arrived(shared, user)[0].read_bytes()
         trace = TRACE.match(found)
         assert trace, f"{kind}: {found[:300]!r}"
         assert found[trace.end() :] == (body + end).replace(b"\r\n", b"\n"), kind
 
 
-def test_smuggling_makes_one_message_of_one(daemon: Daemon):
+def test_smuggling_makes_one_message_of_one(shared: Daemon):
     """What looks like an end of data to a lax server stays text (smtp.md, rule one)."""
     for index, fake in enumerate((b"\n.\n", b"\n.\r\n", b"\r.\r", b"\r\n.\n", b"\r\n.\r", b"\r.\r\n")):
-        with daemon.smtp() as client:
+        with shared.smtp() as client:
             client.ehlo()
             client.mail("a@example.org")
             client.rcpt(f"smuggle{index}@test.local")
@@ -147,27 +147,27 @@ def test_smuggling_makes_one_message_of_one(daemon: Daemon):
             client.sock.sendall(b"Subject: x\r\n\r\ntext" + fake + smuggled)
             assert client.getreply()[0] == 250
             assert client.noop()[0] == 250
-        assert b"evil@example.org" in arrived(daemon, f"smuggle{index}")[0].read_bytes()
-    assert not daemon.mailbox("victim")
+        assert b"evil@example.org" in arrived(shared, f"smuggle{index}")[0].read_bytes()
+    assert not shared.mailbox("victim")
 
 
-def test_curl_sends(daemon: Daemon):
+def test_curl_sends(shared: Daemon):
     """curl speaks SMTP with SIZE and pipelines nothing."""
-    mail = daemon.folder / "mail.txt"
+    mail = shared.folder / "mail.txt"
     mail.write_bytes(b"Subject: from curl\r\n\r\nhello\r\n")
     command = [
         "curl",
         "-sS",
-        f"smtp://127.0.0.1:{daemon.port}/client.example",
+        f"smtp://127.0.0.1:{shared.port}/client.example",
         "--mail-from",
         "a@example.org",
     ]
     subprocess.run([*command, "--mail-rcpt", "curl@test.local", "-T", str(mail)], check=True, timeout=60)
-    assert b"Subject: from curl" in arrived(daemon, "curl")[0].read_bytes()
+    assert b"Subject: from curl" in arrived(shared, "curl")[0].read_bytes()
 
 
-def test_smtplib_sends_to_several_and_learns_of_the_refused(daemon: Daemon):
-    with daemon.smtp() as client:
+def test_smtplib_sends_to_several_and_learns_of_the_refused(shared: Daemon):
+    with shared.smtp() as client:
         refused = client.sendmail(
             "a@example.org",
             ["one@test.local", "two@elsewhere.example", "three@test.local"],
@@ -175,22 +175,22 @@ def test_smtplib_sends_to_several_and_learns_of_the_refused(daemon: Daemon):
         )
     assert list(refused) == ["two@elsewhere.example"]
     for user in ("one", "three"):
-        text = arrived(daemon, user)[0].read_text()
+        text = arrived(shared, user)[0].read_text()
         assert f"Delivered-To: {user}@test.local" in text
         assert "for <" not in text.partition("Subject:")[0], "RFC 5321 7.2: no recipient told of another"
 
 
-def test_several_transactions_in_a_session_with_rset_between(daemon: Daemon):
-    with daemon.smtp() as client:
+def test_several_transactions_in_a_session_with_rset_between(shared: Daemon):
+    with shared.smtp() as client:
         client.ehlo()
         client.mail("a@example.org")
         client.rcpt("dropped@test.local")
         client.rset()
         for user in ("first", "second"):
             client.sendmail("a@example.org", [f"{user}@test.local"], "Subject: x\n\nhello\n")
-    arrived(daemon, "first")
-    arrived(daemon, "second")
-    assert not daemon.mailbox("dropped")
+    arrived(shared, "first")
+    arrived(shared, "second")
+    assert not shared.mailbox("dropped")
 
 
 def test_a_declared_size_beyond_the_limit_is_refused_at_mail(make_daemon: Make):
