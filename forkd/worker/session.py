@@ -147,8 +147,8 @@ class Session(Identity, asyncio.Protocol):
     # --- bytes in, replies out ------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Bytes from the client; kept, not parsed, while a reply is awaited."""
-        if self.waiting:
+        """Bytes from the client; kept, not parsed, while a reply is awaited or the client reads none."""
+        if self.waiting or self._choked:
             if self.early is None or not self.early.takes(data):
                 self.conn.receive_data(data)
             self._buffered += len(data)
@@ -162,7 +162,7 @@ class Session(Identity, asyncio.Protocol):
         """The client closed its side: what it has said is answered first, then the dialogue is over."""
         if (
             not self.half_closes
-            or not self.waiting
+            or not (self.waiting or self._choked)
             or self._closing
             or (self.early is not None and not self._buffered)
         ):
@@ -179,7 +179,7 @@ class Session(Identity, asyncio.Protocol):
         """It reads again."""
         self._choked = False
         if not self.waiting:
-            self.pump()
+            self._go_on()
 
     def pump(self) -> None:
         """Handle what is buffered until bytes are missing or a reply must be waited for."""
