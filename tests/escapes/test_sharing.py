@@ -180,14 +180,18 @@ def test_one_client_that_holds_all_it_can_starves_nobody(mode: str):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_many_clients_that_hold_all_there_is_give_way(mode: str):
-    """Each from a network of its own, all idle: who has something to do gets a place within overload_wait."""
+    """Each from a network of its own, all idle: who has something to do gets a place within overload_wait.
+
+    Of strangers that is; the quarter that is kept for known networks they never had.
+    """
 
     def body() -> None:
         with stage(mode) as st:
             st.start("def attack(_): return 'x'\n")
 
             async def scenario(st: Stage) -> None:
-                held = [await Held(st, f"h{n}", f"n{n}").take() for n in range(16)]
+                held = [await Held(st, f"h{n}", f"n{n}").take() for n in range(12)]
+                assert st.host.alive("plugin") == 12
                 for n in range(4):
                     sandbox = await st.host.take("plugin", f"c{n}", network=f"control {n}")
                     await greet(sandbox, 1)

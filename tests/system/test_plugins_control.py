@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import smtplib
+import time
 from typing import Any
 
 import pytest
@@ -246,21 +247,44 @@ def test_a_network_that_holds_many_idle_pays_for_it_alone(crowded: Daemon) -> No
 
 
 def test_when_all_places_are_held_the_longest_idle_gives_way(crowded: Daemon) -> None:
-    """421 4.3.2 to it, whatever network it is of; the newcomer is served."""
-    held = [client_of(crowded, f"127.0.{30 + n // 2}.{n + 1}") for n in range(16)]
+    """421 4.3.2 to it, whatever network it is of; the newcomer is served. Strangers have three quarters."""
+    held = [client_of(crowded, f"127.0.{30 + n // 2}.{n + 1}") for n in range(12)]
     newcomer = client_of(crowded, "127.0.60.1")
     assert deliver(newcomer)[0] == 250
-    assert [still_there(client) for client in held] == [False] + [True] * 15
+    assert [still_there(client) for client in held] == [False] + [True] * 11
 
 
 def test_who_is_in_the_middle_of_mail_gives_way_last(crowded: Daemon) -> None:
     """Longest idle of all, but between MAIL and the end of data."""
-    held = [client_of(crowded, f"127.0.{30 + n // 2}.{n + 1}") for n in range(16)]
+    held = [client_of(crowded, f"127.0.{30 + n // 2}.{n + 1}") for n in range(12)]
     assert held[0].mail("a@example.org")[0] == 250
-    for client in held[1:]:
+    held[1].ehlo()
+    later = time.monotonic() + 0.01  # a loop's clock has milliseconds: within one, all are idle alike
+    while time.monotonic() < later:
+        held[2].ehlo()
+    for client in held[3:]:
         client.ehlo()
     assert deliver(client_of(crowded, "127.0.60.1"))[0] == 250
-    assert [still_there(client) for client in held] == [True, False] + [True] * 14
+    assert [still_there(client) for client in held] == [True, False] + [True] * 10
+
+
+def test_a_crowd_of_strangers_keeps_no_known_network_out(crowded: Daemon) -> None:
+    """However many networks they are: a quarter of the places is for those whose last session ended well."""
+    with smtplib.SMTP(local_hostname="c", timeout=30, source_address=("127.0.60.1", 0)) as first:
+        first.connect("127.0.0.1", crowded.port)
+        first.ehlo()
+        assert deliver(first)[0] == 250
+    assert crowded.told("session", 1)
+    busy = [client_of(crowded, f"127.0.{30 + n // 2}.{n + 1}") for n in range(12)]
+    for client in busy:
+        client.putcmd("MAIL FROM:<sleep-2500@example.org>")
+    assert deliver(client_of(crowded, "127.0.60.2"))[0] == 250
+    stranger = smtplib.SMTP(local_hostname="c", timeout=30, source_address=("127.0.61.1", 0))
+    crowded.clients.append(stranger)
+    stranger.connect("127.0.0.1", crowded.port)
+    assert stranger.ehlo()[0] == 451
+    assert [client.getreply()[0] for client in busy] == [250] * 12
+    assert not failures(crowded)
 
 
 def test_what_does_not_fit_is_overload_and_no_failure(crowded: Daemon) -> None:
