@@ -14,16 +14,18 @@ from forkd.logwriter import given, often, write
 class Who(TypedDict):
     """A client, as the lines about it have it; what is not known is empty.
 
-    client  ADDRESS:PORT
-    name    verified
-    tls     version and cipher
-    user    who has authenticated
+    client       ADDRESS:PORT
+    name         verified
+    tls          version and cipher
+    certificate  subject of the client's certificate, verified
+    user         who has authenticated
     """
 
     client: str
     name: str
     helo: str
     tls: str
+    certificate: str
     user: str
 
 
@@ -37,6 +39,7 @@ def session_end(
     listener: str = "",
     helo: str = "",
     tls: str = "",
+    certificate: str = "",
     user: str = "",
     messages: int = 0,
     recipients: int = 0,
@@ -52,8 +55,9 @@ def session_end(
     plugins  one short text per call outside a transaction (connect, helo): `name:hook:verdict:1.2ms`
     """
     fields = given(
-        name=name, listener=listener, helo=helo, tls=tls, user=user, messages=messages,
-        recipients=recipients, errors=errors, octets_in=octets_in, last_reply=last_reply, plugins=plugins,
+        name=name, listener=listener, helo=helo, tls=tls, certificate=certificate, user=user,
+        messages=messages, recipients=recipients, errors=errors, octets_in=octets_in,
+        last_reply=last_reply, plugins=plugins,
     )  # fmt: skip
     often("session", session=session, client=client, reason=reason, seconds=seconds, **fields)
 
@@ -70,31 +74,42 @@ def message(
     name: str = "",
     helo: str = "",
     tls: str = "",
+    certificate: str = "",
     user: str = "",
     size: int = 0,
     refused_recipients: int = 0,
     plugins: Sequence[str] = (),
     edits: int = 0,
     discarded: bool = False,
+    original_sender: str = "",
+    rewritten: Sequence[str] = (),
+    dropped: Sequence[str] = (),
 ) -> None:
     """A transaction is over: its whole story.
 
     id       the queue id where the message was committed, else empty
-    sender   `<>` for the null sender
+    sender   `<>` for the null sender; where a plugin changed it, original_sender is what the client said
+    recipients  to whom it goes; rewritten: `said>new` of those that a plugin rewrote; dropped: who was
+             answered 250 and taken out by a plugin
     reply    what the client was told, e.g. `250 2.0.0 queued as …`
     plugins  one short text per call: `name:hook:verdict:1.2ms`, failures as `name:hook:!cause:…`
     """
     fields = given(
-        name=name, helo=helo, tls=tls, user=user, size=size, refused_recipients=refused_recipients,
-        plugins=plugins, edits=edits, discarded=discarded or None,
+        name=name, helo=helo, tls=tls, certificate=certificate, user=user, size=size,
+        refused_recipients=refused_recipients, plugins=plugins, edits=edits, discarded=discarded or None,
+        original_sender=original_sender, rewritten=_some(rewritten), dropped=_some(dropped),
     )  # fmt: skip
-    shown = list(recipients[:10])
-    if len(recipients) > len(shown):
-        shown.append(f"+{len(recipients) - len(shown)}")
     often(
-        "message", session=session, id=id or "-", client=client, sender=sender, recipients=shown, reply=reply,
-        seconds=seconds, **fields,
+        "message", session=session, id=id or "-", client=client, sender=sender, recipients=_some(recipients),
+        reply=reply, seconds=seconds, **fields,
     )  # fmt: skip
+
+
+def _some(addresses: Sequence[str]) -> Sequence[str]:
+    """The first ten, and how many there are beyond."""
+    if len(addresses) <= 10:
+        return addresses
+    return [*addresses[:10], f"+{len(addresses) - 10}"]
 
 
 def refused(
@@ -109,6 +124,7 @@ def refused(
     name: str = "",
     helo: str = "",
     tls: str = "",
+    certificate: str = "",
     user: str = "",
     plugins: Sequence[str] = (),
 ) -> None:
@@ -119,7 +135,8 @@ def refused(
     sender   `<>` for the null sender, empty where none stands
     """
     fields = given(
-        said=said[:512], sender=sender, recipient=recipient, name=name, helo=helo, tls=tls, user=user,
+        said=said[:512], sender=sender, recipient=recipient, name=name, helo=helo, tls=tls,
+        certificate=certificate, user=user,
         plugins=plugins,
     )  # fmt: skip
     write("info", "refused", session=session, client=client, command=command or "-", reply=reply, **fields)

@@ -20,9 +20,9 @@ class Listener(Table, frozen=True):
     """auto: STARTTLS is offered where a [certificate] is there. required: 530 5.7.0 before it.
     implicit: TLS from the first octet (RFC 8314 3.3)."""
     client_certificates: Literal["off", "ask", "require"] = "off"
-    """Of clients, checked against tls.client_ca: ask tells plugins who it is, require refuses whoever has
-    none. With both, one that client_ca did not sign ends the handshake, and mail servers often show such a
-    one. Off: most clients have none, and some stumble over the question."""
+    """Of clients, checked against tls.client_ca: ask tells plugins and the log who it is, require refuses
+    whoever has none. With both, one that client_ca did not sign ends the handshake, and mail servers often
+    show such a one. Off: most clients have none, and some stumble over the question."""
     auth: Literal["auto", "off", "on"] = "auto"
     """AUTH; auto: on for submission, off for mx, where it would only invite the guessing of passwords."""
     auth_without_tls: bool = False

@@ -168,7 +168,7 @@ async def _ask_rcpt(session: Session, event: events.Rcpt, route: Accepted) -> Re
     if decision.reply is not None:
         return refused(session, transaction.sender, event.recipient, decision.reply)
     if decision.discard:
-        transaction.dropped += 1
+        transaction.dropped.append(event.recipient)
         return replies.RECIPIENT_OK
     if decision.recipient is None:
         return _recipient_stands(session, event, event.recipient, route)

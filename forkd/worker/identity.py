@@ -97,6 +97,7 @@ class Identity:
             "name": self.client_name,
             "helo": self.helo,
             "tls": "" if tls is None else f"{tls.version} {tls.cipher}",
+            "certificate": "" if tls is None else tls.certificate,
             "user": self.user,
         }
 

@@ -249,6 +249,9 @@ def _end(
         plugins=session.plugins.take_stories(),
         edits=edits,
         discarded=discarded,
+        original_sender=shown_sender(transaction.original_sender) if transaction.sender_changed else "",
+        rewritten=[f"{to.original}>{to.mailbox}" for to in transaction.recipients if to.original],
+        dropped=[str(mailbox) for mailbox in transaction.dropped],
     )
     if not queue_id:
         transaction.abort()

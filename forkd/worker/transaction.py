@@ -64,8 +64,8 @@ class Transaction:
         self.ret = mail.ret
         self.envid = mail.envid
         self.recipients: list[Destination] = []
-        self.dropped = 0
-        """Recipients that a plugin discarded: answered 250, in no envelope."""
+        self.dropped: list[Mailbox] = []
+        """Recipients that a plugin discarded or deleted: answered 250, in no envelope."""
         self.sender_changed = False
         self.original_sender: Mailbox | None = None
         """What the client said, where `sender_changed`."""
@@ -99,15 +99,14 @@ class Transaction:
 
     def drop_all(self) -> None:
         """A plugin discarded the message: answered 250, kept for nobody."""
-        self.dropped += len(self.recipients)
+        self.dropped += [to.original or to.mailbox for to in self.recipients]
         self.recipients.clear()
 
     def remove(self, mailboxes: Iterable[Mailbox]) -> None:
         """A plugin deleted these recipients."""
         gone = frozenset(mailboxes)
-        left = [to for to in self.recipients if to.mailbox not in gone]
-        self.dropped += len(self.recipients) - len(left)
-        self.recipients = left
+        self.dropped += [to.original or to.mailbox for to in self.recipients if to.mailbox in gone]
+        self.recipients = [to for to in self.recipients if to.mailbox not in gone]
 
     def rewrite_sender(self, sender: Mailbox | None) -> None:
         """A plugin changed the sender; what the client said is kept."""

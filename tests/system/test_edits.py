@@ -126,12 +126,18 @@ def test_recipients_are_added_and_deleted(editing: Daemon) -> None:
     assert arrived(editing, "archive", "other.local")["Delivered-To"] == "archive@other.local"
     wait_for(lambda: len([e for e in editing.events("delivery") if e["id"] == queue_id]) == 2)
     assert not editing.mailbox("gone")
+    line = editing.told("message")[-1]
+    assert (line["recipients"], line["dropped"]) == (
+        ["user@test.local", "archive@other.local"],
+        ["gone@test.local"],
+    )
 
 
 def test_a_message_without_recipients_left_is_kept_for_nobody(editing: Daemon) -> None:
     """As discard: 250, and the log says so."""
     assert send(editing, a_mail(["delete_recipient", "user@test.local"])) == ""
-    assert editing.told("message")[-1]["discarded"] is True
+    line = editing.told("message")[-1]
+    assert (line["discarded"], line["recipients"], line["dropped"]) == (True, [], ["user@test.local"])
 
 
 @pytest.mark.parametrize("address", ["spy@elsewhere.example", "nobody@other.local"])
@@ -155,6 +161,7 @@ def test_a_recipient_is_rewritten_and_its_original_kept(editing: Daemon) -> None
     assert mail["Delivered-To"] == "real@test.local"
     assert mail["X-Original-To"] == "alias@test.local"
     assert "for <alias@test.local>" in " ".join(mail["Received"].split())
+    assert editing.told("message")[-1]["rewritten"] == ["alias@test.local>real@test.local"]
 
 
 def test_the_sender_is_changed(editing: Daemon) -> None:
@@ -164,6 +171,8 @@ def test_the_sender_is_changed(editing: Daemon) -> None:
         mail = arrived(editing, user)
         assert mail["Return-Path"] == f"<{sender}>"
         assert seen(mail)["sender"] == sender
+    told = [(line["sender"], line["original_sender"]) for line in editing.told("message", 2)]
+    assert told == [("list-owner@test.local", "alice@example.org"), ("<>", "alice@example.org")]
 
 
 def test_a_quarantined_message_waits_for_an_admin(editing: Daemon) -> None:

@@ -422,6 +422,8 @@ def test_client_certificates_asked_and_required(make_tls: MakeTls):
     assert "250 2.0.0" in _with_client(tls, show, "require")
     assert "250 2.0.0" not in _with_client(tls, "", "require")
     assert "250 2.0.0" not in _with_client(tls, f"--tls-cert {other.chain} --tls-key {other.key}", "require")
+    shown = [event.get("certificate", "").partition(",")[0] for event in tls.daemon.told("session", 5)]
+    assert shown == ["", "CN=relay one", "CN=relay one", "", ""]
     failures = tls.failures(2)
     assert failures[0]["reason"] == "peer did not return a certificate"
     assert failures[1]["reason"].startswith("certificate verify failed")

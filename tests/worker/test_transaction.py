@@ -136,7 +136,7 @@ def test_the_envelope_keeps_what_was_and_what_became_of_it(spool: Spool) -> None
         True,
         "virus",
     )
-    assert transaction.dropped == 1
+    assert len(transaction.dropped) == 1
 
 
 def test_an_unchanged_sender_has_no_original(spool: Spool) -> None:
