@@ -205,7 +205,17 @@ class Message:
     It is there during the hook only. Its `headers` and its `body` are reads.
     """
 
-    __slots__ = ("_body", "_edits", "_fd", "_headers", "_reads", "header_size", "size", "smtputf8")
+    __slots__ = (
+        "_body",
+        "_edits",
+        "_fd",
+        "_header_end",
+        "_headers",
+        "_reads",
+        "header_size",
+        "size",
+        "smtputf8",
+    )
 
     def __init__(
         self,
@@ -229,6 +239,11 @@ class Message:
         self._edits = edits
         self._body = body
         self._headers: Headers | None = None
+        self._header_end = header_size
+        """Where the header ends in the file."""
+        if body is not None:
+            self.header_size += _empty_line(fd, header_size)
+            self.size = self.header_size + len(body)
 
     @property
     def headers(self) -> Headers:
@@ -238,7 +253,7 @@ class Message:
                 raise NotGranted(
                     "the header: needs `headers` below [wants.reads] of plugin.toml, and the admin's grant"
                 )
-            header = b"".join(self._pieces(0, self.header_size))
+            header = b"".join(self._pieces(0, self._header_end))
             self._headers = apply(header, self._edits) if self._edits else Headers(header)
         return self._headers
 
@@ -255,7 +270,7 @@ class Message:
             )
         if self._body is not None:
             return self._pieces_of(self._body, piece_bytes)
-        return self._pieces(self.header_size, self.size, piece_bytes)
+        return self._pieces(self._header_end, self.size, piece_bytes)
 
     @staticmethod
     def _pieces_of(body: bytes, piece_bytes: int) -> Iterator[bytes]:
@@ -273,6 +288,19 @@ class Message:
                 return
             start += len(piece)
             yield piece
+
+
+def _empty_line(fd: int, header_size: int) -> int:
+    """Octets that forkd puts between a header and a new body, where the header does not end in an empty line.
+
+    Without the file (a plugin that reads nothing of the message) it is taken to end in one, as nearly all do.
+    """
+    if fd < 0:
+        return 0
+    end = os.pread(fd, min(4, header_size), max(0, header_size - 4))
+    if end in (b"\r\n", b"\r\n\r\n"):
+        return 0
+    return 2 if not end or end.endswith(b"\r\n") else 4
 
 
 _ATOM = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+/=?^_`{|}~-")

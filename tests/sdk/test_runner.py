@@ -402,3 +402,29 @@ def test_sdk_is_lean():
     heavy |= {"pathlib", "traceback", "msgspec", "ctypes", "urllib", "tempfile", "subprocess", "datetime"}
     assert heavy.isdisjoint(out)
     assert "forkd.sdk.runner" in out
+
+
+@pytest.mark.parametrize(
+    ("header", "empty_line"),
+    [(b"Subject: x\r\n\r\n", b""), (b"Subject: x\r\n", b"\r\n"), (b"", b"\r\n"), (b"\r\n", b"")],
+)
+def test_sizes_in_a_group_are_those_of_what_the_member_reads(header: bytes, empty_line: bytes):
+    """A body that an earlier member replaced counts, and the empty line that forkd puts in front of it."""
+    seen: list[Any] = []
+
+    def look(session: Any, envelope: Any, message: Any) -> None:
+        seen.append((message.size, message.header_size, message.headers.raw, message.body))
+
+    first = Plugin(message=lambda *_: replace_body("a much longer body than there was"))
+    r = Runner((first, Plugin(message=look)), ("headers", "body"))
+    fd = os.memfd_create("message")
+    old, new = b"no field\r\n", b"a much longer body than there was\r\n"
+    os.write(fd, header + old)
+    args = {"size": len(header + old), "header_size": len(header)}
+    try:
+        assert not call(r, "message", fd, args=args).error
+    finally:
+        os.close(fd)
+    whole = header + empty_line + new
+    fields = b"Subject: x\r\n" if b"Subject" in header else b""
+    assert seen == [(len(whole), len(header + empty_line), fields, new)]
