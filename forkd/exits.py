@@ -68,7 +68,7 @@ EXITS: dict[Exit, Meaning] = {
         "respawns it with back-off",
     ),
     Exit.PLUGIN: Meaning(
-        "a plugin did not start; its traceback is in the log",
+        "a plugin did not start; the log says why: a setting, or a traceback",
         "repairs the plugin or switches it off; systemd does not restart",
         "start-up: stops forkd with the same status; later: tries again with back-off",
     ),

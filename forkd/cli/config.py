@@ -24,21 +24,23 @@ def config() -> None:
 def check(file: Path | None, config: Path | None, as_json: bool) -> int:
     """Read FILE and its plugins.d as `forkd run` would; say everything that is wrong with them.
 
-    Exit status 0: it would start with it; 78: it would not. Nothing is started, opened or written.
+    Exit status 0: nothing is wrong; 78: it would not start. Nothing is started, opened or written: rules and
+    lists that only a plugin itself understands are looked at by `forkd run`.
     """
     loaded = load(_one_file(file, config))
+    notes = [*loaded.notes, *_left_out(loaded)]
     if as_json:
         print_json(
             {
                 "ok": True,
                 "file": str(loaded.file) if loaded.file else None,
                 "plugins": [plugin.name for plugin in loaded.plugins],
-                "notes": list(loaded.notes),
+                "notes": notes,
                 "problems": [],
             }
         )
         return 0
-    for note in loaded.notes:
+    for note in notes:
         say(f"note: {note}")
     click.echo(f"{display_path(loaded.file)}: fine; {_summary(loaded)}")
     return 0
@@ -67,6 +69,14 @@ def _one_file(file: Path | None, config: Path | None) -> Path | None:
     if file is not None and config is not None and file != config:
         raise click.UsageError("name the configuration once: as FILE or by --config")
     return file or config
+
+
+def _left_out(loaded: LoadedConfig) -> list[str]:
+    """What was not looked at: plugins are not run, and some of their settings only they understand."""
+    members = [member for plugin in loaded.plugins for member in plugin.members]
+    names = ", ".join(member.name for member in members if member.settings)
+    told = "what only the plugin itself can check of its settings (rules, lists) is looked at by `forkd run`"
+    return [f"{names}: {told}"] if names else []
 
 
 def _summary(loaded: LoadedConfig) -> str:

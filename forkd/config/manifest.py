@@ -10,6 +10,9 @@ hooks = ["mail"]
 [settings.list]                 # one table per setting
 type = "path"                   # string integer number boolean strings path paths
 default = ""                    # none: the admin must give it
+# min = 1                       # integer, number: the least it may be
+# max = 100                     # likewise the most
+# choices = ["refuse", "pass"]  # string, strings: the words it may be, or each of them
 description = "A list file"
 secret = false                  # true: never shown, as for a password
 
@@ -36,7 +39,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -202,7 +205,7 @@ def _check_when(plugin: PluginFolder, path: KeyPath, wanted: Wanted, problems: P
             hint = nearest(name, plugin.manifest.settings)
             problems.add(plugin.source, (*path, name), "there is no such setting", hint=hint)
         else:
-            reader.value((*path, name), value, _TYPES[setting.type])
+            reader.value((*path, name), value, _type(setting))
 
 
 def header_slip(name: str) -> str:
@@ -228,9 +231,24 @@ def _check_settings(plugin: PluginFolder, problems: Problems) -> None:
             rule = "a path can only be read when it is wanted"
             hint = f'say why: {name} = "..." below [wants.files]'
             problems.add(plugin.source, path, rule, hint=hint)
+        _check_bounds(plugin.source, path, setting, problems)
         if setting.default is not msgspec.UNSET:
             reader = Reader(plugin.source, problems, Document.MANIFEST)
             read_setting(reader, (*path, "default"), setting, setting.default)
+
+
+def _check_bounds(source: Source, path: KeyPath, setting: Setting, problems: Problems) -> None:
+    """A range is for numbers, choices are for texts, and something fits them."""
+    for key, types in (
+        ("min", ("integer", "number")),
+        ("max", ("integer", "number")),
+        ("choices", ("string", "strings")),
+    ):
+        if getattr(setting, key) not in (None, ()) and setting.type not in types:
+            rule = f"this is for a setting of type {' or '.join(types)}, not {setting.type}"
+            problems.add(source, (*path, key), rule)
+    if setting.min is not None and setting.max is not None and setting.min > setting.max:
+        problems.add(source, (*path, "min"), "this is at most max", value=setting.min)
 
 
 def read_setting(reader: Reader, path: KeyPath, setting: Setting, raw: Any) -> Any:
@@ -240,14 +258,42 @@ def read_setting(reader: Reader, path: KeyPath, setting: Setting, raw: Any) -> A
     values, the plugin's own for a default. An empty path stays empty: none.
     """
     before = len(reader.problems)
-    value: Any = reader.value(path, raw, _TYPES[setting.type])
+    value: Any = reader.value(path, raw, _type(setting))
     if len(reader.problems) > before:
+        return None
+    if slip := _out_of_range(setting, value):
+        reader.bad(path, slip, value=raw)
         return None
     if setting.type == "path":
         return _absolute(reader, value)
     if setting.type == "paths":
         return [_absolute(reader, item) for item in value]
     return list(value) if setting.type == "strings" else value
+
+
+def _out_of_range(setting: Setting, value: Any) -> str:
+    """What a number should have been; empty: it is within min and max, or no number."""
+    low, high = setting.min, setting.max
+    if setting.type not in ("integer", "number") or (
+        (low is None or low <= value) and (high is None or value <= high)
+    ):
+        return ""
+    if low is not None and high is not None:
+        return f"this is {_number(low)} to {_number(high)}"
+    return f"this is at least {_number(low)}" if low is not None else f"this is at most {_number(high)}"
+
+
+def _number(end: float | None) -> str:
+    return str(int(end)) if end is not None and float(end).is_integer() else str(end)
+
+
+def _type(setting: Setting) -> Any:
+    """What the reader is to make of a value."""
+    wanted = _TYPES[setting.type]
+    if not setting.choices:
+        return wanted
+    word: Any = Literal[setting.choices]
+    return tuple[word, ...] if setting.type == "strings" else word
 
 
 def _absolute(reader: Reader, value: str) -> str:

@@ -25,6 +25,13 @@ class Setting(Table, frozen=True, kw_only=True):
     description: str = ""
     default: Any = msgspec.UNSET
     """No default: the admin must give it."""
+    min: float | None = None
+    """Of an integer or number: the least it may be."""
+    max: float | None = None
+    """Likewise the most."""
+    choices: tuple[Text, ...] = ()
+    """Of a string, or of each of strings: the words it may be; empty: any. What needs more than a range or
+    words (a rule, a pattern) is checked by plugin_init, which raises ValueError."""
     secret: bool = False
     """Its value is for the plugin alone: never shown, not even in an error."""
 

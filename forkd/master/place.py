@@ -38,14 +38,14 @@ class Place:
         slot = self.slot
         return f"plugin {slot.name!r}" if slot.name else f"{slot.role} {slot.number}"
 
-    def kill(self, why: str) -> None:
+    def kill(self, why: str, *, level: str = "error") -> None:
         """End what is there now; `why` stays unless it had said something itself."""
         self.slot.killed = True
         if self.child is not None:
             self.child.kill()
         if self.failed is None:
             self.failed = Failed(why)
-        self.log("killed", reason=why, level="error")
+        self.log("killed", reason=why, level=level)
 
     def log(
         self,

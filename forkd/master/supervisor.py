@@ -318,6 +318,8 @@ class Supervisor:
         reason = place.failed.text if place.failed else "" if was is State.RUNNING else "before it was ready"
         # Who stops us may well tell all of us at once, as systemd does with KillMode=control-group.
         level = "info" if self._stopping and ended in _ENDED_BY_ITSELF else "error"
+        if self._state == "starting" and place.failed:
+            level = "debug"  # start-up fails with these words
         place.log("exited", pid=pid, status=ended, reason=reason, after_s=delay_s, level=level)
         if self._state == "starting":
             self._fail(place.start_failure(wait_status))
@@ -359,7 +361,7 @@ class Supervisor:
             case Failed():
                 place.failed = message
                 if place.slot.state is State.STARTING:
-                    place.kill(message.text)
+                    place.kill(message.text, level="debug")  # it gives up: its exit says why
             case AskStatus() if place.role.may_ask:
                 slots = [(each.slot, each.said) for each in self._places]
                 child.tell(status.answer(message.n, self._state, self._service, slots))

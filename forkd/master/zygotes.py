@@ -41,7 +41,9 @@ class ZygoteChild(Child):
                 raise BadRecord(str(error)) from error
             if message is None:
                 return said, False
-            if isinstance(message, launch.Failed):
+            if isinstance(message, launch.Failed) and message.phase == "settings":
+                said.append(Failed(_one_line(message.error)))
+            elif isinstance(message, launch.Failed):
                 last = message.error.strip().rpartition("\n")[2]
                 said.append(Failed(f"{message.phase} failed: {last}", message.error))
             elif problems := launch.verify(self.pid, layers=self.layers):
@@ -55,6 +57,11 @@ class ZygoteChild(Child):
         if self.channel is not None:
             self.channel.close()
             self.channel = None
+
+
+def _one_line(text: str) -> str:
+    """A text of several lines as a log line has it."""
+    return "; ".join(text.strip().splitlines()).replace(":; ", ": ")
 
 
 class Zygote:

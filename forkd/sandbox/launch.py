@@ -70,9 +70,12 @@ class Ready(msgspec.Struct, frozen=True, tag_field="t", tag="ready"):
 
 
 class Failed(msgspec.Struct, frozen=True, tag_field="t", tag="failed"):
-    """The zygote gives up and exits; `error` ends with its traceback's last lines."""
+    """The zygote gives up and exits; `error` ends with its traceback's last lines.
 
-    phase: Literal["confine", "load", "prepare"]
+    phase "settings": plugin_init refuses what the admin wrote, and `error` is its text alone.
+    """
+
+    phase: Literal["confine", "load", "settings", "prepare"]
     error: str
 
 

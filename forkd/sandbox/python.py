@@ -29,6 +29,10 @@ def load(spec: dict[str, Any], *, control: Any, title: linux.Title) -> child.For
             loaded = plugin.load(member["folder"], member["module"], member["settings"])
             if member["hooks"]:
                 plugin.check_hooks(loaded, frozenset(member["hooks"]))
+        except plugin.SettingsError as error:
+            if len(members) > 1:
+                raise plugin.SettingsError(f"member {member['name']}: {error}") from error
+            raise
         except BaseException as error:
             if len(members) > 1:
                 raise plugin.PluginError(

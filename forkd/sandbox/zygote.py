@@ -158,6 +158,8 @@ def _report_failure(control: Any, phase: str, error: BaseException) -> None:
         import traceback  # noqa: PLC0415 - 20 modules, for a zygote that ends
 
         text = "".join(traceback.format_exception(error))
+        if getattr(error, "phase", "") == "settings":
+            phase, text = "settings", str(error)  # for the admin, who has no use for a traceback
     except BaseException:
         text = type(error).__name__
     control.send(json.dumps({"t": "failed", "phase": phase, "error": text[-8000:]}).encode())

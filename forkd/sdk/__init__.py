@@ -13,6 +13,10 @@ A plugin is a folder with `plugin.toml` (what it is and what it wants) and one m
 
         return Plugin(mail=mail)
 
+A setting's type, range (`min`, `max`) and words (`choices`) stand in plugin.toml. What else can be wrong
+with it, plugin_init finds: raise ValueError("setting domains: 'a b' is no domain name") there. forkd does not
+start, and its admin reads that text in one line; of any other exception the traceback is logged.
+
 Every hook returns None (no opinion), a verdict, edits, or a list of edits and at most one verdict:
 
     connect(session)                         None, accept, deny, defer, disconnect; export(...)

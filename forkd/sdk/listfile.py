@@ -16,6 +16,9 @@ import re
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 MAX_REPORTED = 20
 """Bad entries shown at once: enough to repair a file, few enough to read."""
@@ -66,10 +69,23 @@ def take_all(entries: Iterable[tuple[str, str]], take: Callable[[str], object], 
             take(entry)
         except EntryError as why:
             problems.append(f"{place}: {entry!r}: {why}")
+    if len(problems) == 1:
+        raise EntryError(f"{what}: {problems[0]}")
     if problems:
         more = len(problems) - MAX_REPORTED
         shown = problems[:MAX_REPORTED] + ([f"... and {more} more"] if more > 0 else [])
         raise EntryError("\n".join([f"{what}:", *shown]))
+
+
+def checked(setting: str, make: Callable[..., T], *arguments: object) -> T:
+    """What `make` makes of them; its ValueError with the setting's name in front, for plugin_init.
+
+    refusal = checked("text", deny, "5.7.1", settings["text"])
+    """
+    try:
+        return make(*arguments)
+    except ValueError as why:
+        raise EntryError(f"setting {setting}: {why}") from None
 
 
 def domain_name(text: str) -> str:

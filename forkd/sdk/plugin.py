@@ -30,6 +30,13 @@ class PluginError(Exception):
     """The plugin cannot be used as it is; the text is for its author."""
 
 
+class SettingsError(PluginError, ValueError):
+    """plugin_init raised ValueError: what the admin wrote is wrong, and the text is for him."""
+
+    phase = "settings"
+    """As a zygote's report has it (PROTOCOL.md)."""
+
+
 class Plugin:
     """The hooks of a plugin, by name; those left out are never called and cost nothing.
 
@@ -75,7 +82,8 @@ def load(folder: str | os.PathLike[str], module: str, settings: Mapping[str, Any
 
     folder    the plugin's own; modules beside the named one can be imported by it.
     module    the file's name in it, e.g. "block_senders.py".
-    Raises    PluginError with a text for the author; whatever the plugin itself raises passes through.
+    Raises    PluginError with a text for the author; SettingsError, which is a ValueError too, when
+              plugin_init raises ValueError with a text; what else the plugin raises passes through.
     """
     folder = os.path.abspath(folder)  # noqa: PTH100 - pathlib would cost every sandbox its pages
     path = f"{folder}/{module}"
@@ -96,7 +104,14 @@ def load(folder: str | os.PathLike[str], module: str, settings: Mapping[str, Any
     init = getattr(loaded, "plugin_init", None)
     if not callable(init):
         raise PluginError(f"{path} has no function plugin_init(settings)")
-    plugin = init(dict(settings))
+    try:
+        plugin = init(dict(settings))
+    except UnicodeError:
+        raise  # a file's octets or a codec's: no text for an admin
+    except ValueError as error:
+        if not str(error):
+            raise
+        raise SettingsError(str(error)) from error
     if not isinstance(plugin, Plugin):
         raise PluginError(f"{path}: plugin_init must return a Plugin, not {type(plugin).__name__}")
     plugin.name = name

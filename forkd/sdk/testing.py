@@ -60,7 +60,7 @@ from forkd.sdk.asserts import (
     assert_rewritten,
 )
 from forkd.sdk.granted import Granted
-from forkd.sdk.plugin import Plugin, PluginError, check_hooks, load
+from forkd.sdk.plugin import Plugin, PluginError, SettingsError, check_hooks, load
 from forkd.sdk.scripted import Answer, Delivered, ScriptedSession
 
 __all__ = [
@@ -133,7 +133,8 @@ def load_plugin(folder: str | os.PathLike[str], *, settings: Mapping[str, Any] |
     """Load a plugin's folder as forkd would.
 
     settings  what the admin would set; the rest comes from the manifest's defaults.
-    Raises    PluginError; whatever the plugin itself raises while it is loaded.
+    Raises    PluginError; SettingsError (a ValueError) for settings that forkd or plugin_init refuses;
+              whatever else the plugin itself raises while it is loaded.
     """
     folder = Path(folder).absolute()
     manifest = tomllib.loads((folder / "plugin.toml").read_text(encoding="utf-8"))
@@ -146,9 +147,22 @@ def load_plugin(folder: str | os.PathLike[str], *, settings: Mapping[str, Any] |
             values[name] = declared["default"]
         else:
             raise PluginError(f"setting {name} has no default: the test must give it")
+    for name, declared in manifest.get("settings", {}).items():
+        _check_bounds(name, declared, values[name])
     if given:
         raise PluginError(f"plugin.toml declares no setting {', '.join(sorted(given))}")
     module = manifest.get("module", f"{manifest['name']}.py")
     plugin = load(folder, module, values)
     check_hooks(plugin, frozenset(manifest["hooks"]))
     return LoadedPlugin(plugin, manifest, values)
+
+
+def _check_bounds(name: str, declared: Mapping[str, Any], value: Any) -> None:
+    """Raise SettingsError for what forkd would not hand to the plugin: it is out of range, or no choice."""
+    if "min" in declared and value < declared["min"]:
+        raise SettingsError(f"setting {name}: this is at least {declared['min']}, not {value!r}")
+    if "max" in declared and value > declared["max"]:
+        raise SettingsError(f"setting {name}: this is at most {declared['max']}, not {value!r}")
+    for word in value if isinstance(value, list) else [value]:
+        if declared.get("choices") and word not in declared["choices"]:
+            raise SettingsError(f"setting {name}: this is {' or '.join(declared['choices'])}, not {word!r}")

@@ -55,9 +55,9 @@ SETTINGS
     archives      look into archives                          default: true
     encrypted     archives with a password: pass | stop       default: pass
     damaged       archives that cannot be read: pass | stop   default: pass
-    max_depth     4
-    max_members   10000
-    max_unpacked  67108864
+    max_depth     1 to 50                                     default: 4
+    max_members   at least 1                                  default: 10000
+    max_unpacked  octets, at least 1                          default: 67108864
     text          what the client is told                     default: see plugin.toml
 
 FAILURE
@@ -77,6 +77,7 @@ from attachment_archives import READABLE, SNIFF_OCTETS, Bounds, Member, detect, 
 from attachment_unpack import BeyondBounds, Texts, uuencoded
 
 from forkd.sdk import Envelope, Message, Plugin, Session, Verdict, deny, quarantine
+from forkd.sdk.listfile import checked
 from forkd.sdk.mime import Part, Walk
 
 _MAX_SHOWN = 80
@@ -98,15 +99,14 @@ class Rules:
     """What is not taken."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        for name, allowed in _CHOICES.items():
-            if settings[name] not in allowed:
-                raise ValueError(f"the setting {name} is {' or '.join(allowed)}, not {settings[name]!r}")
-        names = [wildcard.strip().lower() for wildcard in settings["names"]]
+        """Raises ValueError."""
+        names = [checked("names", _name, wildcard.strip().lower()) for wildcard in settings["names"]]
+        types = [checked("types", _type, wildcard.strip().lower()) for wildcard in settings["types"]]
         # Nearly all are endings, and a pattern of fifty alternatives is slow on long names.
         endings = {name for name in names if name[:1] == "*" and not _WILD.search(name[1:])}
         self._endings = tuple(sorted(name[1:] for name in endings))
         self._names = _any_of(name for name in names if name not in endings)
-        self._types = _any_of(settings["types"])
+        self._types = _any_of(types)
         self._signs = _MAX_SIGNS
         self._facts = {fact for fact in ("encrypted", "damaged") if settings[fact] == "stop"}
 
@@ -206,9 +206,9 @@ def shown(text: str) -> str:
 
 
 def plugin_init(settings: dict[str, Any]) -> Plugin:
-    """Compile the rules; refuse to start on a setting that is none of its choices."""
+    """Compile the rules; refuse to start on a name or type that could never match, or always."""
     rules = Rules(settings)
-    refusal = deny("5.7.1", settings["text"])
+    refusal = checked("text", deny, "5.7.1", settings["text"])
     holds = settings["action"] == "quarantine"
 
     def message(session: Session, envelope: Envelope, message: Message) -> Verdict | None:  # noqa: ARG001
@@ -232,9 +232,33 @@ def _whole(message: Message) -> bytes:
 
 
 _AS_IT_STANDS = ("", "7bit", "8bit", "binary", "x-uuencode", "x-uue", "uuencode")
-_CHOICES = {"action": ("refuse", "quarantine"), "encrypted": ("pass", "stop"), "damaged": ("pass", "stop")}
+_MEDIA_TYPE = re.compile(r"[^\s/;,]+/[^\s/;,]+|[^\s/;,]*\*[^\s/;,]*")
+"""With wildcards; a lone * may stand for both halves and the / between them."""
+
+
+def _name(wildcard: str) -> str:
+    """A forbidden name that some name can match, and not every part does. Raises ValueError."""
+    if not wildcard.strip("*"):
+        raise ValueError(f'{wildcard!r} would be every part, texts too: write "?*" for all that have a name')
+    if plain(wildcard.replace("?", "x").replace(":", "x")) != {wildcard.replace("?", "x").replace(":", "x")}:
+        raise ValueError(
+            f"{wildcard!r} matches no name: they are compared without folders, and without dots, spaces and "
+            'quotes at their end; write it like "*.exe"'
+        )
+    return wildcard
+
+
+def _type(wildcard: str) -> str:
+    """The same for a type. Raises ValueError."""
+    if not _MEDIA_TYPE.fullmatch(wildcard):
+        raise ValueError(
+            f'{wildcard!r} is no media type: write TYPE/SUBTYPE, as in "application/zip" or "image/*"'
+        )
+    if not wildcard.strip("*/"):
+        raise ValueError(f'{wildcard!r} would be every part, texts too: name the types, as in "image/*"')
+    return wildcard
 
 
 def _any_of(wildcards: Iterable[str]) -> re.Pattern[str]:
     """One pattern for all of them; one that matches nothing for none."""
-    return re.compile("|".join(fnmatch.translate(w.strip().lower()) for w in wildcards) or r"(?!)")
+    return re.compile("|".join(map(fnmatch.translate, wildcards)) or r"(?!)")

@@ -51,7 +51,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from forkd.sdk import Plugin, Sender, Session, Verdict, deny
-from forkd.sdk.listfile import EntryError, domain_name, given, read_entries, take_all, unquoted
+from forkd.sdk.listfile import EntryError, checked, domain_name, given, read_entries, take_all, unquoted
 
 
 class SenderList:
@@ -128,7 +128,7 @@ def plugin_init(settings: dict[str, Any]) -> Plugin:
     if path := settings["list"]:
         entries += read_entries(path)
     blocked, allowed = load_lists(entries)
-    refusal = deny("5.7.1", settings["text"])
+    refusal = checked("text", deny, "5.7.1", settings["text"])
 
     def mail(session: Session, sender: Sender) -> Verdict | None:  # noqa: ARG001 - the hook's form
         if blocked.names(sender) and not allowed.names(sender):

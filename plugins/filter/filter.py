@@ -31,7 +31,7 @@ DESCRIPTION
 
 SETTINGS
     replace  rules, PATTERN => TEXT                            must be given
-    types    media types that are looked at                    default: text/plain, text/html
+    types    media types that are looked at, no wildcards      default: text/plain, text/html
     header   add X-Filtered: replacements=N                    default: true
 
 FAILURE
@@ -47,15 +47,21 @@ import re
 from typing import Any
 
 from forkd.sdk import Edit, Envelope, Message, Plugin, Session, add_header, replace_body
+from forkd.sdk.listfile import checked
 from forkd.sdk.mime import Part, Walk
 
+_MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+")
+"""RFC 6838 4.2; no wildcards."""
 Rule = tuple[re.Pattern[str], str]
 
 
 def plugin_init(settings: dict[str, Any]) -> Plugin:
     """Compile the rules; refuse to start on one that is none."""
-    rules = [rule(text) for text in settings["replace"]]
-    types = frozenset(name.strip().lower() for name in settings["types"])
+    rules = [checked("replace", rule, text) for text in settings["replace"]]
+    types = frozenset(checked("types", media_type, name) for name in settings["types"])
+    for name in ("replace", "types"):
+        if not settings[name]:
+            raise ValueError(f"setting {name}: an empty list, with which nothing is ever replaced")
 
     def message(session: Session, envelope: Envelope, message: Message) -> list[Edit] | None:  # noqa: ARG001
         head = message.headers.raw + b"\r\n"
@@ -92,6 +98,14 @@ def rule(text: str) -> Rule:
         return compiled, new.strip()
     except re.error as why:
         raise ValueError(f"{text!r} is no rule: {why}") from None
+
+
+def media_type(text: str) -> str:
+    """A type of parts that have a text, in lower case. Raises ValueError."""
+    name = text.strip().lower()
+    if not _MEDIA_TYPE.fullmatch(name) or name.startswith("multipart/"):
+        raise ValueError(f'{text!r} is no media type of a text: write TYPE/SUBTYPE, as in "text/plain"')
+    return name
 
 
 def replaced(part: Part, rules: list[Rule]) -> tuple[bytes, int]:

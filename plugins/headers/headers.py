@@ -65,7 +65,7 @@ from typing import Any
 
 from forkd.sdk import Edit, Envelope, Message, Plugin, Session, Verdict, add_header, delete_header, deny
 from forkd.sdk.headers import Headers, decode_words
-from forkd.sdk.listfile import EntryError, given, read_entries, take_all
+from forkd.sdk.listfile import EntryError, checked, given, read_entries, take_all
 
 _NAME = re.compile(r"[!-9;-~]+")
 MAX_HEADER_EDITS = 256
@@ -83,7 +83,7 @@ class Rule:
         name, colon, pattern = what.partition(":")
         if not colon:
             raise EntryError("no rule: write NAME: PATTERN")
-        self._name = field_name(name.strip(), wild=True)
+        self._name = wild_name(name.strip())
         self._pattern = _pattern(pattern.strip())
         try:
             self.refusal = deny("5.7.1", told.strip() if arrow else default)
@@ -98,8 +98,14 @@ class Rule:
 def field_name(text: str, *, wild: bool = False) -> str:
     """A field's name in lower case, with a * at its end where that is allowed. Raises EntryError."""
     if not _NAME.fullmatch(text) or "*" in text[: -1 if wild else None]:
-        raise EntryError(f"{text!r} is no name of a header field")
+        rest = ", a * at its end for any rest" if wild else ", as in Subject"
+        raise EntryError(f"{text!r} is no name of a header field: printable ASCII without spaces and :{rest}")
     return text.lower()
+
+
+def wild_name(text: str) -> str:
+    """The same, with a * at its end or without. Raises EntryError."""
+    return field_name(text, wild=True)
 
 
 def covers(wanted: str, name: str) -> bool:
@@ -124,8 +130,9 @@ class Checks:
     def __init__(self, settings: dict[str, Any]) -> None:
         """Raises EntryError with every bad line."""
         self._limits = (settings["max_fields"], settings["max_field"], settings["max_header"])
-        self._require = [(name, field_name(name)) for name in settings["require"]]
-        self._once = [(name, field_name(name)) for name in settings["once"]]
+        self._require = [(name, checked("require", field_name, name)) for name in settings["require"]]
+        self._once = [(name, checked("once", field_name, name)) for name in settings["once"]]
+        checked("text", deny, "5.7.1", settings["text"])
         self._rules: list[Rule] = []
         for source in (given("refuse", settings["refuse"]), *map(read_entries, settings["rules"])):
             take_all(
@@ -167,13 +174,13 @@ class Checks:
 def plugin_init(settings: dict[str, Any]) -> Plugin:
     """Compile the rules; refuse to start on a bad one or an unreadable file."""
     checks = Checks(settings)
-    removed = [field_name(name, wild=True) for name in settings["remove"]]
+    removed = [checked("remove", wild_name, name) for name in settings["remove"]]
     added: list[Edit] = []
     for text in settings["add"]:
         name, colon, value = text.partition(":")
         if not colon or not value.strip():
             raise EntryError(f"setting add: {text!r} is no field: write NAME: VALUE")
-        added.append(add_header(name.strip(), value.strip()))
+        added.append(checked("add", add_header, name.strip(), value.strip()))
 
     def message(session: Session, envelope: Envelope, message: Message) -> Verdict | list[Edit] | None:  # noqa: ARG001
         headers = message.headers

@@ -43,7 +43,7 @@ SETTINGS
     recipients  entries, a list of strings                      default: none
     lists       paths of list files, from the entry's folder;   default: none
                 they, or their folder, must be granted too
-    detail      separator of detail addresses, "" for none      default: "+"
+    detail      sign that separates a detail, "" for none       default: "+"
     text        what the client is told                         default: see plugin.toml
 
 FAILURE
@@ -62,10 +62,14 @@ import re
 from typing import Any
 
 from forkd.sdk import Plugin, Recipient, Session, Verdict, deny
-from forkd.sdk.listfile import EntryError, domain_name, given, read_entries, take_all, unquoted
+from forkd.sdk.listfile import EntryError, checked, domain_name, given, read_entries, take_all, unquoted
 
 _SECTION = re.compile(r"\[([^\[\]:]*[^\[\]:0-9.][^\[\]:]*)\]")
 """A domain in brackets; an address literal has digits, dots and colons only."""
+
+
+_DETAIL = re.compile(r"[!#$%&'*+./=?^_`{|}~-]")
+"""What may stand in a local part without quotes (RFC 5321 4.1.2), but for letters and digits."""
 
 
 class Mailboxes:
@@ -149,6 +153,13 @@ class Reader:
         table.add(rest)
 
 
+def detail_sign(text: str) -> str:
+    """A sign that can separate a detail, or none. Raises EntryError."""
+    if text and not _DETAIL.fullmatch(text):
+        raise EntryError(f'{text!r} separates no detail: write one sign such as "+" or "-", or "" for none')
+    return text
+
+
 def plugin_init(settings: dict[str, Any]) -> Plugin:
     """Read the lists; refuse to start on a bad entry or an unreadable file."""
     reader = Reader()
@@ -157,8 +168,8 @@ def plugin_init(settings: dict[str, Any]) -> Plugin:
         reader.leave_section()
         take_all(source, reader.take, what="these are no recipients")
     valid, invalid = reader.valid, reader.invalid
-    separator = settings["detail"]
-    refusal = deny("5.1.1", settings["text"])
+    separator = checked("detail", detail_sign, settings["detail"])
+    refusal = checked("text", deny, "5.1.1", settings["text"])
 
     def rcpt(session: Session, recipient: Recipient) -> Verdict | None:  # noqa: ARG001 - the hook's form
         domain = recipient.domain.lower().rstrip(".")

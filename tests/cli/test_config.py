@@ -66,6 +66,16 @@ def test_check_warns_of_what_is_legal(forkd: Forkd, tmp_path: Path):
     assert any("may read c.pem" in note for note in notes)
 
 
+def test_check_says_what_only_plugins_check(forkd: Forkd, tmp_path: Path):
+    """It runs no plugin: a bad rule is found by `forkd run`."""
+    entry = 'plugin = "filter"\n[settings]\nreplace = ["no rule"]\n'
+    grants = '[grants]\nreads = ["body"]\nedit_body = true\nedit_headers = ["X-Filtered"]\n'
+    write(tmp_path, forkd_toml=DOMAIN, **{"plugins.d__70-filter_toml": entry + grants})
+    done = forkd("config", "check", "forkd.toml")
+    assert done.returncode == 0
+    assert "note: filter: what only the plugin itself can check" in done.stderr
+
+
 def test_check_looks_at_the_files_of_tls_and_auth(forkd: Forkd, tmp_path: Path):
     """Before the daemon finds out."""
     tls = '[certificate."mx.example.org"]\nchain = "no.pem"\n[auth]\nbackend = "users"\n'

@@ -381,6 +381,84 @@ def test_a_want_needs_the_hook_at_which_it_is_used(tmp_path: Path, wants: str):
     assert "not in hooks" in config_files.problem(tmp_path, "", **both).rule
 
 
+# --- ranges and choices of settings -------------------------------------------------------------------
+
+BOUNDED = """
+    [settings.most]
+    type = "integer"
+    default = 4
+    min = 0
+    max = 67108864
+    [settings.share]
+    type = "number"
+    default = 0.5
+    min = 0.25
+    [settings.act]
+    type = "string"
+    default = "refuse"
+    choices = ["refuse", "hold"]
+    [settings.kinds]
+    type = "strings"
+    default = []
+    choices = ["a", "b"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("most = -1", "[settings] most = -1: this is 0 to 67108864"),
+        ("most = 67108865", "[settings] most = 67108865: this is 0 to 67108864"),
+        ("share = 0.1", "[settings] share = 0.1: this is at least 0.25"),
+        (
+            'act = "reject"',
+            '[settings] act = "reject": this is "refuse" or "hold"',
+        ),
+        (
+            'kinds = ["a", "c"]',
+            '[settings] kinds = "c": this is "a" or "b"',
+        ),
+    ],
+)
+def test_a_setting_is_within_what_the_manifest_declares(tmp_path: Path, row: str, told: str):
+    """The line in the admin's file, what is wrong, what would be right."""
+    assert told in str(problem(tmp_path, BOUNDED, f"[settings]\n{row}\n"))
+
+
+def test_settings_at_their_bounds_are_fine(tmp_path: Path):
+    rows = 'most = 67108864\nshare = 0.25\nact = "hold"\nkinds = ["b", "a"]'
+    mine = plugin(tmp_path, BOUNDED, f"[settings]\n{rows}\n")
+    assert mine.settings == {"most": 67108864, "share": 0.25, "act": "hold", "kinds": ["b", "a"]}
+    assert plugin(tmp_path, BOUNDED, "[settings]\nmost = 0\n").settings["most"] == 0
+
+
+@pytest.mark.parametrize(
+    ("declared", "told"),
+    [
+        ('type = "string"\nmin = 1', "type integer or number, not string"),
+        ('type = "integer"\nchoices = ["1"]', "type string or strings, not integer"),
+        ('type = "integer"\nmin = 2\nmax = 1', "at most max"),
+        ('type = "integer"\nmin = 2\ndefault = 1', "at least 2"),
+        ('type = "string"\nchoices = ["a"]\ndefault = "b"', 'this is "a"'),
+    ],
+)
+def test_bounds_that_make_no_sense_are_the_manifests_problem(tmp_path: Path, declared: str, told: str):
+    """Its author reads it; the default must fit too."""
+    assert told in problem(tmp_path, f"[settings.one]\n{declared}\n").rule
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [("headers", "max_fields = -1"), ("attachments", "max_depth = -1"), ("attachments", 'action = "reject"')],
+)
+def test_stock_plugins_declare_their_bounds(tmp_path: Path, name: str, row: str):
+    """`forkd config check` finds them, without running the plugin."""
+    entry = f'plugin = "{name}"\n[settings]\n{row}\n'
+    text = entry + f'[grants]\nreads = ["{"headers" if name == "headers" else "body"}"]\n'
+    found = config_files.problem(tmp_path, "", **{"plugins.d__50-mine_toml": text})
+    assert found.key == row.partition(" ")[0]
+
+
 # --- what comes later -------------------------------------------------------------------------------
 
 

@@ -38,6 +38,18 @@ def test_a_plugin_that_fails_stops_the_start_with_its_traceback(tmp_path):
     assert not forkd.seen("start")
 
 
+def test_a_setting_that_a_plugin_refuses_is_one_line(tmp_path):
+    """ValueError of plugin_init: its text is the admin's, who has no use for a traceback."""
+    text = "def plugin_init(settings):\n    raise ValueError('setting x: two are bad:\\none\\nother')\n"
+    plugin(tmp_path, "strict", text)
+    forkd = Trivial(tmp_path, "zygote,steady").start()
+    assert forkd.ended() == Exit.PLUGIN
+    told = [line for line in forkd.log().splitlines() if "setting x" in line and "level=debug" not in line]
+    assert any("plugin 'strict' did not start: setting x: two are bad: one; other" in line for line in told)
+    assert len([line for line in forkd.log().splitlines() if "level=error" in line]) == 1
+    assert "Traceback" not in forkd.log()
+
+
 def test_a_plugin_that_hangs_stops_the_start(tmp_path):
     """Not ready within sandbox.start_timeout."""
     plugin(tmp_path, "hangs", "while True: pass\n")

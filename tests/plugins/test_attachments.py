@@ -233,7 +233,40 @@ def test_quarantine_holds_it_with_the_reason():
     assert verdict.text == "attachment: name ev?l.exe"
 
 
-@pytest.mark.parametrize(("name", "value"), [("action", "reject"), ("encrypted", "yes"), ("damaged", "")])
-def test_a_setting_that_is_no_choice_stops_the_start(name: str, value: str):
-    with pytest.raises(ValueError, match=f"the setting {name} is "):
+@pytest.mark.parametrize(
+    ("name", "value", "right"),
+    [
+        ("action", "reject", "refuse or quarantine"),
+        ("encrypted", "yes", "pass or stop"),
+        ("damaged", "", "pass or stop"),
+        ("max_depth", -1, "at least 1"),
+        ("max_depth", 0, "at least 1"),
+        ("max_depth", 51, "at most 50"),
+        ("max_members", 0, "at least 1"),
+        ("max_unpacked", -1, "at least 1"),
+        ("names", ["*"], "every part"),
+        ("names", ["*.js", ""], "every part"),
+        ("names", ["*.exe."], "matches no name"),
+        ("names", ["bin/*.exe"], "matches no name"),
+        ("types", ["zip"], "TYPE/SUBTYPE"),
+        ("types", ["text/plain; charset=utf-8"], "TYPE/SUBTYPE"),
+        ("types", ["*/*"], "every part"),
+        ("text", "two\nlines", "printable ASCII"),
+    ],
+)
+def test_a_setting_without_sense_stops_the_start(name: str, value: Any, right: str):
+    """What could never match, or would refuse all mail, is an error that names the setting."""
+    with pytest.raises(ValueError, match=f"setting {name}: .*{right}"):
         load_plugin(FOLDER, settings={name: value})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"names": ["?*", "a:b", "* copy.exe", "*.EXE*", "[ab].js"]},
+        {"types": ["image/*", "application*", "*sexec", "Text/X-?"]},
+        {"max_depth": 1, "max_members": 1, "max_unpacked": 1},
+    ],
+)
+def test_odd_settings_with_sense_start(settings: dict[str, Any]):
+    assert load_plugin(FOLDER, settings=settings)

@@ -113,5 +113,19 @@ def test_it_says_how_much_was_replaced():
 
 @pytest.mark.parametrize("rule", ["no arrow", "=> x", "( => x", r"(a) => \2"])
 def test_a_bad_rule_stops_the_start(rule: str):
-    with pytest.raises(ValueError, match="is no rule"):
+    with pytest.raises(ValueError, match=r"setting replace: .* is no rule"):
         load_plugin(FOLDER, settings={"replace": [rule]})
+
+
+@pytest.mark.parametrize(
+    "types", [[], ["text"], ["text/*"], ["text/plain; charset=utf-8"], ["multipart/mixed"]]
+)
+def test_types_that_no_text_has_stop_the_start(types: list[str]):
+    """They would never match, and nothing would be replaced."""
+    with pytest.raises(ValueError, match="setting types: "):
+        load_plugin(FOLDER, settings={"replace": RULES, "types": types})
+
+
+def test_no_rules_at_all_stop_the_start():
+    with pytest.raises(ValueError, match="setting replace: an empty list"):
+        load_plugin(FOLDER, settings={"replace": []})

@@ -127,11 +127,13 @@ def test_fields_are_added_and_removed():
 @pytest.mark.parametrize(
     "settings",
     [{"add": ["no field"]}, {"add": ["X:"]}, {"add": ["X y: z"]}, {"remove": ["a b"]}, {"remove": ["*x"]},
-     {"require": ["X-*"]}, {"once": [""]}, {"refuse": ["no rule"]}],
+     {"require": ["X-*"]}, {"once": [""]}, {"refuse": ["no rule"]}, {"refuse": ["X: /(/"]},
+     {"text": ""}, {"max_fields": -1}, {"max_field": -1}, {"max_header": -1}],
 )  # fmt: skip
-def test_bad_settings_stop_the_start(settings: dict[str, list[str]]):
-    """A typing error must not let mail through."""
-    with pytest.raises(ValueError, match=r"no field|no name|header name|no rule"):
+def test_bad_settings_stop_the_start(settings: dict[str, Any]):
+    """A typing error must not let mail through, and the error names the setting."""
+    [name] = settings
+    with pytest.raises(ValueError, match=rf"setting {name}\b.*: \S"):
         load_plugin(FOLDER, settings=settings)
 
 

@@ -121,3 +121,20 @@ def test_missing_file_is_an_error(tmp_path: Path):
 def test_nothing_listed_refuses_nobody():
     """Without entries there is no domain to speak about."""
     assert not refused("a@example.com")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"detail": "+-"}, {"detail": "a"}, {"detail": " "}, {"detail": "@"}, {"text": "two\nlines"},
+     {"recipients": ["nobody"]}],
+)  # fmt: skip
+def test_bad_settings_stop_the_start(settings: dict[str, Any]):
+    """The error names the setting."""
+    [name] = settings
+    with pytest.raises(ValueError, match=rf"setting {name}\b.*: \S"):
+        load_plugin(FOLDER, settings=settings)
+
+
+@pytest.mark.parametrize("detail", ["", "+", "-", "=", "."])
+def test_signs_of_a_detail(detail: str):
+    assert load_plugin(FOLDER, settings={"detail": detail})

@@ -268,6 +268,10 @@ def test_members_whose_modules_would_be_mixed_up_are_refused():
     [
         ("raise ValueError('broken')", "member second: ValueError: broken"),
         ("def plugin_init(settings): return None", "member second: PluginError"),
+        (
+            "def plugin_init(settings): raise ValueError('setting x: bad')",
+            "^settings: member second: setting x: bad$",
+        ),
         ("import sys; sys.exit(3)", "member second: SystemExit: 3"),
         (MEMBER.replace("mail=", "helo="), "member second: PluginError: .*plugin.toml declares hook mail"),
     ],

@@ -24,7 +24,7 @@ from forkd.sdk import (
     replace_body,
     rewrite,
 )
-from forkd.sdk.plugin import PluginError, check_hooks, load
+from forkd.sdk.plugin import PluginError, SettingsError, check_hooks, load
 
 
 def write(folder: Path, source: str) -> Path:
@@ -87,6 +87,23 @@ def test_own_errors_of_a_plugin_pass_through(tmp_path: Path):
     """The traceback is what the author needs."""
     with pytest.raises(ZeroDivisionError):
         load(write(tmp_path, "1/0\n"), "sample.py", {})
+
+
+def test_a_value_error_of_plugin_init_is_about_settings(tmp_path: Path):
+    """Its text is for the admin; the plugin's own exception is behind it."""
+    source = "def plugin_init(s): raise ValueError('setting text: too long')\n"
+    with pytest.raises(SettingsError, match=r"^setting text: too long$") as error:
+        load(write(tmp_path, source), "sample.py", {})
+    assert isinstance(error.value, ValueError)
+    assert type(error.value.__cause__) is ValueError
+
+
+@pytest.mark.parametrize("raised", ["ValueError()", "b'\\xff'.decode()", "KeyError('x')"])
+def test_what_says_nothing_to_an_admin_passes_through(tmp_path: Path, raised: str):
+    """An exception without a text, or that no author wrote, is told with its traceback."""
+    with pytest.raises((ValueError, KeyError)) as error:
+        load(write(tmp_path, f"def plugin_init(s): raise {raised}\n"), "sample.py", {})
+    assert not isinstance(error.value, SettingsError)
 
 
 @pytest.mark.parametrize("hook", [lambda s, *more: None, lambda s, sender, more=1: None, print, [].append])
