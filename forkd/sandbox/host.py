@@ -23,6 +23,7 @@ from forkd.sandbox.held import Sandbox
 from forkd.sandbox.kennel import HostPlugin, Kennel
 from forkd.sandbox.programs import HostProgram, Program
 from forkd.sandbox.report import Report
+from forkd.sandbox.shares import Standing
 
 __all__ = ["Host", "HostPlugin", "HostProgram", "Sandbox"]
 
@@ -56,6 +57,7 @@ class Host:
     ) -> None:
         self.loop = loop
         self.overload_wait_s = overload_wait_s
+        self.standing = Standing()
         self.asking: set[str] = set()
         """Sessions that wait for a sandbox: not to be asked for another one meanwhile."""
         self.on_report = on_report or _log_report

@@ -76,7 +76,7 @@ class Kennel:
         self._spares: deque[Sandbox] = deque()
         self._rested: deque[tuple[Sandbox, float]] = deque()
         """Used ones that may serve another session, and since when they rest; the last is taken first."""
-        self._shares: Shares[_Waiter] = Shares(plugin.sandboxes)
+        self._shares: Shares[_Waiter] = Shares(plugin.sandboxes, host.standing)
         self._unreported: dict[int, Sandbox] = {}
         self._working: set[Sandbox] = set()
         self._link = Link(plugin.socket_path)

@@ -5,9 +5,9 @@ network:
 
 - A network holds an eighth of the places at most, one at least; the empty network (clients the admin
   trusts) has no share.
-- A quarter of the places is kept for networks that are known: those whose last session here ended well,
-  and the admin's. So a crowd of misbehaving strangers, however many networks it has, takes no place from
-  those whose mail comes every day.
+- A quarter of the places is kept for networks that are known (Standing): those whose last session here
+  ended well, and the admin's. So a crowd of misbehaving strangers, however many networks it has, takes no
+  place from those whose mail comes every day.
 - Who fits takes a place at once, unless somebody who fits as well was there before.
 - Else he waits. Networks take turns, and within a network first come is first served: a flood from one
   waits behind itself.
@@ -36,6 +36,39 @@ KEPT = 4
 """A KEPT-th of the places is kept for known networks."""
 KNOWN = 4096
 """So many networks are known at most; the one whose last good session is longest ago is forgotten first."""
+FAILED = 1024
+"""So many sessions that did something wrong are remembered, for their other places: these come back soon."""
+
+
+class Standing:
+    """Which networks are known? One for all plugins of a worker: a session that one of them had to be killed
+    for did not end well, however the others fared with it."""
+
+    __slots__ = ("_failed", "_known")
+
+    def __init__(self) -> None:
+        self._known: dict[str, None] = {}
+        """The latest last."""
+        self._failed: dict[str, None] = {}
+
+    def knows(self, network: str) -> bool:
+        """The empty network is the admin's."""
+        return not network or network in self._known
+
+    def ended(self, session: str, network: str, *, well: bool) -> None:
+        """A session has given a place back."""
+        self._known.pop(network, None)
+        if not well:
+            _remember(self._failed, session, FAILED)
+        elif network and session not in self._failed:
+            _remember(self._known, network, KNOWN)
+
+
+def _remember(names: dict[str, None], name: str, most: int) -> None:
+    names.pop(name, None)
+    names[name] = None
+    if len(names) > most:
+        del names[next(iter(names))]
 
 
 class Place:
@@ -77,9 +110,9 @@ class Shares(Generic[W]):
     __slots__ = (
         "_by_network",
         "_held",
-        "_known",
         "_leaving",
         "_queues",
+        "_standing",
         "_strangers",
         "cap",
         "for_strangers",
@@ -87,8 +120,9 @@ class Shares(Generic[W]):
         "waiting",
     )
 
-    def __init__(self, cap: int) -> None:
+    def __init__(self, cap: int, standing: Standing | None = None) -> None:
         self.cap = cap
+        self._standing = standing or Standing()
         self.share = max(1, cap // SHARE)
         self.for_strangers = cap - cap // KEPT
         """How many places networks that are not known may hold, all together."""
@@ -96,8 +130,6 @@ class Shares(Generic[W]):
         """How many wait."""
         self._held: set[Place] = set()
         self._by_network: dict[str, int] = {}
-        self._known: dict[str, None] = {}
-        """Networks whose last session ended well, the latest last."""
         self._strangers = 0
         self._leaving = 0
         self._queues: dict[str, deque[W]] = {}
@@ -125,21 +157,16 @@ class Shares(Generic[W]):
     def take(self, place: Place) -> None:
         """`place` is held from now on; fits() or turn() said so."""
         self._held.add(place)
-        place.stranger = not self._is_known(place.network)
+        place.stranger = not self._standing.knows(place.network)
         self._strangers += place.stranger
         self._by_network[place.network] = self._by_network.get(place.network, 0) + 1
 
     def give_back(self, place: Place, *, well: bool = False) -> None:
-        """It is free again. `well`: its session did nothing wrong, and so its network is known."""
+        """It is free again. `well`: its session did nothing wrong with it."""
         self._held.remove(place)
         self._leaving -= place.leaving
         self._strangers -= place.stranger
-        if place.network:
-            self._known.pop(place.network, None)
-            if well and not place.leaving:
-                self._known[place.network] = None
-                if len(self._known) > KNOWN:
-                    del self._known[next(iter(self._known))]
+        self._standing.ended(place.session, place.network, well=well and not place.leaving)
         left = self._by_network[place.network] - 1
         if left:
             self._by_network[place.network] = left
@@ -214,12 +241,11 @@ class Shares(Generic[W]):
     def _has_share(self, network: str) -> bool:
         return not network or self._by_network.get(network, 0) < self.share
 
-    def _is_known(self, network: str) -> bool:
-        return not network or network in self._known
-
     def _has_room(self, network: str) -> bool:
         """Could it take a place if one is free?"""
-        return self._has_share(network) and (self._strangers < self.for_strangers or self._is_known(network))
+        return self._has_share(network) and (
+            self._strangers < self.for_strangers or self._standing.knows(network)
+        )
 
     def _wanted(self) -> Iterator[Callable[[Place], bool]]:
         """Whose places are wanted beyond those already on their way: a network's, strangers', anybody's."""
@@ -230,7 +256,7 @@ class Shares(Generic[W]):
                     yield functools.partial(_is_of, network)
                 continue
             count = min(len(queue), self.share - self.holds(network)) if network else len(queue)
-            if self._is_known(network):
+            if self._standing.knows(network):
                 known += count
             else:
                 strangers += count

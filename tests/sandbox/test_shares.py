@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forkd.sandbox.shares import IDLE_S, KEPT, KNOWN, SHARE, Place, Shares
+from forkd.sandbox.shares import IDLE_S, KEPT, KNOWN, SHARE, Place, Shares, Standing
 
 
 def _yes() -> bool:
@@ -138,6 +138,20 @@ def test_what_ended_badly_is_known_no_more():
         hold(shares, str(number), f"stranger {number}")
     assert not shares.fits("a")
     assert not shares.fits("b")
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_who_fails_one_plugin_is_known_to_none(order: tuple[int, int]):
+    """One standing for all plugins of a worker, whichever of its places a session gives back first."""
+    standing = Standing()
+    plugins = [Shares[str](8, standing) for _ in range(2)]
+    known(plugins[0], "a")
+    places = [hold(shares, "s", "a") for shares in plugins]
+    for number in order:
+        plugins[number].give_back(places[number], well=number == 0)
+    assert not standing.knows("a")
+    known(plugins[1], "a")
+    assert standing.knows("a")
 
 
 def test_so_many_networks_are_known_at_most():
