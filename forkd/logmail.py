@@ -87,7 +87,8 @@ def message(
 ) -> None:
     """A transaction is over: its whole story.
 
-    id       the queue id where the message was committed, else empty
+    id       the queue id where the message was committed, or that the sender was told though a plugin
+             discarded it; else empty
     sender   `<>` for the null sender; where a plugin changed it, original_sender is what the client said
     recipients  to whom it goes; rewritten: `said>new` of those that a plugin rewrote; dropped: who was
              answered 250 and taken out by a plugin

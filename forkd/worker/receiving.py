@@ -152,7 +152,11 @@ def _commit(session: Session, transaction: Transaction, edits: tuple[Edit, ...])
     kept = [to for to in transaction.recipients if to.route.transport not in services.dropping]
     if file is None or not kept:
         services.counters.discarded += 1
-        return _end(session, transaction, replies.DATA_OK, discarded=True)
+        if not transaction.dropped:
+            return _end(session, transaction, replies.DATA_OK, discarded=True)
+        # As to mail that is kept: no sender can try out which of his a plugin drops. The log has the id.
+        told = (file or services.spool.begin()).id
+        return _end(session, transaction, replies.queued(told), told=told, discarded=True)
     now = time.time()
     conn, tls = session.conn, session.tls
     client_ip, helo = str(session.address), conn.helo or ""
@@ -226,10 +230,14 @@ def _end(
     reply: Reply,
     *,
     queue_id: str = "",
+    told: str = "",
     edits: int = 0,
     discarded: bool = False,
 ) -> Reply:
-    """A transaction ends with this reply to DATA or to the end of data: count, log, forget."""
+    """A transaction ends with this reply to DATA or to the end of data: count, log, forget.
+
+    queue_id  the mail is in the queue under it; told: an id that the client was told of mail that is not
+    """
     counters = session.services.counters
     if reply.ok:
         counters.messages += 1
@@ -239,7 +247,7 @@ def _end(
         session.recipients += len(transaction.recipients)
     log.message(
         session=session.id,
-        id=queue_id,
+        id=queue_id or told,
         **session.who(),
         sender=shown_sender(transaction.sender),
         recipients=[str(to.mailbox) for to in transaction.recipients],

@@ -135,9 +135,10 @@ def test_recipients_are_added_and_deleted(editing: Daemon) -> None:
 
 def test_a_message_without_recipients_left_is_kept_for_nobody(editing: Daemon) -> None:
     """As discard: 250, and the log says so."""
-    assert send(editing, a_mail(["delete_recipient", "user@test.local"])) == ""
+    queue_id = send(editing, a_mail(["delete_recipient", "user@test.local"]))
     line = editing.told("message")[-1]
     assert (line["discarded"], line["recipients"], line["dropped"]) == (True, [], ["user@test.local"])
+    assert line["id"] == queue_id != "", "the sender is told what he is told of mail that is kept"
 
 
 @pytest.mark.parametrize("address", ["spy@elsewhere.example", "nobody@other.local"])
