@@ -47,7 +47,7 @@ class Manager:
         self.fs = fs
         self.schedule = Schedule()
         self.counters: collections.Counter[str] = collections.Counter(
-            {"delivered": 0, "deferred": 0, "failed": 0, "messages": 0}
+            {"delivered": 0, "deferred": 0, "failed": 0, "finished": 0}
         )
         self.active = 0
         self._durable = queue.durability == "fsync"
@@ -210,7 +210,7 @@ class Manager:
             for _, result in attempt.results:
                 counters[result.status] += 1
             if finished.gone:
-                counters["messages"] += 1
+                counters["finished"] += 1
                 schedule.remove(entry.id)
             elif finished.due:
                 schedule.wait(entry, finished.due)

@@ -138,6 +138,20 @@ def test_a_stalled_worker_is_killed_and_replaced(make_daemon: Make):
     assert [e for e in daemon.events("process") if "no heartbeat" in e.get("reason", "")]
 
 
+def test_status_counts_a_message_once(daemon: Daemon):
+    """Roles' counters are summed by their names: what two of them count has two names."""
+    with daemon.smtp() as client:
+        client.sendmail("a@example.org", "user@test.local", b"Subject: x\r\n\r\nhello\r\n")
+    wait_for(lambda: daemon.mailbox("user"), timeout_s=30)
+
+    def counted() -> str:
+        said = daemon.forkd("status", "--config", "forkd.toml").stdout
+        line = next(line for line in said.splitlines() if line.startswith("since start"))
+        return line if "finished 1" in line and "messages" in line else ""  # each role's heartbeat tells
+
+    assert "messages 1," in wait_for(counted, timeout_s=30)
+
+
 def test_status_stop_and_queue_by_command_line(daemon: Daemon):
     status = daemon.forkd("status", "--json", "--config", "forkd.toml")
     assert status.returncode == 0, status.stderr
