@@ -161,7 +161,7 @@ class ScriptedSession:
         answer = Answer("message", None, ())
         said: list[Edit] = []
         for group in self._groups:
-            body = _last_body(made, body)
+            header, body = _replaced(made, header, body)
             group.news["edits"] = [
                 json.loads(edit.json()) for edit in made if not isinstance(edit, ReplaceBody)
             ]
@@ -173,7 +173,8 @@ class ScriptedSession:
             if answer.verdict is not None:
                 break
         answer = Answer("message", answer.verdict, tuple(said), by=answer.by)
-        answer.delivered = Delivered(apply(header, made), _last_body(made, body))
+        header, body = _replaced(made, header, body)
+        answer.delivered = Delivered(apply(header, made), body)
         self.reset()
         return answer
 
@@ -356,11 +357,14 @@ def _check_facts(facts: Mapping[str, Any]) -> None:
         raise TypeError(f"a session has no {', '.join(sorted(unknown))}")
 
 
-def _last_body(edits: Iterable[Edit], body: bytes) -> bytes:
+def _replaced(edits: Iterable[Edit], header: bytes, body: bytes) -> tuple[bytes, bytes]:
+    """Header and body after a new body, which brings the empty line along where the header has none."""
     for edit in edits:
         if isinstance(edit, ReplaceBody):
             body = edit.body
-    return body
+            if header != b"\r\n" and not header.endswith(b"\r\n\r\n"):
+                header += b"\r\n" if not header or header.endswith(b"\r\n") else b"\r\n\r\n"
+    return header, body
 
 
 def _mailbox(text: str) -> dict[str, str]:

@@ -356,6 +356,24 @@ def test_plugins_in_order_see_the_edits_of_those_before(everything: Path, groupe
 
 
 @GROUPED
+@pytest.mark.parametrize("message", ["Subject: x\n", "Subject: x\nno field\n"])
+def test_a_new_body_behind_a_header_without_an_empty_line_brings_one(
+    everything: Path, grouped: bool, message: str
+):
+    """As forkd does: what comes next sees the body, and no part of the header in it."""
+    first = saying(everything, "replace_body('new') if len(seen) == 2 else None")
+    second = other(
+        everything,
+        'add_header("X-Tag", f"{seen[1].size} {seen[1].body.strip()}") if len(seen) == 2 else None',
+    )
+    answer = lined_up(grouped, first, second).deliver(message, sender="a@b", recipients=["c@d"])
+    testing.assert_added_header(answer, "X-Tag", "19 b'new'")
+    assert answer.delivered is not None
+    assert answer.delivered.body == b"new\r\n"
+    assert answer.delivered.headers.get("Subject") == "x"
+
+
+@GROUPED
 def test_the_first_verdict_ends_the_hook(everything: Path, grouped: bool):
     """The answer says whose it is; who comes later is not asked."""
     session = lined_up(
