@@ -114,7 +114,12 @@ class Worker:
         services = self._services = self._open(loop, host, anvil)
         await services.authenticator.open(services)
         servers = [
-            await loop.create_server(lambda name=name: Session(services, name), sock=sock)  # type: ignore[misc]
+            # The backlog once more: it calls listen() again, and would set its own 100.
+            await loop.create_server(
+                lambda name=name: Session(services, name),  # type: ignore[misc]
+                sock=sock,
+                backlog=services.config.listener[name].backlog,
+            )
             for name, sock in start.listeners.items()
         ]
         start.master.setblocking(False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -136,6 +138,22 @@ def test_a_stalled_worker_is_killed_and_replaced(make_daemon: Make):
     wait_for(lambda: not alive(stalled), timeout_s=30)
     wait_for(lambda: len(daemon.role("worker")) == len(os.sched_getaffinity(0)), timeout_s=30)
     assert [e for e in daemon.events("process") if "no heartbeat" in e.get("reason", "")]
+
+
+def test_as_many_wait_to_be_accepted_as_the_listener_says(make_daemon: Make):
+    """listener.backlog, 1,024: a burst is not sent away for a second, to come again."""
+    daemon = make_daemon(server="workers = 1\n")
+    (worker,) = daemon.role("worker")
+    os.kill(worker, signal.SIGSTOP)
+    poll = select.poll()
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.kill, worker, signal.SIGCONT)
+        for _ in range(400):
+            peer = stack.enter_context(socket.socket())
+            peer.setblocking(False)
+            peer.connect_ex(("127.0.0.1", daemon.port))
+            poll.register(peer, select.POLLOUT)
+        assert wait_for(lambda: len(poll.poll(0)) == 400)
 
 
 def test_status_counts_a_message_once(daemon: Daemon):
