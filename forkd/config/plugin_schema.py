@@ -136,7 +136,8 @@ class PluginLimits(Table, frozen=True):
     """Address space above that of the loaded plugin."""
     open_files: Annotated[int, Between(8, 65_536)] = 32
     sandboxes: CountOrNone = 0
-    """Alive at once over all workers; 0: 64 per CPU."""
+    """Alive at once over all workers; 0: 64 per CPU. One client network holds an eighth at most, and a
+    quarter is kept for networks whose last session ended well."""
     spare: Annotated[int, Between(0, 1000)] = 2
     """Warm sandboxes kept ready per worker."""
     fresh: Literal["session", "call"] = "session"
