@@ -73,15 +73,15 @@ class Trial:
             raise launch.LaunchError("the zygote does not read")
         return self._ids
 
-    def death(self, id_: int) -> Death | None:
-        """How sandbox `id_` ended, waiting for it; None: it still lives."""
+    def end(self, id_: int) -> str:
+        """How sandbox `id_` ended, waiting for it: `died: …`, or `lives`."""
         until = time.monotonic() + _ACT_S
         while id_ not in self._deaths:
             if not _readable(self._link.fd, until):
-                return None
+                return "lives"
             for death in self._link.receive() or ():
                 self._deaths[death.id] = death
-        return self._deaths[id_]
+        return f"died: {status_text(self._deaths[id_])}"
 
 
 class Probe:
@@ -112,8 +112,7 @@ class Probe:
 
     def end(self) -> str:
         """How it ended, waiting for that."""
-        death = self._trial.death(self.id)
-        return "lives" if death is None else f"died: {status_text(death)}"
+        return self._trial.end(self.id)
 
     def close(self) -> None:
         """Drop the leash."""
@@ -168,8 +167,7 @@ class Run:
 
     def end(self) -> str:
         """As Probe.end()."""
-        death = self._trial.death(self._id)
-        return "lives" if death is None else f"died: {status_text(death)}"
+        return self._trial.end(self._id)
 
 
 def _readable(fd: int, until: float) -> bool:

@@ -49,6 +49,16 @@ def split_header(message: bytes | bytearray) -> int:
     return _scan(message)[1]
 
 
+def missing_end(header: bytes | bytearray) -> bytes:
+    """The line ends that a new body must bring along: none where the header ends in an empty line.
+
+    Of a header of more than four octets the last four will do.
+    """
+    if header == b"\r\n" or header.endswith(b"\r\n\r\n"):
+        return b""
+    return b"\r\n" if not header or header.endswith(b"\r\n") else b"\r\n\r\n"
+
+
 class Headers:
     """The fields of one header, in their order; names are compared without case.
 

@@ -25,7 +25,7 @@ from forkd.sdk.edits import (
     edit_of,
 )
 from forkd.sdk.granted import Granted
-from forkd.sdk.headers import Headers, split_header
+from forkd.sdk.headers import Headers, missing_end, split_header
 from forkd.sdk.plugin import Plugin
 from forkd.sdk.replay import apply
 from forkd.sdk.runner import Runner
@@ -362,8 +362,7 @@ def _replaced(edits: Iterable[Edit], header: bytes, body: bytes) -> tuple[bytes,
     for edit in edits:
         if isinstance(edit, ReplaceBody):
             body = edit.body
-            if header != b"\r\n" and not header.endswith(b"\r\n\r\n"):
-                header += b"\r\n" if not header or header.endswith(b"\r\n") else b"\r\n\r\n"
+            header += missing_end(header)
     return header, body
 
 

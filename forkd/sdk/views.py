@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from forkd.sdk.headers import Headers
+from forkd.sdk.headers import Headers, missing_end
 from forkd.sdk.replay import apply
 
 TYPE_CHECKING = False
@@ -297,10 +297,7 @@ def _empty_line(fd: int, header_size: int) -> int:
     """
     if fd < 0:
         return 0
-    end = os.pread(fd, min(4, header_size), max(0, header_size - 4))
-    if end in (b"\r\n", b"\r\n\r\n"):
-        return 0
-    return 2 if not end or end.endswith(b"\r\n") else 4
+    return len(missing_end(os.pread(fd, min(4, header_size), max(0, header_size - 4))))
 
 
 _ATOM = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+/=?^_`{|}~-")

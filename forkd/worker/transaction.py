@@ -11,7 +11,7 @@ from forkd.message import trace
 from forkd.queue.envelope import Edit, Envelope, Recipient, Replaced
 from forkd.queue.spool import Spool, SpoolError, SpoolFile
 from forkd.rpc.calls import CallFailed
-from forkd.sdk.headers import Headers, split_header
+from forkd.sdk.headers import Headers, missing_end, split_header
 from forkd.smtp.address import Mailbox
 from forkd.smtp.events import Mail
 from forkd.worker.bodies import Body
@@ -246,14 +246,10 @@ class Transaction:
         if self.file is not None and self._whole_crc is None:
             self._whole_crc = self.file.checksum()
         head = self._head[: self.header_size]
-        if head == b"\r\n" or head.endswith(_HEADER_END):
-            lead = b""
-        else:
-            lead = b"\r\n" if not head or head.endswith(b"\r\n") else _HEADER_END
         return Body(
             self._keep,
             offset=self.size if self.file is None else self.file.size,
-            lead=lead,
+            lead=missing_end(head),
             limit=limit - len(head),
             done=self.replace_body,
         )
