@@ -19,11 +19,18 @@ later          what the design has and this version has not; refused by name, no
 reader         one TOML table into one struct, going on after each problem
 checking       what a check works with; looks at files that are named
 checks         contradictions between keys that are fine one by one; client_checks those about clients,
-               auth_checks those about AUTH
+               auth_checks those about AUTH, plugin_checks those about plugins
 manifest       plugin.toml (its author's): what a plugin says about itself
+settings       what the value of a plugin's setting may be
 wants          which of its wants hold with the settings it is given
+capabilities   the same for those of the world beside the mail: dns, state, connect, threads
+requirements   versions of Python and distributions it needs, and whether they are there
+installed      what an interpreter's environment has: distributions, plugins as packages
 entry          plugins.d/NN-name.toml (the admin's) and the manifest into a PluginConfig
-grants         is every want granted, and do limits, scope and failure policy fit?
+grants         is every want granted, and do scope and failure policy fit? capability_grants: those of
+               capabilities; limits: which limits hold
+plainly        what a plugin may do, in words that need no manual
+differences    what a new version of a plugin wants that the old one did not
 groups         plugins that share a sandbox into one PluginConfig
 stock          where the plugins and the sample configuration that come with forkd lie
 load           files in, LoadedConfig out

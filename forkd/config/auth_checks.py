@@ -130,7 +130,7 @@ AUTH_CHECKS: Final[tuple[Callable[[Check], None], ...]] = (_auth, _backend, _sub
 def auth_with_plugins(c: Check, plugins: tuple[PluginConfig, ...]) -> None:
     """Somebody knows the passwords: the backend, or a plugin that is on."""
     config = c.config
-    by_plugin = any(plugin.powers.auth for plugin in plugins)
+    by_plugin = any(plugin.powers.auth and plugin.mode == "enforce" for plugin in plugins)
     if config.auth.backend == "none" and not by_plugin and c.clean(("auth", "backend")):
         for name, listener in config.listener.items():
             if wants_auth(listener) and c.clean(("listener", name)):

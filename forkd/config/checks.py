@@ -17,10 +17,11 @@ from forkd.config.checking import Check
 from forkd.config.client_checks import CLIENT_CHECKS
 from forkd.config.domains import DOMAIN_NAME, domain_slip, is_domain
 from forkd.config.lines import KeyPath
+from forkd.config.plugin_checks import PLUGIN_CHECKS, budget_and_dns
 from forkd.config.problems import Problems, Source, toml_key
 from forkd.config.reader import nearest, one_of
 from forkd.config.recipients import folded
-from forkd.config.schema import LAYERS, Config, Maildir, PluginConfig
+from forkd.config.schema import Config, Maildir, PluginConfig
 from forkd.config.units import format_duration, format_size
 from forkd.smtp.address import a_labels
 
@@ -38,7 +39,7 @@ def _server(c: Check) -> None:
     server = c.config.server
     if c.clean(("server", "hostname")) and not DOMAIN_NAME.fullmatch(server.hostname):
         c.bad(("server", "hostname"), "this is a host name, as in mail.example.org", value=server.hostname)
-    for key in ("user", "queue_user", "admin_user"):
+    for key in ("user", "queue_user", "admin_user", "broker_user"):
         name = getattr(server, key)
         if c.clean(("server", key)) and not USER_NAME.fullmatch(name):
             c.bad(("server", key), "this is the name of a system user", value=name)
@@ -178,20 +179,6 @@ def _timeouts(c: Check) -> None:
         c.bad(path, rule, value=format_duration(value))
 
 
-def _sandbox(c: Check) -> None:
-    """Required layers are layers that exist."""
-    path = ("sandbox", "require")
-    if not c.clean(path):
-        return
-    for layer in c.config.sandbox.require:
-        if layer not in LAYERS:
-            c.bad(path, "no such layer", value=layer, hint=nearest(layer, LAYERS))
-    walls = Config().sandbox.require
-    missing = ", ".join(layer for layer in walls if layer not in c.config.sandbox.require)
-    if missing:
-        c.notes.append(f"sandbox.require leaves out {missing}: plugins may run without these walls")
-
-
 def _durability(c: Check) -> None:
     if c.config.queue.durability == "none":
         c.notes.append('queue.durability = "none": a power cut or crash of the machine loses accepted mail')
@@ -211,7 +198,7 @@ CHECKS: Final[tuple[Callable[[Check], None], ...]] = (
     _transports,
     _limits,
     _timeouts,
-    _sandbox,
+    *PLUGIN_CHECKS,
     _durability,
 )
 
@@ -222,11 +209,4 @@ def check_with_plugins(
     """What depends both on forkd.toml and on the plugins that are on."""
     c = Check(config, source, problems, notes)
     auth_with_plugins(c, plugins)
-    asked = [plugin for plugin in plugins if "message" in plugin.hooks]
-    slowest = max(asked, key=lambda plugin: plugin.limits.message_timeout, default=None)
-    budget = config.sandbox.message_budget
-    if slowest and slowest.limits.message_timeout > budget:
-        c.notes.append(
-            f"sandbox.message_budget = {format_duration(budget)} is over before the plugin {slowest.name} "
-            f"could be late (its message_timeout is {format_duration(slowest.limits.message_timeout)})"
-        )
+    budget_and_dns(c, plugins)

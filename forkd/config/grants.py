@@ -17,16 +17,14 @@ from forkd.config.addresses import NetworkError, parse_network
 from forkd.config.domains import is_domain
 from forkd.config.later import Document
 from forkd.config.lines import KeyPath
-from forkd.config.manifest import PluginFolder, export_slip, header_slip, read_setting
+from forkd.config.manifest import PluginFolder, export_slip, header_slip
 from forkd.config.problems import NOT_GIVEN, Problems, display_path, toml_key, toml_value
 from forkd.config.reader import Reader, nearest
-from forkd.config.schema import Config, Entry, PluginLimits, Powers, Scope, WantedNames
-from forkd.config.units import Bytes, Seconds, format_duration, format_size
+from forkd.config.schema import Config, Entry, Powers, Scope, WantedNames
+from forkd.config.settings import read_setting
 from forkd.config.wants import FLAGS, PARTS, InForce, in_force, named
 from forkd.smtp.address import a_labels
 
-SANDBOXES_PER_CPU: Final = 64
-"""What `sandboxes = 0` means; a suggestion below it is stricter on any machine."""
 EDITS: Final = (
     "edit_headers",
     "edit_body",
@@ -126,9 +124,9 @@ class Joining:
         granted = self.entry.grants
         for power in FLAGS:
             if power in wants.powers and not getattr(granted, power):
-                self._not_granted(power, _FOR_WHAT[power], f"{power} = true", wants.powers[power])
+                self.not_granted(power, _FOR_WHAT[power], f"{power} = true", wants.powers[power])
             elif getattr(granted, power) and power not in wants.powers:
-                self._not_wanted(power)
+                self.not_wanted(power)
         for power, wrong in (("edit_headers", header_slip), ("export", export_slip)):
             for name in getattr(granted, power):
                 if wrong(name):
@@ -153,9 +151,9 @@ class Joining:
         if missing:
             line = f"{power} = {toml_value([*granted, *missing])}"
             what = f"{_FOR_WHAT[power]} {', '.join(missing)}"
-            self._not_granted(power, what, line, wants.powers[power])
+            self.not_granted(power, what, line, wants.powers[power])
         elif granted and not names:
-            self._not_wanted(power)
+            self.not_wanted(power)
 
     def _ours(self, name: str) -> None:
         """Recipients are added where we deliver, so that no plugin can send mail to the world."""
@@ -176,10 +174,10 @@ class Joining:
         whole = [part for part in PARTS if part in granted or part in missing]
         for part in missing:
             line = f"reads = {toml_value(whole)}"
-            self._not_granted("reads", f"to read the {part}", line, wants.reads[part])
+            self.not_granted("reads", f"to read the {part}", line, wants.reads[part])
         for part in granted:
             if part not in wants.reads:
-                self._not_wanted(f"reads {part}")
+                self.not_wanted(f"reads {part}")
         return tuple(wants.reads)
 
     def files(self, settings: dict[str, Any]) -> None:
@@ -195,57 +193,16 @@ class Joining:
                 inside = [*granted, self.plugin.folder]
                 if text and not any(file == root or root in file.parents for root in inside):
                     line = f"files = {toml_value([self._written(f) for f in (*granted, file)])}"
-                    self._not_granted("files", f"to read {display_path(file)}", line, reason)
+                    self.not_granted("files", f"to read {display_path(file)}", line, reason)
                 elif text and not file.exists():
                     self.reader.bad(("settings", name), "there is no such file", value=file)
         if granted and not wanted:
-            self._not_wanted("files")
+            self.not_wanted("files")
 
     def _written(self, file: Path) -> str:
         """As it can stand in the entry: relative to the entry's folder where the file lies in there."""
         folder = self.reader.source.folder
         return str(file.relative_to(folder) if file.is_relative_to(folder) else file)
-
-    def limits(self, given: frozenset[str]) -> PluginLimits:
-        """The limits in force; a suggestion that would loosen one is said and does nothing."""
-        default, suggested, manifest = PluginLimits(), self.plugin.suggested, self.plugin.manifest
-        values: dict[str, Any] = {}
-        for field in msgspec.structs.fields(PluginLimits):
-            name = field.name
-            if name in given:
-                values[name] = getattr(self.entry.limits, name)
-            elif name in suggested:
-                value = getattr(manifest.limits, name)
-                if _stricter(name, value, getattr(default, name)):
-                    values[name] = value
-                else:
-                    self.notes.append(
-                        f"plugin {manifest.name} suggests {name} = {written(value)}; the default, "
-                        f"{written(getattr(default, name))}, stays in force unless its [limits] say so"
-                    )
-        limits = PluginLimits(**values)
-        self._contradictions(limits, given)
-        return limits
-
-    def _contradictions(self, limits: PluginLimits, given: frozenset[str]) -> None:
-        if limits.reuse > 1 and limits.fresh == "call":
-            key = "reuse" if "reuse" in given else "fresh"
-            rule = (
-                'a sandbox that is new for each call (fresh = "call") cannot serve several sessions (reuse)'
-            )
-            self.reader.bad(("limits", key), rule, value=getattr(limits, key), hint="leave one of them out")
-        for key, hook in (("timeout", ""), ("message_timeout", "message")):
-            value, whole = getattr(limits, key), limits.session_time
-            if value <= whole or not {key, "session_time"} & given:
-                continue
-            if hook and hook not in self.plugin.manifest.hooks:
-                continue
-            rule = (
-                f"{key} ({format_duration(value)}) is longer than session_time ({format_duration(whole)}): "
-                "all calls of a session would be over before one could be late"
-            )
-            blamed = key if key in given else "session_time"
-            self.reader.bad(("limits", blamed), rule, value=format_duration(getattr(limits, blamed)))
 
     def failure_policy(self, wants: InForce) -> None:
         """A message whose edit is missing is not the message the admin asked for."""
@@ -256,6 +213,14 @@ class Joining:
                 "mail would go on without its edit"
             )
             self.reader.bad(("on_failure",), rule, value="skip", hint='write "disconnect", "defer" or "deny"')
+
+    def mode(self) -> None:
+        """A plugin that is only watched is said, so that nobody takes it for a wall."""
+        if self.entry.mode == "shadow":
+            self.notes.append(
+                f"plugin {self.plugin.manifest.name} is asked in shadow: what it says, and what it would "
+                "change, is logged and never obeyed, and nobody waits for it"
+            )
 
     def scope(self) -> Scope:
         """For whom it is asked: what is named exists, and some hook is left. Returns it in one form."""
@@ -298,14 +263,16 @@ class Joining:
         self.reader.bad(("scope", "domains"), rule, value=name, hint=nearest(name, self.around.domains()))
         return False
 
-    def _not_granted(self, key: str, what: str, line: str, reason: str) -> None:
+    def not_granted(self, key: str, what: str, line: str, reason: str) -> None:
+        """Say what is wanted and not granted, and which line below [grants] would grant it."""
         name = self.plugin.manifest.name
         rule = f'the plugin {name} wants {what}, which is not granted; its reason: "{reason}"'
         self.reader.bad(
             ("grants", key), rule, value=NOT_GIVEN, hint=f"write {line} below [grants], or switch it off"
         )
 
-    def _not_wanted(self, what: str) -> None:
+    def not_wanted(self, what: str) -> None:
+        """Say that a grant gives nothing."""
         source = display_path(self.reader.source.path)
         self.notes.append(f"{source}: grants {what}, which {self.plugin.manifest.name} does not want")
 
@@ -323,18 +290,3 @@ def _domain_covers(granted: str, wanted: str) -> bool:
     if "*" in (granted, wanted):
         return True
     return is_domain(granted) and is_domain(wanted) and a_labels(granted) == a_labels(wanted)
-
-
-def written(value: Any) -> str:
-    """A limit as it is written in TOML, without quotes."""
-    if isinstance(value, Seconds):
-        return format_duration(value)
-    return format_size(value) if isinstance(value, Bytes) else str(value)
-
-
-def _stricter(name: str, value: Any, default: Any) -> bool:
-    if name == "sandboxes":
-        return bool(0 < value <= SANDBOXES_PER_CPU)
-    if name == "fresh":
-        return bool(value == "call")
-    return bool(value <= default)

@@ -4,10 +4,11 @@ Plugins of one `group` become one PluginConfig: one zygote, one fork per session
 hook, for all members in order. What the members may do is then what the group may do, since nothing
 but the kernel separates plugins, and it separates processes:
 
-    hooks, powers, reads, files     of all members together
+    hooks, powers, reads, files,
+    capabilities, requires          of all members together
     limits                          each the largest of the members': one call asks all of them
-    on_failure, scope, trusted,
-    limits.fresh, limits.reuse      must be the same for all: a sandbox has one fate
+    on_failure, mode, scope, trusted,
+    python, uid, limits.fresh, limits.reuse      must be the same for all: a sandbox has one fate
     order                           the lowest
 """
 
@@ -19,14 +20,18 @@ from typing import Any, Final
 
 import msgspec
 
-from forkd.config.grants import SANDBOXES_PER_CPU
+from forkd.config.capabilities import ANY
+from forkd.config.limits import SANDBOXES_PER_CPU
 from forkd.config.lines import KeyPath
 from forkd.config.problems import Problems, Source
-from forkd.config.schema import HOOKS, PluginConfig, PluginLimits, Powers
+from forkd.config.schema import HOOKS, Capabilities, PluginConfig, PluginLimits, Powers
 
 _AGREED: Final[tuple[KeyPath, ...]] = (
     ("on_failure",),
+    ("mode",),
     ("trusted",),
+    ("python",),
+    ("uid",),
     ("scope", "listeners"),
     ("scope", "networks"),
     ("scope", "domains"),
@@ -52,6 +57,7 @@ def merged(
             rule = f"{alone[name].source} has switched on a plugin of this name, which is not of the group"
             problems.add(members[0][0], ("group",), rule, value=name)
         _agree(members, problems)
+        _agree_on_targets(members, problems)
         result.append(_group(name, [plugin for _, plugin in members]))
     result.sort(key=lambda plugin: (plugin.order, plugin.source))
     _say_between(groups, result, notes)
@@ -71,6 +77,20 @@ def _agree(members: Sequence[tuple[Source, PluginConfig]], problems: Problems) -
                 f"{first.source}, of group {first.group} too, has another {'.'.join(path)}"
             )
             problems.add(source, path, rule, value=here)
+
+
+def _agree_on_targets(members: Sequence[tuple[Source, PluginConfig]], problems: Problems) -> None:
+    """A target has one address: the group has one channel to the broker."""
+    known: dict[str, tuple[str, str]] = {}
+    for source, plugin in members:
+        for name, address in plugin.capabilities.connect.items():
+            first, there = known.setdefault(name, (plugin.source, address))
+            if there != address:
+                rule = (
+                    "the plugins of a group share a sandbox and its connections: "
+                    f"{first}, of group {plugin.group} too, has {there} for this target"
+                )
+                problems.add(source, ("grants", "connect", name), rule, value=address)
 
 
 def _at(plugin: PluginConfig, path: KeyPath) -> Any:
@@ -95,9 +115,15 @@ def _group(name: str, members: Sequence[PluginConfig]) -> PluginConfig:
             part for part in ("envelope", "headers", "body") if any(part in one.reads for one in members)
         ),
         files=_united(one.files for one in members),
+        capabilities=_capabilities([one.capabilities for one in members]),
         limits=_limits([one.limits for one in members]),
         on_failure=first.on_failure,
+        mode=first.mode,
         trusted=first.trusted,
+        python=first.python,
+        requires=_united(one.requires for one in members),
+        libraries=_united(one.libraries for one in members),
+        uid=first.uid,
         source=first.source,
         group=name,
         scope=first.scope,
@@ -118,6 +144,16 @@ def _powers(all_of_them: Sequence[Powers]) -> Powers:
     if "*" in values["add_recipient"]:
         values["add_recipient"] = ("*",)
     return Powers(**values)
+
+
+def _capabilities(all_of_them: Sequence[Capabilities]) -> Capabilities:
+    suffixes = _united(one.dns for one in all_of_them)
+    return Capabilities(
+        dns=(ANY,) if ANY in suffixes else suffixes,
+        state=any(one.state for one in all_of_them),
+        connect={name: address for one in all_of_them for name, address in one.connect.items()},
+        threads=max(one.threads for one in all_of_them),
+    )
 
 
 def _limits(all_of_them: Sequence[PluginLimits]) -> PluginLimits:

@@ -27,53 +27,36 @@ class Document(enum.Enum):
 _KEYS: Final[dict[Document, dict[KeyPath, str]]] = {
     Document.CONFIG: {
         ("listener", "*", "accept"): 'before-queue delivery (accept = "proxy")',
-        ("sandbox", "cgroup"): "cgroup limits per plugin",
         ("server", "workers_min"): "pools that follow load",
         ("server", "workers_max"): "pools that follow load",
         ("server", "retire_sessions"): "retirement of workers",
         ("server", "retire_memory"): "retirement of workers",
-        ("server", "broker_user"): "the broker",
-        ("broker",): "the broker",
-        ("breaker",): "the circuit breaker",
         ("trace",): "`forkd explain`",
-        ("crash",): "crash records",
         ("metrics",): "metrics",
         ("admin",): "roles on the control socket",
         ("bounce",): "bounces",
         ("queue", "warn_after"): "delay warnings",
-        ("state",): "the state store",
-        ("dns",): "DNS for plugins",
         ("route",): "routing of relayed domains",
     },
     Document.ENTRY: {
         ("kind",): "the plugin kinds indimail and program",
         ("dir",): "the plugin kind indimail",
         ("argv",): "the plugin kind program",
-        ("python",): "an interpreter of the plugin's own",
-        ("package",): "plugins installed as packages",
         ("environment",): "the plugin kinds indimail and program",
         ("refusal",): "the plugin kind indimail",
         ("data_at",): "the plugin kind indimail",
         ("limits", "processes"): "processes of a plugin's own",
-        ("limits", "threads"): "threads of a plugin's own",
         ("limits", "file_size"): "files a plugin may write",
     },
     Document.MANIFEST: {
-        ("python",): "an interpreter of the plugin's own",
-        ("requires",): "libraries of the plugin's own",
         ("argv",): "the plugin kind program",
         ("symbol",): "the plugin kind indimail",
         ("limits", "processes"): "processes of a plugin's own",
-        ("limits", "threads"): "threads of a plugin's own",
         ("limits", "file_size"): "files a plugin may write",
     },
 }
 
 _GRANTS: Final = {
-    "dns": "DNS for plugins",
-    "state": "the state store",
-    "connect": "granted connections",
-    "threads": "threads of a plugin's own",
     "processes": "processes of a plugin's own",
     "exec": "programs",
 }
@@ -91,14 +74,8 @@ _VALUES: Final[dict[Document, dict[KeyPath, dict[Any, str]]]] = {
             "qmail-queue": "delivery through qmail-queue",
             "pipe": "delivery to a program",
         },
-        ("sandbox", "require"): {
-            "cgroup": "cgroup limits per plugin",
-            "namespaces": "namespaces of a plugin's own",
-        },
     },
-    Document.ENTRY: {
-        ("mode",): {"shadow": "asking without obeying (shadow mode)"},
-    },
+    Document.ENTRY: {},
     Document.MANIFEST: {
         ("kind",): {
             "indimail": "IndiMail's compiled plugins",
@@ -115,7 +92,7 @@ def later_key(document: Document, path: KeyPath) -> str:
 
 def later_value(document: Document, path: KeyPath, value: Any) -> str:
     """The feature this value of a known key belongs to, or empty: then the value is wrong."""
-    values = _match(_VALUES[document], path)
+    values = _match(_VALUES.get(document, {}), path)
     return values.get(value, "") if values and isinstance(value, str) else ""
 
 

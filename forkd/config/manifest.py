@@ -6,6 +6,8 @@ api = 1                         # of forkd.sdk
 kind = "python"
 description = "Refuses listed senders"
 hooks = ["mail"]
+python = ">=3.11"               # versions of Python it runs under; left out: any that forkd does
+requires = ["dkimpy>=1.1"]      # distributions it imports beside the standard library
 
 [settings.list]                 # one table per setting
 type = "path"                   # string integer number boolean strings path paths
@@ -28,6 +30,12 @@ export = { names = ["SCORE"], reason = "later plugins go by it" }
 headers = "the score looks at Subject"
 [wants.files]
 list = "the listed senders"     # the files that the setting `list` names
+[wants.capabilities]            # what it asks of the world beside the mail
+dns = { suffixes = ["zen.example"], suffixes_in = ["zones"], reason = "looks clients up" }
+                                # suffixes_in: those in the admin's setting `zones` too; ["any"]: every name
+state = "remembers who came before"
+connect = { targets = ["clamd"], reason = "the scanner" }   # where that is, the admin says
+threads = { count = 4, reason = "scans parts side by side" }
 
 [limits]                        # suggested; see entry.py
 """
@@ -35,19 +43,21 @@ list = "the listed senders"     # the files that the setting `list` names
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
+from forkd.config.capabilities import check_wanted
 from forkd.config.later import Document
 from forkd.config.lines import KeyPath
 from forkd.config.problems import Problems, Source, display_path
 from forkd.config.reader import Reader, nearest
-from forkd.config.schema import API_VERSION, Manifest, Setting, Wanted
+from forkd.config.requirements import check_requires
+from forkd.config.schema import API_VERSION, Manifest, Wanted
+from forkd.config.settings import check_bounds, read_setting, setting_type
 from forkd.config.wants import is_wanted_domain
 
 FILE_NAME: Final = "plugin.toml"
@@ -99,10 +109,17 @@ class PluginFolder:
         return self.manifest.module or f"{self.manifest.name}.py"
 
 
-def read_manifest(folder: Path, read_toml: ReadToml, problems: Problems) -> PluginFolder | None:
-    """The plugin in `folder`, or None when its manifest has a problem (which is noted)."""
+def read_manifest(
+    folder: Path, read_toml: ReadToml, problems: Problems, *, alone: bool = False
+) -> PluginFolder | None:
+    """The plugin in `folder`, or None when its manifest has a problem (which is noted).
+
+    alone   `folder` is the manifest itself; nobody asks for the module beside it.
+    """
     before = len(problems)
-    source, raw = read_toml(folder / FILE_NAME, problems)
+    file = folder if alone else folder / FILE_NAME
+    folder = file.parent
+    source, raw = read_toml(file, problems)
     if len(problems) > before:
         return None
     manifest = Reader(source, problems, Document.MANIFEST).table((), raw, Manifest)
@@ -114,6 +131,9 @@ def read_manifest(folder: Path, read_toml: ReadToml, problems: Problems) -> Plug
     )
     if len(problems) == before:
         _check_identity(plugin, problems)
+        if not alone:
+            _check_module(plugin, problems)
+        check_requires(manifest, source, problems)
         _check_wants(plugin, problems)
         _check_settings(plugin, problems)
     return plugin if len(problems) == before else None
@@ -127,6 +147,10 @@ def _check_identity(plugin: PluginFolder, problems: Problems) -> None:
     if manifest.api != API_VERSION:
         rule = f"this forkd has version {API_VERSION} of the plugin API"
         problems.add(source, ("api",), rule, value=manifest.api)
+
+
+def _check_module(plugin: PluginFolder, problems: Problems) -> None:
+    manifest, source = plugin.manifest, plugin.source
     if not manifest.module and not problems.clean(source, ("name",)):
         return  # the module's name comes from it
     module = plugin.folder / plugin.module
@@ -157,7 +181,8 @@ def _check_wants(plugin: PluginFolder, problems: Problems) -> None:
         if not is_wanted_domain(name):
             rule = 'this is a domain name, or "*" for those the admin grants'
             problems.add(source, ("wants", "powers", "add_recipient"), rule, value=name)
-    for table in ("powers", "reads"):
+    check_wanted(manifest, source, problems)
+    for table in ("powers", "reads", "capabilities"):
         struct = getattr(wants, table)
         for key in struct.__struct_fields__:
             wanted = getattr(struct, key)
@@ -205,7 +230,7 @@ def _check_when(plugin: PluginFolder, path: KeyPath, wanted: Wanted, problems: P
             hint = nearest(name, plugin.manifest.settings)
             problems.add(plugin.source, (*path, name), "there is no such setting", hint=hint)
         else:
-            reader.value((*path, name), value, _type(setting))
+            reader.value((*path, name), value, setting_type(setting))
 
 
 def header_slip(name: str) -> str:
@@ -231,81 +256,7 @@ def _check_settings(plugin: PluginFolder, problems: Problems) -> None:
             rule = "a path can only be read when it is wanted"
             hint = f'say why: {name} = "..." below [wants.files]'
             problems.add(plugin.source, path, rule, hint=hint)
-        _check_bounds(plugin.source, path, setting, problems)
+        check_bounds(plugin.source, path, setting, problems)
         if setting.default is not msgspec.UNSET:
             reader = Reader(plugin.source, problems, Document.MANIFEST)
             read_setting(reader, (*path, "default"), setting, setting.default)
-
-
-def _check_bounds(source: Source, path: KeyPath, setting: Setting, problems: Problems) -> None:
-    """A range is for numbers, choices are for texts, and something fits them."""
-    for key, types in (
-        ("min", ("integer", "number")),
-        ("max", ("integer", "number")),
-        ("choices", ("string", "strings")),
-    ):
-        if getattr(setting, key) not in (None, ()) and setting.type not in types:
-            rule = f"this is for a setting of type {' or '.join(types)}, not {setting.type}"
-            problems.add(source, (*path, key), rule)
-    if setting.min is not None and setting.max is not None and setting.min > setting.max:
-        problems.add(source, (*path, "min"), "this is at most max", value=setting.min)
-
-
-def read_setting(reader: Reader, path: KeyPath, setting: Setting, raw: Any) -> Any:
-    """A setting's value as the plugin gets it, JSON-able; None when it does not fit, which is noted.
-
-    Paths become absolute, from the folder of the file they stand in: the entry's for the admin's
-    values, the plugin's own for a default. An empty path stays empty: none.
-    """
-    before = len(reader.problems)
-    value: Any = reader.value(path, raw, _type(setting))
-    if len(reader.problems) > before:
-        return None
-    if slip := _out_of_range(setting, value):
-        reader.bad(path, slip, value=raw)
-        return None
-    if setting.type == "path":
-        return _absolute(reader, value)
-    if setting.type == "paths":
-        return [_absolute(reader, item) for item in value]
-    return list(value) if setting.type == "strings" else value
-
-
-def _out_of_range(setting: Setting, value: Any) -> str:
-    """What a number should have been; empty: it is within min and max, or no number."""
-    low, high = setting.min, setting.max
-    if setting.type not in ("integer", "number") or (
-        (low is None or low <= value) and (high is None or value <= high)
-    ):
-        return ""
-    if low is not None and high is not None:
-        return f"this is {_number(low)} to {_number(high)}"
-    return f"this is at least {_number(low)}" if low is not None else f"this is at most {_number(high)}"
-
-
-def _number(end: float | None) -> str:
-    return str(int(end)) if end is not None and float(end).is_integer() else str(end)
-
-
-def _type(setting: Setting) -> Any:
-    """What the reader is to make of a value."""
-    wanted = _TYPES[setting.type]
-    if not setting.choices:
-        return wanted
-    word: Any = Literal[setting.choices]
-    return tuple[word, ...] if setting.type == "strings" else word
-
-
-def _absolute(reader: Reader, value: str) -> str:
-    return os.fspath(reader.absolute(value)) if value else ""
-
-
-_TYPES: Final[dict[str, Any]] = {
-    "string": str,
-    "integer": int,
-    "number": float,
-    "boolean": bool,
-    "strings": tuple[str, ...],
-    "path": str,
-    "paths": tuple[str, ...],
-}

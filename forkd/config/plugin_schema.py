@@ -86,11 +86,43 @@ class WantedReads(Table, frozen=True):
     body: Reason | None = None
 
 
+class WantedDns(Wanted, frozen=True, kw_only=True):
+    """wants.capabilities.dns of a manifest."""
+
+    suffixes: tuple[str, ...] = ()
+    """Of the names it looks up; "any": whatever it likes, which can carry data out."""
+    suffixes_in: tuple[str, ...] = ()
+    """Settings in which the admin names them: each text there, or what stands in it before a blank."""
+
+
+class WantedConnect(Wanted, frozen=True, kw_only=True):
+    """wants.capabilities.connect of a manifest."""
+
+    targets: Annotated[tuple[str, ...], NotEmpty()]
+    """Names by which it asks for connections; where they go, the admin says."""
+
+
+class WantedThreads(Wanted, frozen=True, kw_only=True):
+    """wants.capabilities.threads of a manifest."""
+
+    count: Annotated[int, Between(1, 64)]
+
+
+class WantedCapabilities(Table, frozen=True):
+    """[wants.capabilities] of a manifest: what it asks of the world beside the mail."""
+
+    dns: WantedDns | None = None
+    state: Reason | None = None
+    connect: WantedConnect | None = None
+    threads: WantedThreads | None = None
+
+
 class Wants(Table, frozen=True):
     """[wants] of a manifest: everything beyond its own hooks' fields and deny, defer, disconnect."""
 
     powers: WantedPowers = WantedPowers()
     reads: WantedReads = WantedReads()
+    capabilities: WantedCapabilities = WantedCapabilities()
     files: dict[str, Text] = msgspec.field(default_factory=dict)
     """Name of a path setting = reason: the files that setting names."""
 
@@ -161,6 +193,10 @@ class Manifest(Table, frozen=True, kw_only=True):
     hooks: Annotated[tuple[Hook, ...], NotEmpty()]
     settings: dict[str, Setting] = msgspec.field(default_factory=dict)
     wants: Wants = Wants()
+    python: str = ""
+    """Versions of Python it runs under, e.g. ">=3.11"; empty: any that forkd's own zygote does."""
+    requires: tuple[Text, ...] = ()
+    """Distributions it imports beside the standard library, e.g. "dkimpy>=1.1"."""
     limits: PluginLimits = PluginLimits()
     """Suggested: what is stricter than the default applies, what is looser only when the admin writes it."""
 
@@ -171,6 +207,30 @@ class Grants(Powers, frozen=True):
     reads: tuple[Literal["envelope", "headers", "body"], ...] = ()
     files: tuple[Path, ...] = ()
     """Files or folders, read-only."""
+    dns: tuple[str, ...] = ()
+    """Suffixes of the names it may look up; "any": every name."""
+    state: bool = False
+    """May keep keys and values in forkd's state store, in a namespace of its own."""
+    connect: dict[str, Text] = msgspec.field(default_factory=dict)
+    """Target's name -> "HOST:PORT" or "unix:/path": the broker connects, the plugin gets the socket."""
+    threads: Annotated[int, Between(0, 64)] = 0
+    """Threads beside the first one, in each sandbox."""
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plugin or group may ask of the world beside the mail: granted, and wanted."""
+
+    dns: tuple[str, ...] = ()
+    """Suffixes (A-labels, lower case, no dot at either end); ("any",): every name."""
+    state: bool = False
+    connect: dict[str, str] = msgspec.field(default_factory=dict)
+    """Target's name -> "HOST:PORT" or "unix:/path"."""
+    threads: int = 0
+
+    @property
+    def brokered(self) -> bool:
+        """Its sandboxes need a channel to the broker."""
+        return bool(self.dns or self.state or self.connect)
 
 
 class Scope(Table, frozen=True):
@@ -189,12 +249,19 @@ class Scope(Table, frozen=True):
 class Entry(Table, frozen=True, kw_only=True):
     """plugins.d/NN-name.toml, written by the admin."""
 
-    plugin: Text
+    plugin: Text = ""
     """Name of a plugin that comes with forkd, or path of a plugin's folder."""
+    package: str = ""
+    """Instead: a plugin installed as a Python package, by the name of its entry point in forkd.plugins."""
+    python: Path | None = None
+    """The interpreter of the virtual environment it lives in; it needs nothing of forkd."""
+    uid: Annotated[int, Between(1, 4_294_967_000)] | None = None
+    """Who it runs as when root starts us; default: the next of sandbox.uid_base."""
     enabled: bool = True
     order: Annotated[int, Between(0, 999_999)] | None = None
     """Lower is asked first; default: the number the file's name begins with."""
-    mode: Literal["enforce"] = "enforce"
+    mode: Literal["enforce", "shadow"] = "enforce"
+    """shadow: asked on live traffic, its verdict logged and never obeyed, never waited for."""
     group: str = ""
     """Plugins of one group share a sandbox per session, and with it grants, limits and failures."""
     scope: Scope = Scope()
@@ -217,6 +284,8 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     hooks: tuple[str, ...]
     secrets: tuple[str, ...] = ()
     """Names of settings that are never shown."""
+    entry: Path | None = None
+    """The admin's file that switched it on."""
 
 
 class PluginConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -242,10 +311,20 @@ class PluginConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Of envelope, headers, body."""
     files: tuple[Path, ...]
     """Granted for reading, absolute."""
+    capabilities: Capabilities = Capabilities()
     limits: PluginLimits
     """Entry over suggestion over default; sandboxes 0 still means 64 per CPU."""
     on_failure: Literal["disconnect", "defer", "skip", "deny"] = "disconnect"
+    mode: Literal["enforce", "shadow"] = "enforce"
     trusted: bool = False
+    python: Path | None = None
+    """Interpreter of its own; None: forkd's."""
+    requires: tuple[str, ...] = ()
+    """Distributions its members import beside the standard library."""
+    libraries: tuple[Path, ...] = ()
+    """Folders (site-packages) from which they do."""
+    uid: int | None = None
+    """Named by the admin; None: master chooses."""
     source: str = ""
     """The entry's file, for messages; of a group: its first member's."""
     group: str = ""

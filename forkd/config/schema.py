@@ -15,6 +15,7 @@ from forkd.config.client_schema import Auth, Certificate, Limits, Listener, Name
 from forkd.config.plugin_schema import (
     API_VERSION,
     HOOKS,
+    Capabilities,
     Entry,
     Grants,
     Hook,
@@ -26,10 +27,14 @@ from forkd.config.plugin_schema import (
     Scope,
     Setting,
     Wanted,
+    WantedCapabilities,
+    WantedConnect,
+    WantedDns,
     WantedDomains,
     WantedNames,
     WantedPowers,
     WantedReads,
+    WantedThreads,
     Wants,
 )
 from forkd.config.table import DAY, Between, NotEmpty, Ordered, Table, Text, Wait
@@ -41,10 +46,14 @@ __all__ = [
     "LAYERS",
     "Auth",
     "Between",
+    "Breaker",
     "Bytes",
+    "Capabilities",
     "Certificate",
     "Config",
+    "Crash",
     "Discard",
+    "Dns",
     "Domain",
     "Entry",
     "Grants",
@@ -69,15 +78,20 @@ __all__ = [
     "Seconds",
     "Server",
     "Setting",
+    "State",
     "Table",
     "Timeouts",
     "Tls",
     "Transport",
     "Wanted",
+    "WantedCapabilities",
+    "WantedConnect",
+    "WantedDns",
     "WantedDomains",
     "WantedNames",
     "WantedPowers",
     "WantedReads",
+    "WantedThreads",
     "Wants",
 ]
 
@@ -94,6 +108,9 @@ LAYERS = (
     "uid",
     "non_dumpable",
     "empty_environment",
+    "namespaces",
+    "cgroup",
+    "roles",
 )
 """What sandbox.require may name: the walls that the start-up self-test reports on."""
 
@@ -111,6 +128,8 @@ class Server(Table, frozen=True):
     """Who qmgr runs as: it alone may read the spool and write Maildirs."""
     admin_user: Text = "forkd-admin"
     """Who the control socket and the counters run as: they need no mail."""
+    broker_user: Text = "forkd-broker"
+    """Who the broker runs as: the network for DNS and granted targets, the state store, and no mail."""
     workers: Annotated[int, Between(0, 1024)] = 0
     """Worker processes; 0: one per CPU this process may use."""
     heartbeat: Annotated[Seconds, Between(2, 3600)] = Seconds(10)
@@ -184,6 +203,57 @@ class Sandbox(Table, frozen=True):
     """How long a session waits for a sandbox when all are in use, before 451 4.3.2."""
     start_timeout: Wait = Seconds(30)
     """For loading a plugin: importing it and its plugin_init."""
+    namespaces: Literal["auto", "off"] = "auto"
+    """auto: each zygote in user, network, IPC, PID, mount and UTS namespaces of its own, as far as this
+    machine and this user allow; what is missing is reported."""
+    cgroup: Literal["auto", "off"] = "auto"
+    """auto: each zygote in a cgroup (v2) of its own where one was delegated to us."""
+
+
+class Dns(Table, frozen=True):
+    """[dns]: lookups for plugins that were granted them (the broker's)."""
+
+    servers: tuple[Text, ...] = ()
+    """Addresses, "127.0.0.1" or "127.0.0.1:5353"; empty: those of /etc/resolv.conf."""
+    timeout: Annotated[Seconds, Between(0.1, 60)] = Seconds(5)
+    """For one lookup, over all servers; then the answer is a temporary failure."""
+    cache: Annotated[int, Between(0, 1_000_000)] = 10_000
+    """Answers kept, for their TTL at most."""
+    rate: Annotated[int, Between(1, 1_000_000)] = 1000
+    """Lookups a second of one plugin, over all workers."""
+    per_session: Annotated[int, Between(1, 100_000)] = 200
+    """Lookups of one plugin in one session."""
+
+
+class State(Table, frozen=True):
+    """[state]: keys and values that plugins keep (the broker's)."""
+
+    max_keys: Annotated[int, Between(1, 100_000_000)] = 1_000_000
+    """Of one plugin; beyond it, setting a new key fails until others have expired."""
+    max_value: Annotated[Bytes, Between(1, 1 << 16)] = Bytes(4096)
+    """Of one value; keys have 255 octets at most."""
+    per_session: Annotated[int, Between(1, 1_000_000)] = 1000
+    """Requests of one plugin in one session."""
+
+
+class Breaker(Table, frozen=True):
+    """[breaker]: when is a plugin that fails for everyone not asked any more?"""
+
+    window: Annotated[Seconds, Between(1, 3600)] = Seconds(30)
+    """Open when in so much time all calls failed, ..."""
+    networks: Annotated[int, Between(2, 1000)] = 8
+    """... for at least so many client networks: no client alone can switch a scanner off."""
+    pause: Annotated[Seconds, Between(1, 3600)] = Seconds(30)
+    """While open, one session is let through so often, to see."""
+
+
+class Crash(Table, frozen=True):
+    """[crash]: records of failed calls, for `forkd plugin replay`. They hold mail: off by default."""
+
+    keep: Annotated[int, Between(0, 10_000)] = 0
+    """So many, over all plugins; the oldest go first."""
+    max_size: Annotated[Bytes, Between(0, 1 << 30)] = Bytes(1 << 20)
+    """Of the message in a record; a larger one is cut, and the record says so."""
 
 
 class Log(Table, frozen=True):
@@ -222,5 +292,9 @@ class Config(Table, frozen=True):
     transport: dict[str, Transport] = msgspec.field(default_factory=dict)
     """load() puts `local`, a maildir, unless it is set."""
     sandbox: Sandbox = Sandbox()
+    dns: Dns = Dns()
+    state: State = State()
+    breaker: Breaker = Breaker()
+    crash: Crash = Crash()
     log: Log = Log()
     plugins: Plugins = Plugins()

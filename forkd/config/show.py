@@ -13,7 +13,7 @@ import msgspec
 
 from forkd.config.load import LoadedConfig
 from forkd.config.problems import display_path, table_name, toml_key, toml_value
-from forkd.config.schema import Member, PluginConfig, Table
+from forkd.config.schema import Capabilities, Member, PluginConfig, Table
 from forkd.config.units import Bytes, Seconds, format_duration, format_size
 
 HIDDEN: Final = "(hidden)"
@@ -68,12 +68,20 @@ def _plugin(plugin: PluginConfig) -> dict[str, Any]:
             continue  # the table's own name; shown below
         if plugin.group and field.name in ("version", "folder", "module"):
             continue  # each member's
-        data[field.name] = _table(value, everything=True) if isinstance(value, Table) else _plain(value)
+        data[field.name] = _field(value)
     if plugin.group:
         data["member"] = {member.name: _member(member) for member in plugin.members}
     else:
         data["settings"] = _settings(plugin.members[0])
     return data
+
+
+def _field(value: Any) -> Any:
+    if isinstance(value, Table):
+        return _table(value, everything=True)
+    if isinstance(value, Capabilities):
+        return _plain(msgspec.structs.asdict(value))
+    return "" if value is None else _plain(value)
 
 
 def _member(member: Member) -> dict[str, Any]:

@@ -196,7 +196,7 @@ def test_the_layers_that_can_be_required_are_those_the_self_test_reports():
     from forkd.config.schema import LAYERS
     from forkd.sandbox.selftest import REPORTED
 
-    assert sorted(LAYERS) == sorted(REPORTED)
+    assert sorted(LAYERS) == sorted((*REPORTED, "roles"))
 
 
 @pytest.mark.parametrize(

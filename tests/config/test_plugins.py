@@ -465,12 +465,8 @@ def test_stock_plugins_declare_their_bounds(tmp_path: Path, name: str, row: str)
 @pytest.mark.parametrize(
     "row",
     [
-        'mode = "shadow"',
         "[limits]\nprocesses = 1",
-        '[grants]\ndns = ["example.org"]',
-        "[grants]\nstate = true",
-        '[grants]\nconnect = ["clamd"]',
-        'python = "/opt/v/bin/python"',
+        "[grants]\nprocesses = 1",
         'kind = "program"',
     ],
 )
@@ -482,10 +478,8 @@ def test_what_comes_later_is_refused_by_name_in_an_entry(tmp_path: Path, row: st
 @pytest.mark.parametrize(
     "row",
     [
-        '[wants]\ndns = ["r"]',
-        '[wants]\nstate = "r"',
-        '[wants]\nconnect = "r"',
-        'python = ">=3.12"',
+        '[wants.capabilities]\nexec = ["/bin/cat"]',
+        "[limits]\nprocesses = 1",
     ],
 )
 def test_what_comes_later_is_refused_by_name_in_a_manifest(tmp_path: Path, row: str):

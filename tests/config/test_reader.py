@@ -114,8 +114,6 @@ def test_a_bad_value_has_no_consequences(tmp_path: Path):
         ("[transport.a]\nkind = 'pipe'", "program"),
         ("[metrics]\nport = 1", "metrics"),
         ("[trace]\nkeep = '1d'", "explain"),
-        ("[crash]\nkeep = 1", "crash records"),
-        ("[breaker]\npause = '1m'", "breaker"),
     ],
 )
 def test_what_comes_later_is_refused_by_name(tmp_path: Path, text: str, feature: str):

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from forkd.config.auth_checks import wants_auth
-from forkd.config.grants import written
+from forkd.config.limits import written
 from forkd.config.load import load
 from forkd.config.schema import (
     Certificate,
@@ -124,7 +124,6 @@ def test_every_key_of_an_entry_is_in_a_sample():
         for cls in (Entry, Grants, Scope, PluginLimits)
         for field in msgspec.structs.fields(cls)
         if not re.search(rf"^(# )?(\[{field.name}\]|{field.name} = )", text, re.MULTILINE)
-        and field.name != "mode"  # enforce is all there is
     ]
     assert not missing
 
