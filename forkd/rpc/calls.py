@@ -22,6 +22,9 @@ _NthOrAll = Annotated[int, msgspec.Meta(ge=0, le=MAX_FIELDS)]
 _Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 _Code = Annotated[int, msgspec.Meta(ge=0, le=999)]
 _Number = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+_Line = Annotated[str, msgspec.Meta(max_length=500)]
+_Metric = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,39}\Z")]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
 
 
 class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -126,6 +129,10 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The member of a group that had the verdict; a claim, for the log only."""
     error: str = ""
     """The hook raised: exception type and text, for the log. The sandbox exits after it."""
+    log: Annotated[tuple[_Line, ...], msgspec.Meta(max_length=8)] = ()
+    """Lines for the log, escaped there."""
+    count: Annotated[dict[_Metric, _Count], msgspec.Meta(max_length=16)] = {}
+    """Added to counters of the plugin's own."""
 
 
 class CallFailed(Exception):  # noqa: N818 - a state of the world, named as the log names it

@@ -32,12 +32,16 @@ class Heartbeat(Message, frozen=True, tag="beat"):
     counters: dict[str, int] = {}
     """accepted, messages, refused, plugin_failures, … for `forkd status`."""
     info: dict[str, str] = {}
+    sandboxes: dict[str, tuple[int, int]] = {}
+    """Of workers: every plugin -> sandboxes held since the last heartbeat, the fewest and the most."""
 
 
 class Blame(Message, frozen=True, tag="blame"):
-    """Worker to master: this plugin's zygote broke a rule; master's log has it."""
+    """Worker to master: this plugin's zygote broke a rule; master ends it, and its log says why."""
 
     plugin: str
+    pid: int
+    """Of the sandbox that showed it: master looks whether it is that zygote's, and lives."""
     reason: str
 
 
@@ -73,6 +77,16 @@ class Certificate(Message, frozen=True, tag="certificate"):
 
     name: str
     """Of the [certificate] table."""
+
+
+class RefusedCall(Message, frozen=True, tag="refused_call"):
+    """Master to worker: the kernel killed a process for this system call (sandbox/audit.py)."""
+
+    pid: int
+    call: str
+    """Its name, or its number where it has none that we know."""
+    plugin: str
+    """By its uid; empty: whose it is, is not known."""
 
 
 class ProcessStatus(Message, frozen=True, tag="process"):
@@ -176,6 +190,28 @@ class LastMinute(Message, frozen=True, tag="last_minute"):
     times: tuple[int, ...]
 
 
+# --- worker -> broker -------------------------------------------------------------------------------
+
+
+class SandboxChannel(Message, frozen=True, tag="channel"):
+    """A sandbox begins its first session; beside the record goes the broker's end of its channel.
+
+    id  of the channel among this connection's
+    """
+
+    id: int
+    plugin: str
+    session: str
+
+
+class SandboxSession(Message, frozen=True, tag="session"):
+    """The sandbox at that channel serves another session of its plugin's from now on (limits.reuse)."""
+
+    id: int
+    plugin: str
+    session: str
+
+
 # --- admin -> qmgr ----------------------------------------------------------------------------------
 
 
@@ -220,6 +256,7 @@ class QueueAnswer(Message, frozen=True, tag="queued"):
 
 
 FromRole = Ready | Heartbeat | Blame | AskStatus | AskStop
-ToRole = Stop | Status | Done | Certificate
+ToRole = Stop | Status | Done | Certificate | RefusedCall
 ToAnvil = ClientConnect | ClientDisconnect | Happened
 FromAnvil = ClientCounts | LastMinute
+ToBroker = SandboxChannel | SandboxSession

@@ -1,8 +1,9 @@
-"""How does a record carry descriptors? For master's channel to a worker, one way only.
+"""How does a record carry descriptors? From master to a worker, from a worker to the broker; one way only.
 
 A descriptor that comes with a record is the receiver's own from then on: it closes it. Everywhere else
 (channel.py) descriptors that a peer attaches are dropped by the kernel; here too they are taken from
-master alone, which holds the other end of the pair since the fork.
+those alone whom the kernel names: master holds the other end of the pair since the fork, and only workers'
+user may connect to the broker's socket.
 """
 
 from __future__ import annotations

@@ -4,7 +4,10 @@ run/lock          held by every forked role (master/runtime.py)
 run/control.sock  STREAM     admin's; everybody may connect, admin looks at who it is
 run/qmgr.sock     SEQPACKET  qmgr's, for admin
 run/anvil.sock    SEQPACKET  anvil's, for workers
+run/broker.sock   SEQPACKET  broker's, for workers; only where a plugin was granted what it does
 run/plugin/NAME   SEQPACKET  a zygote's, for workers
+
+And beside run/, state/state.db: what plugins keep (the broker's). It stays.
 """
 
 from __future__ import annotations
@@ -16,12 +19,18 @@ LOCK = "lock"
 CONTROL = "control.sock"
 QMGR = "qmgr.sock"
 ANVIL = "anvil.sock"
+BROKER = "broker.sock"
 PLUGINS = "plugin"
 
 
 def run_folder(data_dir: Path) -> Path:
     """The folder of everything that lives only as long as the daemon."""
     return data_dir / "run"
+
+
+def state_file(data_dir: Path) -> Path:
+    """The state store's database; its folder is the broker's alone."""
+    return data_dir / "state" / "state.db"
 
 
 def plugin_socket(run: Path, plugin: str) -> Path:
@@ -32,7 +41,7 @@ def plugin_socket(run: Path, plugin: str) -> Path:
 def clear(run: Path) -> None:
     """Remove all of it but the lock. Only for who holds that. Never raises; what is foreign stays."""
     plugins = run / PLUGINS
-    for name in (CONTROL, QMGR, ANVIL):
+    for name in (CONTROL, QMGR, ANVIL, BROKER):
         with contextlib.suppress(OSError):
             (run / name).unlink()
     with contextlib.suppress(OSError):

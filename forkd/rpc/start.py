@@ -15,10 +15,11 @@ class RoleStart:
 
     master     SEQPACKET end: FromRole up, ToRole down; end of file means master is gone.
     listeners  listening SMTP sockets by listener name (workers only).
-    sockets    our own listening sockets by name: anvil (SEQPACKET), qmgr (SEQPACKET),
+    sockets    our own listening sockets by name: anvil, broker, qmgr (SEQPACKET),
                control (STREAM). They live in master, so they outlast a role's restart.
     plugins    for workers: plugin name -> path of its zygote's SEQPACKET socket.
     anvil      for workers: path of anvil's socket.
+    broker     for workers: path of the broker's socket; empty where no plugin needs one.
     workers    how many workers there are (each applies limit / workers while anvil is away).
     poke       pipe to qmgr: workers hold the write end, qmgr the read end, both non-blocking.
                A poke is `<slot>/<queue id>\\n`, written at once (below PIPE_BUF, so never torn).
@@ -26,6 +27,8 @@ class RoleStart:
                and its key, as they were when the worker was forked (rpc.messages.Certificate brings
                newer ones). They are master's too: whoever closes its own copies harms nobody.
     client_ca  for workers: descriptor of a sealed memory file with tls.client_ca, else -1.
+    names_calls  for workers: master may read which system calls the kernel refused, and tells
+               (rpc.messages.RefusedCall).
     lock       for admin: the descriptor that keeps data_dir ours (master/runtime.py), else -1.
     """
 
@@ -38,13 +41,17 @@ class RoleStart:
     listeners: dict[str, socket.socket] = dataclasses.field(default_factory=dict)
     sockets: dict[str, socket.socket] = dataclasses.field(default_factory=dict)
     plugins: dict[str, str] = dataclasses.field(default_factory=dict)
+    plugin_hashes: dict[str, str] = dataclasses.field(default_factory=dict)
+    """For workers: plugin name -> hash of its files as they were loaded; not of groups."""
     plugin_configs: tuple[Any, ...] = ()
     """forkd.config.schema.PluginConfig of each plugin that is on, in the order in which they are asked."""
     anvil: str = ""
+    broker: str = ""
     workers: int = 1
     poke: int = -1
     certificates: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     client_ca: int = -1
+    names_calls: bool = False
     lock: int = -1
 
     def title(self, state: str) -> None:

@@ -41,6 +41,8 @@ What to know:
   An exception ends it, is logged with its traceback, and the admin's `on_failure` answers the client:
   421 and close unless chosen otherwise, here and at the plugin's later hooks in that session.
 - There is no network and no file, but for what the admin grants to `plugin_init`: read it there and keep it.
+- A hook that was granted it may look names up (`session.dns`), keep something for later sessions
+  (`session.state`) and be connected to a service (`session.connect(...)`): see `forkd.sdk.capabilities`.
 - Hooks of one session run one after the other in the same process: keep what belongs to the session in
   `session.notes`, a dict of yours that is empty when a session begins.
 - accept, discard, quarantine, ok and every edit need a power (header names, exports and added recipients one
@@ -49,7 +51,8 @@ What to know:
   takes mail for.
 - The admin may have a sandbox serve one call only (`fresh`): notes are empty at each hook then. Or several
   sessions (`reuse`): `session` is a new object for each, but what the plugin keeps elsewhere is still there.
-- print() goes to forkd's log, a few lines a second.
+- session.log(text) is a line in forkd's log, session.count(name) a counter there; print() goes to the log
+  as well, a few lines a second, as a warning.
 
 Beside this: `forkd.sdk.headers` (fields, RFC 2047 words), `forkd.sdk.mime` (the parts of a message, their
 names and contents), `forkd.sdk.listfile` (list files), `forkd.sdk.testing` (runs a plugin in pytest
@@ -94,6 +97,31 @@ from forkd.sdk.verdicts import (
 )
 from forkd.sdk.views import Address, Envelope, Message, NotGranted, Recipient, Sender, Session
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from forkd.sdk.capabilities import (
+        CapabilityError,
+        Connection,
+        DnsAnswer,
+        QuotaExceeded,
+        StateError,
+        Unavailable,
+    )
+
+
+def __getattr__(name: str) -> object:
+    """Names of forkd.sdk.capabilities: loaded for who asks, every zygote would pay for it otherwise."""
+    if name in _OF_CAPABILITIES:
+        from forkd.sdk import capabilities  # noqa: PLC0415 - see above
+
+        return getattr(capabilities, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+_OF_CAPABILITIES = frozenset(
+    {"CapabilityError", "Connection", "DnsAnswer", "QuotaExceeded", "StateError", "Unavailable"}
+)
+
 API = 1
 """The number that `api` in plugin.toml names; it grows only when an old plugin would break."""
 
@@ -102,10 +130,13 @@ __all__ = [
     "AddHeader",
     "AddRecipient",
     "Address",
+    "CapabilityError",
     "ChangeHeader",
     "ChangeSender",
+    "Connection",
     "DeleteHeader",
     "DeleteRecipient",
+    "DnsAnswer",
     "Edit",
     "Envelope",
     "Export",
@@ -113,11 +144,14 @@ __all__ = [
     "Message",
     "NotGranted",
     "Plugin",
+    "QuotaExceeded",
     "Recipient",
     "ReplaceBody",
     "RewriteRecipient",
     "Sender",
     "Session",
+    "StateError",
+    "Unavailable",
     "Verdict",
     "accept",
     "add_header",

@@ -19,8 +19,50 @@ MAX_EDITS = 1_000
 MAX_ERROR = 1000
 """Characters of an exception's text that go over; the whole traceback goes to stderr."""
 
+MAX_LINES, MAX_LINE = 8, 500
+"""Lines that one call logs, and characters of one."""
+MAX_COUNTERS, MAX_COUNTER, MAX_COUNT = 16, 40, 1 << 31
+"""Counters in one call, characters of a name, and what may be added at once."""
+
 _ELSEWHERE = {"rewrite_recipient": "rcpt", "export": ""}
 """Edits that do not belong to the message hook; export belongs to all but disconnect."""
+
+
+class Told:
+    """What one hook's call has logged and counted."""
+
+    __slots__ = ("counts", "dropped", "lines")
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.counts: dict[str, int] = {}
+        self.dropped = 0
+        """Lines beyond MAX_LINES."""
+
+    def log(self, text: object) -> None:
+        """One line more, cut to what may go over."""
+        if len(self.lines) < MAX_LINES:
+            # A lone surrogate would be no JSON to the worker.
+            text = str(text)[:MAX_LINE].encode("utf-8", "backslashreplace").decode()
+            self.lines.append(text[:MAX_LINE])
+        else:
+            self.dropped += 1
+            self.lines[-1] = f"({self.dropped + 1} more lines in one call)"
+
+    def count(self, name: str, by: int) -> None:
+        """Raises ValueError for a name that is none, or for less than nothing."""
+        letters = name.replace("_", "")
+        if not (name.isascii() and name.islower() and letters.isalnum() and name[0].isalpha()):
+            raise ValueError(f"a counter's name is made of a-z, 0-9 and _, a letter first, not {name!r}")
+        if len(name) > MAX_COUNTER or not 0 <= by <= MAX_COUNT:
+            raise ValueError(f"a counter's name has {MAX_COUNTER} characters at most, and it counts upwards")
+        if name in self.counts or len(self.counts) < MAX_COUNTERS:
+            self.counts[name] = min(MAX_COUNT, self.counts.get(name, 0) + by)
+
+    def json(self) -> str:
+        """Members of an answer."""
+        counts = ",".join([f'"{name}":{count}' for name, count in self.counts.items()])
+        return f'"log":[{",".join(map(_quoted, self.lines))}],"count":{{{counts}}}'
 
 
 def sort(said: Any) -> tuple[Verdict | None, list[Edit]]:
@@ -49,7 +91,16 @@ def verdict_json(verdict: Verdict, smtputf8: bool) -> bytes:
     ).encode("ascii")
 
 
-def write(n: int, hook: str, verdict: Verdict | None, edits: list[Edit], *, by: str, smtputf8: bool) -> bytes:
+def write(
+    n: int,
+    hook: str,
+    verdict: Verdict | None,
+    edits: list[Edit],
+    *,
+    by: str,
+    smtputf8: bool,
+    told: Told | None = None,
+) -> bytes:
     """The answer's bytes. Raises ValueError for what may not be said at this hook or does not fit."""
     parts = [f'"n":{n}']
     if verdict is not None:
@@ -67,6 +118,10 @@ def write(n: int, hook: str, verdict: Verdict | None, edits: list[Edit], *, by: 
                 _check_ascii(edit)
         parts.append(f'"edits":[{",".join([edit.json() for edit in edits])}]')
     answer = f"{{{','.join(parts)}}}".encode("ascii")
+    if told is not None:
+        whole = f"{{{','.join([*parts, told.json()])}}}".encode("ascii")
+        if len(whole) <= MAX_ANSWER_BYTES:  # else the edits matter more
+            return whole
     if len(answer) > MAX_ANSWER_BYTES:
         raise ValueError(f"the answer has {len(answer)} of {MAX_ANSWER_BYTES} bytes: too many edits")
     return answer
@@ -81,9 +136,11 @@ def _check_ascii(edit: Edit) -> None:
             )
 
 
-def failure(n: int, error: Exception) -> bytes:
-    """The answer of a hook that raised; its traceback goes to stderr."""
+def failure(n: int, error: Exception, told: Told | None = None) -> bytes:
+    """The answer of a hook that raised; its traceback goes to stderr, and before it what the hook logged."""
     try:
+        if told is not None:
+            print(*told.lines, sep="\n", file=sys.stderr)
         # The interpreter's own printer: the traceback module would bring a dozen others with it.
         sys.__excepthook__(type(error), error, error.__traceback__)
         text = f"{type(error).__name__}: {error}"

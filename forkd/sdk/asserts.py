@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from forkd.sdk.asked import Answer, goes_on
 from forkd.sdk.edits import (
     AddHeader,
     AddRecipient,
@@ -15,13 +16,18 @@ from forkd.sdk.edits import (
     ReplaceBody,
     RewriteRecipient,
 )
-from forkd.sdk.scripted import Answer, goes_on
 from forkd.sdk.verdicts import Verdict
 
 
 def assert_no_opinion(answer: Answer) -> None:
     """The hook said nothing at all: no verdict, no edits."""
     assert answer.verdict is None and not answer.edits, f"expected no opinion: {answer}"
+
+
+def assert_failed(answer: Answer, cause: str | None = None) -> None:
+    """The plugin brought no answer (with_fault), for this cause where given; the verdict is on_failure's."""
+    assert answer.failed, f"expected a failure: {answer}"
+    assert cause is None or answer.failed == cause, f"expected cause {cause!r}: {answer}"
 
 
 def assert_accepted(answer: Answer) -> None:

@@ -11,9 +11,14 @@ from typing import Any
 
 
 class Granted:
-    """Powers by name, each with what it covers ("" for those that cover everything), and reads."""
+    """Powers by name, each with what it covers ("" for those that cover everything), reads and capabilities.
 
-    __slots__ = ("powers", "reads")
+    dns      suffixes of names, or "any"
+    state    it may keep keys and values
+    targets  names of those it may be connected to
+    """
+
+    __slots__ = ("dns", "powers", "reads", "state", "targets")
 
     def __init__(self, wants: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         """Take the manifest's table `wants`, and the settings with their defaults."""
@@ -23,6 +28,12 @@ class Granted:
                 self.powers[power] = _covered(wanted, settings)
         reads = wants.get("reads", {})
         self.reads = frozenset(part for part, wanted in reads.items() if _holds(wanted, settings))
+        capabilities = {
+            name: wanted for name, wanted in wants.get("capabilities", {}).items() if _holds(wanted, settings)
+        }
+        self.dns = frozenset(_suffixes(capabilities.get("dns", {}), settings))
+        self.state = "state" in capabilities
+        self.targets = frozenset(capabilities.get("connect", {}).get("targets", ()))
 
     @classmethod
     def united(cls, members: Iterable[Granted]) -> Granted:
@@ -32,6 +43,9 @@ class Granted:
             for power, covered in member.powers.items():
                 all_of_them.powers[power] = (*all_of_them.powers.get(power, ()), *covered)
             all_of_them.reads |= member.reads
+            all_of_them.dns |= member.dns
+            all_of_them.state = all_of_them.state or member.state
+            all_of_them.targets |= member.targets
         return all_of_them
 
     def covers(self, power: str, what: str = "") -> bool:
@@ -55,6 +69,15 @@ def _covered(wanted: Any, settings: Mapping[str, Any]) -> tuple[str, ...]:
         for text in [value] if isinstance(value, str) else value:
             names.append(text.partition(":")[0].strip())
     return tuple(name for name in names if name)
+
+
+def _suffixes(wanted: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterable[str]:
+    """Those named, and those that settings name: each text there, or what stands in it before a blank."""
+    yield from wanted.get("suffixes", ())
+    for setting in wanted.get("suffixes_in", ()):
+        value = settings.get(setting) or ()
+        for text in [value] if isinstance(value, str) else value:
+            yield from text.split()[:1]
 
 
 def _matches(grant: str, name: str) -> bool:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from forkd.sdk.capabilities import Capabilities
+
 MAX_PIECE_BYTES = 48_000
 """Of a replaced body in one answer (forkd.rpc.calls has the same number)."""
 
@@ -39,6 +41,7 @@ class Runner:
 
     __slots__ = (
         "_body",
+        "_capabilities",
         "_edits",
         "_envelope",
         "_hooks",
@@ -50,8 +53,14 @@ class Runner:
         "failed",
     )
 
-    def __init__(self, plugins: Plugin | Iterable[Plugin], reads: Iterable[str] = ()) -> None:
-        """Take a plugin, or the members of a group in their order; reads are the plugin's or the group's."""
+    def __init__(
+        self,
+        plugins: Plugin | Iterable[Plugin],
+        reads: Iterable[str] = (),
+        capabilities: Capabilities | None = None,
+    ) -> None:
+        """Take a plugin, or the members of a group in their order; what follows is all of theirs."""
+        self._capabilities = capabilities
         self._plugins = (plugins,) if isinstance(plugins, Plugin) else tuple(plugins)
         self._hooks = self._plugins[0].hooks if len(self._plugins) == 1 else {}
         """Of the only plugin; a group's members are walked through."""
@@ -63,7 +72,7 @@ class Runner:
     def _begin(self) -> None:
         """A session begins: nothing of another one is within reach of its objects."""
         self._envelope = Envelope("envelope" in self._reads)
-        self._session = Session(self._envelope)
+        self._session = Session(self._envelope, self._capabilities)
         self._notes: list[dict[str, Any]] = [{} for _ in self._plugins]
         self._edits: list[Edit] = []
         """Of this message's header, by the plugins before and by members of the group."""
@@ -107,6 +116,9 @@ class Runner:
             hooks = self._hooks
             if hook in hooks:
                 said = self._run(hooks[hook], hook, call["args"], message_fd)
+                if self._session._told is not None:
+                    verdict, edits = (None, []) if said is None else sort(said)
+                    return self._answer(n, call, verdict, edits)
                 if said is None:
                     return b'{"n":%d}' % n
                 if type(said) is Verdict:
@@ -118,12 +130,13 @@ class Runner:
             if hook == "body":
                 return self._piece(n, call["args"]["offset"])
             verdict, edits, by = self._run_members(hook, call["args"], message_fd)
-            if verdict is None and not edits:
+            if verdict is None and not edits and self._session._told is None:
                 return b'{"n":%d}' % n
             return self._answer(n, call, verdict, edits, by)
         except Exception as error:  # noqa: BLE001, RUF100 - the call boundary of a plugin
             self.failed = True
-            return failure(n, error)
+            told, self._session._told = self._session._told, None
+            return failure(n, error, told)
 
     def _run(self, function: Any, hook: str, args: Any, message_fd: int | None) -> Any:
         session = self._session
@@ -216,7 +229,8 @@ class Runner:
             self._body = bodies[-1].body
             edits = [edit for edit in edits if edit.op != "replace_body" or edit is bodies[-1]]
         smtputf8 = "smtputf8" in call["args"]
-        return write(n, call["hook"], verdict, edits, by=by, smtputf8=smtputf8)
+        told, self._session._told = self._session._told, None
+        return write(n, call["hook"], verdict, edits, by=by, smtputf8=smtputf8, told=told)
 
     def _piece(self, n: int, offset: int) -> bytes:
         """The next octets of the body that this session's last answer spoke of."""

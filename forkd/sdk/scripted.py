@@ -6,71 +6,22 @@ manifests of all of them want; each other plugin has its own, and is told what t
 
 from __future__ import annotations
 
-import base64
 import itertools
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from forkd.sdk.edits import (
-    AddHeader,
-    AddRecipient,
-    ChangeHeader,
-    DeleteHeader,
-    Edit,
-    Export,
-    ReplaceBody,
-    RewriteRecipient,
-    edit_of,
-)
+from forkd.sdk.asked import Answer, Delivered, Group, goes_on
+from forkd.sdk.edits import Edit, Export, ReplaceBody, RewriteRecipient
+from forkd.sdk.fakes import granted_fakes
+from forkd.sdk.faults import Failing
 from forkd.sdk.granted import Granted
-from forkd.sdk.headers import Headers, missing_end, split_header
+from forkd.sdk.headers import missing_end, split_header
 from forkd.sdk.plugin import Plugin
 from forkd.sdk.replay import apply
-from forkd.sdk.runner import Runner
-from forkd.sdk.verdicts import Verdict
 from forkd.sdk.views import Address
 
 _numbers = itertools.count(1)
-
-
-class Delivered:
-    """A message as it would go on: `headers` and `body` after the edits."""
-
-    __slots__ = ("body", "headers")
-
-    def __init__(self, headers: Headers, body: bytes) -> None:
-        self.headers = headers
-        self.body = body
-
-
-class Answer:
-    """What a hook said: `verdict` (None: no opinion) and `edits`; at `message` what is `delivered` then.
-
-    Of several plugins: all their edits, and by whom the verdict is.
-    """
-
-    __slots__ = ("by", "delivered", "edits", "hook", "verdict")
-
-    def __init__(
-        self,
-        hook: str,
-        verdict: Verdict | None,
-        edits: tuple[Edit, ...],
-        delivered: Delivered | None = None,
-        *,
-        by: str = "",
-    ) -> None:
-        self.hook = hook
-        self.verdict = verdict
-        self.edits = edits
-        self.delivered = delivered
-        self.by = by
-
-    def __repr__(self) -> str:
-        by = f" by {self.by}" if self.by else ""
-        return f"{self.hook} -> {self.verdict}{by}" + "".join(f", {edit}" for edit in self.edits)
 
 
 class ScriptedSession:
@@ -83,18 +34,44 @@ class ScriptedSession:
         """Begin a session of a client with these facts, named as in Session.
 
         asked  groups in their order, each its members in theirs; a plugin alone is a group of one.
+        facts  with dns, state and targets among them: what stands in the place of capabilities
+               (forkd.sdk.fakes).
         """
+        facts = dict(facts)
+        fakes = {name: facts.pop(name, None) for name in ("dns", "state", "targets")}
         _check_facts(facts)
-        session = _FACTS | {"id": f"TEST{next(_numbers)}"} | dict(facts)
-        self._groups = [_Group(members, granted, session) for members, granted in asked]
+        session = _FACTS | {"id": f"TEST{next(_numbers)}"} | facts
+        self.logged: list[str] = []
+        """What the plugins have logged (session.log)."""
+        self.counted: dict[str, int] = {}
+        """What they have counted (session.count)."""
+        self._groups = [
+            Group(members, granted, session, granted_fakes(granted, **fakes), self._told)
+            for members, granted in asked
+        ]
         self._smtputf8: dict[str, bool] = {}
         self._exports: dict[str, str] = dict(facts.get("exports", {}))
+
+    @property
+    def exports(self) -> dict[str, str]:
+        """What the plugins have exported so far."""
+        return dict(self._exports)
 
     def changes(self, **facts: Any) -> None:
         """Facts have changed: the client has authenticated (user=...), a plugin before has exported."""
         _check_facts(facts)
         for group in self._groups:
             group.news.setdefault("session", {}).update(facts)
+
+    def with_fault(
+        self, cause: str, *, at: str, on_failure: str = "disconnect", plugin: int = 0
+    ) -> ScriptedSession:
+        """The same session, in which the plugin fails at hook `at` (forkd.sdk.faults has the causes).
+
+        plugin  which one, counted from 0, where several are asked in order.
+        """
+        self._groups[plugin].failing = Failing(cause, at=at, on_failure=on_failure)
+        return self
 
     def connect(self) -> Answer:
         """The client has connected."""
@@ -159,6 +136,7 @@ class ScriptedSession:
         body = octets[len(header) :]
         made = list(edits)
         answer = Answer("message", None, ())
+        failed = ""
         said: list[Edit] = []
         for group in self._groups:
             header, body = _replaced(made, header, body)
@@ -170,9 +148,10 @@ class ScriptedSession:
             self._export(answer.edits)
             said += answer.edits
             made += answer.edits
+            failed = failed or answer.failed
             if answer.verdict is not None:
                 break
-        answer = Answer("message", answer.verdict, tuple(said), by=answer.by)
+        answer = Answer("message", answer.verdict, tuple(said), by=answer.by, failed=failed)
         header, body = _replaced(made, header, body)
         answer.delivered = Delivered(apply(header, made), body)
         self.reset()
@@ -211,117 +190,29 @@ class ScriptedSession:
 
     def _call(self, hook: str, **arguments: Any) -> Answer:
         edits: list[Edit] = []
+        failed = ""
         for group in self._groups:
             answer = group.ask(hook, **arguments)
             edits += answer.edits
+            failed = failed or answer.failed
             self._export(answer.edits)
             for edit in answer.edits:
                 if isinstance(edit, RewriteRecipient):
                     arguments["recipient"] = _mailbox(edit.address)
             if answer.verdict is not None:
-                return Answer(hook, answer.verdict, tuple(edits), by=answer.by)
-        return Answer(hook, None, tuple(edits))
+                return Answer(hook, answer.verdict, tuple(edits), by=answer.by, failed=failed)
+        return Answer(hook, None, tuple(edits), failed=failed)
+
+    def _told(self, answer: Mapping[str, Any]) -> None:
+        self.logged += answer.get("log", ())
+        for name, by in answer.get("count", {}).items():
+            self.counted[name] = self.counted.get(name, 0) + by
 
     def _export(self, edits: Iterable[Edit]) -> None:
         for edit in edits:
             if isinstance(edit, Export):
                 self._exports = {**self._exports, edit.name: edit.value}
                 self.changes(exports=self._exports)
-
-
-class _Group:
-    """Plugins that share a sandbox, in one session.
-
-    news  what its next frame tells beside the hook's arguments.
-    """
-
-    def __init__(self, members: Sequence[Plugin], granted: Granted, session: Mapping[str, Any]) -> None:
-        self._hooks = frozenset(hook for plugin in members for hook in plugin.hooks)
-        self._granted = granted
-        self._runner = _Raising(members, granted.reads)
-        self._name = members[0].name if len(members) == 1 else ""
-        self._n = 0
-        self.news: dict[str, Any] = {"new": True, "session": dict(session)}
-
-    def ask(self, hook: str, message: bytes | None = None, /, **arguments: Any) -> Answer:
-        """Call the hook of all members that have it, and hold the answer against what they may."""
-        if hook not in self._hooks:
-            return Answer(hook, None, ())
-        self._n += 1
-        frame = {"n": self._n, "hook": hook, **self.news, "args": arguments}
-        self.news = {}
-        said = json.loads(self._handle(frame, message))
-        assert "error" not in said, f"{hook}: {said['error']}"
-        verdict = Verdict(**said["verdict"]) if "verdict" in said else None
-        by = said.get("by", self._name) if verdict is not None else ""
-        answer = Answer(hook, verdict, tuple(self._edit(edit) for edit in said.get("edits", ())), by=by)
-        self._check(answer)
-        return answer
-
-    def _handle(self, frame: Mapping[str, Any], message: bytes | None) -> bytes:
-        octets = json.dumps(frame).encode()
-        if message is None:
-            return self._runner.handle(octets)
-        fd = os.memfd_create("message")
-        try:
-            os.write(fd, message)
-            return self._runner.handle(octets, fd)
-        finally:
-            os.close(fd)
-
-    def _edit(self, said: dict[str, Any]) -> Edit:
-        if said["op"] != "replace_body":
-            return edit_of(said)
-        body = b""
-        while len(body) < said["size"]:
-            self._n += 1
-            call = {"n": self._n, "hook": "body", "args": {"offset": len(body)}}
-            body += base64.b64decode(json.loads(self._runner.handle(json.dumps(call).encode()))["piece"])
-        return ReplaceBody(body)
-
-    def _check(self, answer: Answer) -> None:
-        do = "" if answer.verdict is None else answer.verdict.do
-        power = _VERDICT_POWERS.get(do)
-        if power is not None:
-            assert self._granted.covers(power), f"{answer}: [wants.powers] of plugin.toml lacks {power}"
-            assert answer.hook in _WHERE.get(do, (answer.hook,)), f"{answer}: {do} is no answer here"
-        assert answer.hook != "auth" or do != "accept", f"{answer}: accept is no answer here"
-        assert not do or answer.hook != "disconnect", f"{answer}: nobody is there any more"
-        for edit in answer.edits:
-            power, what = edit.op, ""
-            if isinstance(edit, AddHeader | ChangeHeader | DeleteHeader):
-                power, what = "edit_headers", edit.name
-            elif isinstance(edit, Export):
-                what = edit.name
-            elif isinstance(edit, AddRecipient):
-                what = edit.address.rpartition("@")[2]
-            elif isinstance(edit, ReplaceBody):
-                power = "edit_body"
-            assert self._granted.covers(power, what), (
-                f"{answer}: [wants.powers] of plugin.toml lacks {power}{' for ' + what if what else ''}"
-            )
-
-
-class _Raising(Runner):
-    """A runner whose hooks' exceptions reach the test."""
-
-    __slots__ = ()
-
-    def _run(self, function: Any, hook: str, args: Any, message_fd: int | None) -> Any:
-        try:
-            return super()._run(function, hook, args, message_fd)
-        except Exception as error:
-            raise _HookError(error) from error
-
-    def handle(self, frame: bytes, message_fd: int | None = None) -> bytes:
-        try:
-            return super().handle(frame, message_fd)
-        except _HookError as error:
-            raise error.args[0] from None
-
-
-class _HookError(BaseException):
-    """Past the boundary that turns exceptions into answers."""
 
 
 _FACTS: dict[str, Any] = {
@@ -342,13 +233,6 @@ _FACTS: dict[str, Any] = {
     "xclient": False,
     "exports": {},
 }
-_WHERE = {
-    "discard": ("rcpt", "data", "message"),
-    "quarantine": ("data", "message"),
-    "ok": ("auth",),
-}
-"""Verdicts that are no answer elsewhere."""
-_VERDICT_POWERS = {"accept": "accept", "discard": "discard", "quarantine": "quarantine", "ok": "auth"}
 
 
 def _check_facts(facts: Mapping[str, Any]) -> None:
@@ -369,8 +253,3 @@ def _replaced(edits: Iterable[Edit], header: bytes, body: bytes) -> tuple[bytes,
 def _mailbox(text: str) -> dict[str, str]:
     address = Address.parse(text)
     return {"local": address.local, "domain": address.domain}
-
-
-def goes_on(answer: Answer) -> bool:
-    """The command is not refused."""
-    return answer.verdict is None or answer.verdict.do in ("accept", "discard", "quarantine", "ok")

@@ -29,6 +29,15 @@ exception of a hook passes through to the test. What the sandbox forbids is not 
 
 in_order() asks them as plugins.d would; plugins in a list are members of one group, which share a sandbox
 and may what any of them may.
+
+What does a client get when the plugin fails? with_fault() makes it fail from one hook on (forkd.sdk.faults
+has the causes, and the same faults for a real sandbox); the answers are its admin's on_failure:
+
+    def test_a_crash_turns_the_client_away_for_now():
+        session = load_plugin("tagger").session().with_fault("crash", at="rcpt", on_failure="defer")
+        answer = session.rcpt("b@test.local")
+        assert_failed(answer, "crash")
+        assert_deferred(answer, enhanced="4.3.0")
 """
 
 from __future__ import annotations
@@ -39,6 +48,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from forkd.sdk.asked import Answer, Delivered
 from forkd.sdk.asserts import (
     assert_accepted,
     assert_added_header,
@@ -53,6 +63,7 @@ from forkd.sdk.asserts import (
     assert_discarded,
     assert_disconnected,
     assert_exported,
+    assert_failed,
     assert_no_opinion,
     assert_passed,
     assert_quarantined,
@@ -61,7 +72,7 @@ from forkd.sdk.asserts import (
 )
 from forkd.sdk.granted import Granted
 from forkd.sdk.plugin import Plugin, PluginError, SettingsError, check_hooks, load
-from forkd.sdk.scripted import Answer, Delivered, ScriptedSession
+from forkd.sdk.scripted import ScriptedSession
 
 __all__ = [
     "Answer",
@@ -82,6 +93,7 @@ __all__ = [
     "assert_discarded",
     "assert_disconnected",
     "assert_exported",
+    "assert_failed",
     "assert_no_opinion",
     "assert_passed",
     "assert_quarantined",
@@ -102,7 +114,10 @@ class LoadedPlugin:
         self.name: str = manifest["name"]
 
     def session(self, **facts: Any) -> ScriptedSession:
-        """A new session; facts as forkd.sdk.Session names them, e.g. client_ip="192.0.2.1"."""
+        """A new session; facts as forkd.sdk.Session names them, e.g. client_ip="192.0.2.1".
+
+        dns, state, targets  in the place of capabilities: see forkd.sdk.fakes.
+        """
         return in_order(self).session(**facts)
 
 

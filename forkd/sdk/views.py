@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from forkd.sdk.answers import Told
 from forkd.sdk.headers import Headers, missing_end
 from forkd.sdk.replay import apply
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
 
+    from forkd.sdk.capabilities import Capabilities, Dns, State
+    from forkd.sdk.connection import Connection
     from forkd.sdk.edits import Edit
 
 PIECE_BYTES = 65_536
@@ -19,6 +22,11 @@ PIECE_BYTES = 65_536
 
 class NotGranted(Exception):  # noqa: N818 - authors read it as a sentence
     """The plugin looked at something its manifest does not ask for, or the admin did not grant."""
+
+
+def not_granted(what: str, key: str) -> str:
+    """The text of NotGranted for a capability."""
+    return f"{what}: needs `{key}` below [wants.capabilities] of plugin.toml, and the admin's grant"
 
 
 class Address:
@@ -139,9 +147,15 @@ class Envelope:
 
 
 class Session:
-    """What is known of the client, as it stands now."""
+    """What is known of the client, as it stands now; and the capabilities that were granted.
+
+    dns, state and connect() ask forkd's broker and block; forkd.sdk.capabilities says what they give, and
+    what they raise.
+    """
 
     __slots__ = (
+        "_capabilities",
+        "_told",
         "client_certificate",
         "client_ip",
         "client_name",
@@ -163,7 +177,10 @@ class Session:
         "xclient",
     )
 
-    def __init__(self, envelope: Envelope) -> None:
+    def __init__(self, envelope: Envelope, capabilities: Capabilities | None = None) -> None:
+        self._capabilities = capabilities
+        self._told: Told | None = None
+        """What the hook under way has logged and counted."""
         self.id = ""
         """Stands in forkd's log lines and in its replies to failures."""
         self.client_ip = ""
@@ -197,6 +214,50 @@ class Session:
         self.envelope = envelope
         self.notes: dict[str, Any] = {}
         """Yours: kept until the session ends."""
+
+    @property
+    def dns(self) -> Dns:
+        """Look names up, those below the suffixes that were granted."""
+        granted = self._capabilities
+        if granted is None or granted.dns is None:
+            raise NotGranted(not_granted("DNS", "dns"))
+        return granted.dns
+
+    @property
+    def state(self) -> State:
+        """Keys and values that outlive the session."""
+        granted = self._capabilities
+        if granted is None or granted.state is None:
+            raise NotGranted(not_granted("the state store", "state"))
+        return granted.state
+
+    def connect(self, target: str) -> Connection:
+        """A connection to a target that the admin named."""
+        granted = self._capabilities
+        if granted is None or granted.targets is None:
+            raise NotGranted(not_granted(f"a connection to {target!r}", "connect"))
+        return granted.targets.connect(target)
+
+    def log(self, text: str) -> None:
+        """One line in forkd's log, level info, with the plugin's name and the session's id.
+
+        The first 500 characters of it; of one hook's call 8 lines at most. Needs no grant.
+        """
+        told = self._told
+        if told is None:
+            told = self._told = Told()
+        told.log(text)
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Add to a counter of the plugin's own, which `forkd status` and the metrics show. Needs no grant.
+
+        name  a-z, 0-9 and _, a letter first, 40 at most; 16 counters in one hook's call, 64 in all: more
+              are not counted.
+        """
+        told = self._told
+        if told is None:
+            told = self._told = Told()
+        told.count(name, by)
 
 
 class Message:
@@ -271,6 +332,15 @@ class Message:
         if self._body is not None:
             return self._pieces_of(self._body, piece_bytes)
         return self._pieces(self._header_end, self.size, piece_bytes)
+
+    def pieces(self, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
+        """The whole message in pieces, as it stands: for scanners. Needs the read `body`."""
+        body = self.body_pieces(piece_bytes)
+        if self._body is None and not self._edits:
+            yield from self._pieces(0, self.size, piece_bytes)
+            return
+        yield self.headers.raw + b"\r\n"
+        yield from body
 
     @staticmethod
     def _pieces_of(body: bytes, piece_bytes: int) -> Iterator[bytes]:

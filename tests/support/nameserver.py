@@ -1,4 +1,4 @@
-"""A name server on loopback for tests of reverse names: real packets, answers that the test chooses."""
+"""A name server on loopback: real packets, answers that the test chooses, by UDP and by TCP."""
 
 from __future__ import annotations
 
@@ -18,16 +18,25 @@ Answer = Callable[[dns.message.QueryMessage], bytes | None]
 
 
 class NameServer:
-    """Answers by UDP from a thread of its own; `asked` holds every question, as "name TYPE"."""
+    """Answers from threads of its own; `asked` holds every question, as "name TYPE".
+
+    udp_bytes  an answer that has more is cut, and goes over by TCP.
+    negative   the SOA's minimum beside NXDOMAIN and no data; None: there is no SOA.
+    """
 
     def __init__(self) -> None:
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("127.0.0.1", 0))
+        self.socket, self._tcp = _sockets()
         self.port = int(self.socket.getsockname()[1])
+        self.udp_bytes = 65535
+        self.asked_tcp: list[str] = []
+        self.negative: int | None = None
         self.records: dict[tuple[str, str], tuple[int, tuple[str, ...]]] = {}
         self.asked: list[str] = []
         self.answer: Answer = self.from_records
-        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._threads = [
+            threading.Thread(target=self._serve, daemon=True),
+            threading.Thread(target=self._serve_tcp, daemon=True),
+        ]
 
     @property
     def address(self) -> str:
@@ -60,6 +69,9 @@ class NameServer:
             response.answer.append(dns.rrset.from_text(question.name, ttl, "IN", kind, *values))
         elif not any(owner == name for owner, _ in self.records) and name:
             response.set_rcode(dns.rcode.NXDOMAIN)
+        if not response.answer and self.negative is not None and name:
+            soa = f"ns.test. root.test. 1 3600 600 86400 {self.negative}"
+            response.authority.append(dns.rrset.from_text(question.name.parent(), 86400, "IN", "SOA", soa))
         return response.to_wire(max_size=65535)
 
     @staticmethod
@@ -86,15 +98,52 @@ class NameServer:
             question = query.question[0]
             self.asked.append(f"{question.name.to_text()} {dns.rdatatype.to_text(question.rdtype)}")
             answer = self.answer(query)
+            if answer is not None and len(answer) > self.udp_bytes:
+                cut = dns.message.make_response(query)
+                cut.flags |= dns.flags.TC
+                answer = cut.to_wire()
             if answer is not None:
                 self.socket.sendto(answer, client)
 
+    def _serve_tcp(self) -> None:
+        while True:
+            client, _ = self._tcp.accept()
+            with client, client.makefile("rwb") as stream:
+                size = stream.read(2)
+                if size == b"\0\0":
+                    return
+                query = dns.message.from_wire(stream.read(int.from_bytes(size)))
+                assert isinstance(query, dns.message.QueryMessage)
+                self.asked_tcp.append(query.question[0].name.to_text())
+                answer = self.answer(query)
+                if answer is not None:
+                    stream.write(len(answer).to_bytes(2) + answer)
+
     def __enter__(self) -> NameServer:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as poke:
             poke.sendto(b"end", ("127.0.0.1", self.port))
-        self._thread.join(10)
+        with socket.create_connection(("127.0.0.1", self.port)) as poke:
+            poke.sendall(b"\0\0")
+        for thread in self._threads:
+            thread.join(10)
         self.socket.close()
+        self._tcp.close()
+
+
+def _sockets() -> tuple[socket.socket, socket.socket]:
+    """UDP and TCP on one port."""
+    while True:
+        tcp = socket.create_server(("127.0.0.1", 0))
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            udp.bind(("127.0.0.1", tcp.getsockname()[1]))
+        except OSError:
+            tcp.close()
+            udp.close()
+        else:
+            return udp, tcp
