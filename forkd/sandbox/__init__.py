@@ -2,15 +2,22 @@
 
 Four sides, four trust levels; a module belongs to exactly one of them:
 
-    master    spec, launch, policy, syscalls,      starts and judges zygotes; never loads a plugin
-              executables, selftest, trial
+    master    spec, launch, policy, syscalls,      starts and judges zygotes, ends them; never loads a plugin
+              profiles, executables, interpreter,
+              reach,
+              namespaces, mounts, cgroups,         what is around a zygote before it starts
+              outside, ending, selftest, trial,
+              cgroup_trial, finding
     zygote    boot, zygote, confine, linux,        confines itself, then loads the plugin; hostile from
               crowd, python, probe, tries          then on (the last two are the self-test's)
               program                              starts a program instead, and loads nothing of it
     sandbox   child                                a zygote's fork that serves one session
-    worker    host, held, answers, kennel, shares, makes the channels, calls, shares out, kills by
-              pool, link, programs, wear, output,  dropping the leash
-              report
+    worker    host, held, deaths, answers, kennel, makes the channels, calls, shares out, kills by
+              shares, pool, link, programs, wear,  dropping the leash
+              output, report
+    roles     role_walls, role_syscalls            how worker, qmgr, … wall themselves in
+    both      audit                                refused system calls by name; master hears them
+    kit       learn, learn_policy, calls           learn mode, for plugins' authors; in the zygote: learner
 
 The zygote side uses the standard library and ctypes only, so that it runs under any plugin's
 interpreter; whatever it imports can be read by a hostile plugin. `wire` holds the few constants both

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from forkd.sandbox import linux, wire
 from forkd.sandbox.linux import NUMBER, syscall
-from forkd.sandbox.wire import CHANNEL_FD, LEASH_FD, MAX_FRAME_BYTES
+from forkd.sandbox.wire import BROKER_FD, CHANNEL_FD, LEASH_FD, MAX_FRAME_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,11 +52,16 @@ class Armour:
         layers: frozenset[str],
         title: linux.Title,
         name: str,
+        processes: int = 0,
+        highest_fd: int = 0xFFFF_FFFF,
+        broker: bool = False,
     ) -> None:
         """What every sandbox of this plugin is given.
 
         cpu_s: processor time until SIGKILL; program: the stacked filter; layers: as confine() has them;
-        title: where ps looks; name: the plugin's.
+        title: where ps looks; name: the plugin's; processes: RLIMIT_NPROC, for threads;
+        highest_fd: what lies above stays open (learn mode);
+        broker: it has a channel to the broker.
         """
         self.title, self.shown = title.prepare(f"forkd: sandbox {name}")
         null = ctypes.c_void_p(None)
@@ -69,7 +74,12 @@ class Armour:
         self.buffers = (self.frame,)
         """Where frames are received: a buffer made for each of them would be touched at both its ends."""
         steps: list[tuple[object, ...]] = [
-            (NUMBER["close_range"], LEASH_FD + 1, ctypes.c_ulong(0xFFFF_FFFF), zero)
+            (
+                NUMBER["close_range"],
+                (BROKER_FD if broker else LEASH_FD) + 1,
+                ctypes.c_ulong(highest_fd),
+                zero,
+            )
         ]
         self.lower = (NUMBER["setpriority"], zero, zero, ctypes.c_long(NICE))
         if "rlimits" in layers:
@@ -85,7 +95,7 @@ class Armour:
             for resource, limit in (
                 (linux.RLIMIT_CPU, int(cpu_s) + 2),
                 (linux.RLIMIT_NOFILE, open_files),
-                (linux.RLIMIT_NPROC, 0),
+                (linux.RLIMIT_NPROC, processes),
             ):
                 steps.append((NUMBER["prlimit64"], zero, resource, self._at(linux.Limit(limit, limit)), null))
         if "seccomp" in layers:
@@ -112,7 +122,11 @@ class Forker:
             layers=frozenset(spec["layers"]),
             title=title,
             name=spec["name"],
+            processes=spec["limits"]["sandbox_processes"],
+            highest_fd=spec.get("highest_fd", 0xFFFF_FFFF),
+            broker="broker" in spec,
         )
+        self._fds = wire.MOST_FDS_PER_SANDBOX if "broker" in spec else wire.FDS_PER_SANDBOX
         self._handle = handle
         self._channel = control
         random = sys.modules.get("random")
@@ -123,17 +137,19 @@ class Forker:
     def fork(self, record: bytes, descriptors: list[int]) -> list[tuple[int, int]]:
         """As zygote.Forker."""
         ids = wire.unpack_fork(record)
-        if len(descriptors) != wire.FDS_PER_SANDBOX * len(ids):
+        each_has = self._fds
+        if len(descriptors) != each_has * len(ids):
             raise wire.WireError("descriptors are missing")
         # First what needs no new process: each line between two forks copies pages for both of them.
         own = []
-        for at in range(0, len(descriptors), wire.FDS_PER_SANDBOX):
+        for at in range(0, len(descriptors), each_has):
             leash = descriptors[at + 1]
             number, command, value = self._leash_signal
             syscall(number, leash, command, value)
             number, command, value = self._leash_async
             syscall(number, leash, command, value)
-            own.append((descriptors[at], leash, descriptors[at + 2]))
+            broker = descriptors[at + 3] if each_has > wire.FDS_PER_SANDBOX else -1
+            own.append((descriptors[at], leash, descriptors[at + 2], broker))
         forked = []
         for id_, each in zip(ids, own, strict=True):
             pid = linux.fork()
@@ -150,7 +166,7 @@ class Forker:
 
 
 def serve(
-    descriptors: tuple[int, int, int],
+    descriptors: tuple[int, int, int, int],
     *,
     armour: Armour,
     channel: Any,
@@ -159,20 +175,22 @@ def serve(
 ) -> None:
     """Become the sandbox and serve its calls; never returns.
 
-    descriptors   channel, leash, output as they came; every number is above LEASH_FD.
+    descriptors   channel, leash, output, channel to the broker (-1: none) as they came; every number is above
+                  LEASH_FD, and that of the last above BROKER_FD: the zygote's own signalfd has that one.
     channel       a blocking socket object made in the zygote over CHANNEL_FD.
     reseed        random.seed where the plugin has random loaded: a raw fork skips Python's own hook,
                   and two sessions must not draw the same numbers.
     """
     # Everything by one way into the kernel: each further one (os.dup2, a ctypes object's setter) is
     # a dozen page faults.
-    from_worker, leash, output = descriptors
+    from_worker, leash, output, broker = descriptors
     dup3 = armour.dup3
     if (
         syscall(dup3, from_worker, CHANNEL_FD, 0) < 0
         or syscall(dup3, leash, LEASH_FD, 0) < 0
         or syscall(dup3, output, 1, 0) < 0
         or syscall(dup3, output, 2, 0) < 0
+        or (broker >= 0 and syscall(dup3, broker, BROKER_FD, 0) < 0)
     ):
         os._exit(EXIT_ARMING)
     armour.title[:] = armour.shown

@@ -10,13 +10,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from forkd.sandbox import linux
 from forkd.sandbox.linux import call, prctl, set_limit
 
-LAYERS = ("rlimits", "no_new_privs", "non_dumpable", "files", "network", "signals", "seccomp")
-"""Those that confine() sets up, in its order; a test switches each off in turn and must see it missed."""
+AROUND = ("namespaces", "mount_root")
+"""Walls that were there before this interpreter: launch.py put them up."""
+LAYERS = (*AROUND, "rlimits", "no_new_privs", "non_dumpable", "files", "network", "signals", "seccomp")
+"""Those, and what confine() sets up, in its order; a test leaves out each in turn and must see it missed."""
 
 _SIGKILL = 9
 _LOAD_MEMORY = 1 << 30
@@ -25,8 +27,15 @@ _STACK_BYTES = 8 << 20
 
 # linux/landlock.h
 _FS_EXECUTE, _FS_WRITE_FILE, _FS_READ_FILE, _FS_READ_DIR = 1, 1 << 1, 1 << 2, 1 << 3
-_FS_BITS_BY_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
-_NET_BIND_CONNECT_TCP = 0b11
+_FS_BITS = {1: 13, 2: 14, 3: 15, 5: 16, 9: 17}
+"""ABI -> how many rights for files it knows. The last ones: linking elsewhere, truncating, ioctl on devices,
+connecting to path sockets."""
+_NET_BITS = {4: 2, 10: 4}
+"""Likewise for ports: TCP, and UDP."""
+_SURE_ABI = 7
+"""Where a later one refuses what we know of it, this."""
+_LOG_FROM_ABI, _LOG_SAME_EXEC_OFF = 7, 1
+"""Whoever is refused in a loop would flood the kernel's log."""
 _SCOPE_ABSTRACT_UNIX_SOCKET, _SCOPE_SIGNAL = 1, 2
 _RULE_PATH_BENEATH = 1
 _CREATE_RULESET_VERSION = 1
@@ -39,30 +48,34 @@ class ConfinementError(Exception):
 def confine(
     *,
     layers: Iterable[str],
+    around: dict[str, str],
     parent: int,
     read_paths: Iterable[str],
     execute_paths: Iterable[str] = (),
     write_paths: Iterable[str] = (),
     limits: dict[str, int],
     program: bytes,
+    load: Callable[[linux.Filter], None] | None = None,
 ) -> dict[str, str]:
     """Raise every wall in `layers`; return layer -> on | absent | off.
 
-    parent       pid of master, for the parent-death signal's race.
+    around       how it is with AROUND.
+    parent       pid of master, for the parent-death signal's race. In a PID namespace nobody's is seen: there
+                 the control socket's end of file tells.
     read_paths   files and folders that may be read from now on; nothing else can be opened.
     execute_paths, write_paths   those that may be executed as well, or written.
     limits       memory, zygote_files, processes (-1: no limit of its own uid's processes).
-    program      the seccomp program.
+    program      the seccomp program; load: what loads it (learn mode), not given: load_filter().
     Raises ConfinementError.
     """
     wanted = frozenset(layers)
-    state = dict.fromkeys(LAYERS, "off")
+    state = dict.fromkeys(LAYERS, "off") | around
     try:
         if "rlimits" in wanted:
             _limit(limits)
             state["rlimits"] = "on"
         prctl(linux.PR_SET_PDEATHSIG, _SIGKILL)
-        if os.getppid() != parent:
+        if os.getppid() not in (parent, 0):
             raise ConfinementError("master is gone")
         if "non_dumpable" in wanted:
             prctl(linux.PR_SET_DUMPABLE, 0)
@@ -75,7 +88,7 @@ def confine(
         rights += [(path, _FS_READ_FILE | _FS_WRITE_FILE) for path in write_paths]
         state |= _landlock(wanted, rights)
         if "seccomp" in wanted:
-            load_filter(linux.seccomp_filter(program))
+            (load or load_filter)(linux.seccomp_filter(program))
             state["seccomp"] = "on"
     except OSError as error:
         raise ConfinementError(str(error)) from error
@@ -85,16 +98,6 @@ def confine(
 def load_filter(program: linux.Filter) -> None:
     """Stack one seccomp program on this thread. Raises OSError."""
     call("seccomp", linux.SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(program))
-
-
-def die_first() -> None:
-    """Where memory runs out, the kernel takes this process or its children before any other (proc(5),
-    oom_score_adj): many sandboxes within their limits can still be more than the machine has.
-
-    Before Landlock. Not where /proc is not to be had: then it is the largest process.
-    """
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
-        file.write("1000")
 
 
 def limit_memory(size: int, memory: int) -> None:
@@ -125,7 +128,7 @@ def landlock_abi() -> int:
 
 
 def _landlock(wanted: frozenset[str], rights: Iterable[tuple[str, int]]) -> dict[str, str]:
-    """One ruleset for files, TCP, signals and abstract sockets, at the best ABI up to 6 there is."""
+    """One ruleset for files, ports, signals and abstract sockets, at the best ABI that both sides know."""
     abi = landlock_abi()
     needs = {"files": 1, "network": 4, "signals": 6}
     state = {
@@ -134,25 +137,39 @@ def _landlock(wanted: frozenset[str], rights: Iterable[tuple[str, int]]) -> dict
     }
     if "on" not in state.values():
         return state
-    attributes = linux.RulesetAttributes()
-    size = 8
-    if state["files"] == "on":
-        attributes.handled_access_fs = (1 << _FS_BITS_BY_ABI[min(abi, 5)]) - 1
-    if state["network"] == "on":
-        attributes.handled_access_net = _NET_BIND_CONNECT_TCP
-        size = 16
-    if state["signals"] == "on":
-        attributes.scoped = _SCOPE_ABSTRACT_UNIX_SOCKET | _SCOPE_SIGNAL
-        size = 24
-    ruleset = call("landlock_create_ruleset", ctypes.byref(attributes), ctypes.c_size_t(size), 0)
+    try:
+        ruleset = _ruleset(state, abi)
+    except OSError:
+        if abi <= _SURE_ABI:
+            raise
+        ruleset = _ruleset(state, _SURE_ABI)
     try:
         if state["files"] == "on":
             for path, right in rights:
                 _allow(ruleset, path, right)
-        call("landlock_restrict_self", ruleset, 0)
+        call("landlock_restrict_self", ruleset, _LOG_SAME_EXEC_OFF if abi >= _LOG_FROM_ABI else 0)
     finally:
         os.close(ruleset)
     return state
+
+
+def _ruleset(state: dict[str, str], abi: int) -> int:
+    """Of the walls that are on, a ruleset that handles all that `abi` knows: its descriptor."""
+    attributes = linux.RulesetAttributes()
+    size = 8
+    if state["files"] == "on":
+        attributes.handled_access_fs = _bits(_FS_BITS, abi)
+    if state["network"] == "on":
+        attributes.handled_access_net = _bits(_NET_BITS, abi)
+        size = 16
+    if state["signals"] == "on":
+        attributes.scoped = _SCOPE_ABSTRACT_UNIX_SOCKET | _SCOPE_SIGNAL
+        size = 24
+    return call("landlock_create_ruleset", ctypes.byref(attributes), ctypes.c_size_t(size), 0)
+
+
+def _bits(by_abi: dict[int, int], abi: int) -> int:
+    return (1 << max(count for since, count in by_abi.items() if since <= abi)) - 1
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:
@@ -172,12 +189,12 @@ def interpreter_paths() -> list[str]:
     """What the running interpreter itself reads later: its standard library and its shared libraries.
 
     The folders of the libraries come from this process' own map, so no distribution's layout is
-    written down here. Ask before the plugin is loaded.
+    written down here. Where there is no /proc, master has asked before (interpreter.py).
     """
     paths = {os.path.dirname(os.__file__)}  # noqa: PTH120 - pathlib stays out of the zygote
-    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:  # noqa: PTH123
+    with contextlib.suppress(OSError), open("/proc/self/maps", "rb") as maps:  # noqa: PTH123
         for line in maps:
-            name = line.rstrip("\n").partition("/")[2]
+            name = os.fsdecode(line.rstrip(b"\n").partition(b"/")[2])
             if ".so" in name:
                 paths.add(os.path.dirname("/" + name))  # noqa: PTH120
     paths.add("/etc/ld.so.cache")

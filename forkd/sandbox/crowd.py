@@ -5,7 +5,8 @@ every one its turn, and an ordinary call waits for a hundred slices of four mill
 steps. So whoever has used more than a turn gets the lowest priority (nice 19) while there is a crowd:
 short calls overtake him at once, and what is left is shared by those that use much, all alike.
 
-Only where the zygote has a uid of its own: elsewhere its filter refuses (syscalls.py, LOAD_OWN_UID).
+Only where the zygote has a uid or a PID namespace of its own: elsewhere its filter refuses (syscalls.py,
+LOAD_OWN_UID).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What does a worker hold of one sandbox? Its channel, leash and output, and how a call ends.
+"""What does a worker hold of one sandbox? Its channel, leash and output, and the call under way.
 
 What comes up a channel is hostile (answers.py): an answer, or a breach of the protocol. A breach, a deadline
-and a death all end the same way: CallFailed, leash dropped, the sandbox gone.
+and a death (deaths.py) all end the same way: CallFailed, leash dropped, the sandbox gone.
 """
 
 from __future__ import annotations
@@ -10,26 +10,21 @@ import _socket
 import asyncio
 import os
 import select
-import signal
 import socket
 import struct
 import time
 from typing import TYPE_CHECKING
 
 from forkd.rpc.calls import MAX_FRAME_BYTES, Answer, CallFailed
-from forkd.sandbox import answers, output, wear
+from forkd.sandbox import answers, deaths, output, wear
+from forkd.sandbox.brokering import Token
+from forkd.sandbox.deaths import late, lost
 from forkd.sandbox.link import refuse_descriptors
-from forkd.sandbox.report import cause, report
-from forkd.sandbox.wire import Death
 
 if TYPE_CHECKING:
     from forkd.sandbox.kennel import Kennel
+    from forkd.sandbox.report import Report
     from forkd.sandbox.shares import Place
-
-LINGER_S = 0.01
-"""End of file on a channel: who ends is reported within that; who only closed it is killed."""
-REPORT_WAIT_S = 0.05
-"""How long a call whose sandbox was killed for that waits for the zygote's word; its client fails anyway."""
 
 # Plain numbers: an operation on socket's enumerations costs a microsecond each.
 _MSG_DONTWAIT, _MSG_PEEK = int(socket.MSG_DONTWAIT), int(socket.MSG_PEEK)
@@ -43,29 +38,33 @@ class Sandbox:
     """
 
     __slots__ = (
-        "_answer",
-        "_failure",
-        "_gone",
-        "_kennel",
+        "_broker",
+        "_brokers_end",
         "_leash",
-        "_lingered",
         "_n",
         "_output",
         "_served",
         "_size",
         "_unsent",
+        "answer",
+        "awaited",
         "channel",
         "closed",
+        "failure",
+        "gone",
         "id",
+        "kennel",
         "last_output",
+        "lingered",
         "pid",
         "place",
+        "report",
         "session",
         "theirs",
     )
 
     def __init__(self, kennel: Kennel, id_: int) -> None:
-        self._kennel = kennel
+        self.kennel = kennel
         self.id = id_
         self.session = ""
         self.place: Place | None = None
@@ -73,25 +72,33 @@ class Sandbox:
         self.last_output = ""
         self._served = 0
         self._size = 0
-        self._answer: asyncio.Future[Answer] | None = None
+        self.answer: asyncio.Future[Answer] | None = None
         self._n = 0
         self._unsent: tuple[bytes, int] | None = None
-        self._failure: tuple[str, str] | None = None
+        self.failure: tuple[str, str] | None = None
         self.closed = False
-        self._gone = False
-        self._lingered = False
+        self.gone = False
+        self.lingered = False
+        self.report: Report | None = None
+        self.awaited: asyncio.Future[None] | None = None
         # Blocking objects, used with MSG_DONTWAIT: the flag is of the description, and the sandbox blocks.
         self.channel, channel = _socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0)
         self.channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         refuse_descriptors(self.channel)
         leash, self._leash = os.pipe2(os.O_CLOEXEC)
         self._output, printed = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self.theirs = (channel.detach(), leash, printed)
+        self.theirs: tuple[int, ...] = (channel.detach(), leash, printed)
+        self._brokers_end = -1
+        """Of its channel to the broker; -1: given away, or it has no such channel."""
+        self._broker: Token | None = None
+        """That channel, once the broker has it."""
+        if kennel.plugin.broker:
+            self._make_brokers_channel()
 
     @property
     def plugin(self) -> str:
         """The plugin's name."""
-        return self._kennel.plugin.name
+        return self.kennel.plugin.name
 
     async def call(self, frame: bytes, n: int, *, timeout_s: float, message_fd: int = -1) -> Answer:
         """Send call `n` and wait for its answer, `timeout_s` in all.
@@ -100,24 +107,24 @@ class Sandbox:
         Raises CallFailed with a cause of forkd.rpc.calls; the sandbox is dead then, and every later
         call fails too. Cancelled: likewise dead.
         """
-        assert self._answer is None, "one call at a time"
+        assert self.answer is None, "one call at a time"
         assert len(frame) <= MAX_FRAME_BYTES
-        if self._failure is not None:
-            raise CallFailed(*self._failure)
+        if self.failure is not None:
+            raise CallFailed(*self.failure)
         if self.closed:
             raise CallFailed("unavailable", "the sandbox was closed")
-        if self.pid and not self._gone:
+        if self.pid and not self.gone:
             # Whatever it sent since its last answer was sent unasked: never the answer to this call.
-            self._receive()
-            if self._failure is not None:
-                raise CallFailed(*self._failure)
-        loop = self._kennel.host.loop
+            self.receive()
+            if self.failure is not None:
+                raise CallFailed(*self.failure)
+        loop = self.kennel.host.loop
         place = self.place
         if place is not None:
             place.idle_since = None
         self._n = n
-        answer = self._answer = loop.create_future()
-        timer = loop.call_later(timeout_s, self._late, timeout_s)
+        answer = self.answer = loop.create_future()
+        timer = loop.call_later(timeout_s, late, self, timeout_s)
         self._send(frame, message_fd)
         try:
             result: Answer = await answer
@@ -127,7 +134,7 @@ class Sandbox:
             raise
         finally:
             timer.cancel()
-            self._answer = None
+            self.answer = None
             if place is not None:
                 place.idle_since = loop.time()
 
@@ -136,6 +143,28 @@ class Sandbox:
         self.place = place
         self.session = place.session
         self._served += 1
+        if self.kennel.plugin.broker:
+            self._tell_broker()
+
+    def _make_brokers_channel(self) -> None:
+        ours, theirs = _socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0)
+        refuse_descriptors(ours)
+        self.theirs = (*self.theirs, theirs.detach())
+        self._brokers_end = ours.detach()
+
+    def _tell_broker(self) -> None:
+        """A session begins: who asks on its channel from now on. A spare is nobody's, and is not told of."""
+        brokering, plugin = self.kennel.host.brokering, self.plugin
+        if self._brokers_end >= 0:
+            end, self._brokers_end = self._brokers_end, -1
+            self._broker = brokering.give(plugin, self.session, end)
+        elif not brokering.renew(self._broker, plugin, self.session):
+            self._broker = None
+
+    def has_broker(self) -> bool:
+        """It has a channel to the living broker, or needs none."""
+        kennel = self.kennel
+        return not kennel.plugin.broker or kennel.host.brokering.has(self._broker)
 
     def release(self) -> None:
         """The session is over (or, with limits.fresh "call", the call). Idempotent, never raises.
@@ -147,7 +176,7 @@ class Sandbox:
         one allowance for the sandbox's whole life, and who has used half of it serves no further
         session. Who fails, or says anything while nobody asks, is killed.
         """
-        if not self.closed and not self._kennel.rest(self):
+        if not self.closed and not self.kennel.rest(self):
             self.close()
 
     def close(self) -> None:
@@ -155,7 +184,7 @@ class Sandbox:
         if self.closed:
             return
         self.closed = True
-        kennel = self._kennel
+        kennel = self.kennel
         if self.pid:
             kennel.host.watch_death(self)
         if text := output.read(self._output):
@@ -164,16 +193,28 @@ class Sandbox:
         kennel.host.forget(self.channel.fileno())
         self.channel.close()
         os.close(self._output)
+        if self._brokers_end >= 0:
+            os.close(self._brokers_end)
+            self._brokers_end = -1
         kennel.released(self)
+
+    async def last_report(self) -> Report | None:
+        """How it ended, as deaths.last_report()."""
+        return await deaths.last_report(self)
+
+    @property
+    def untaken(self) -> bool:
+        """It failed before it took its first call: no zygote made it."""
+        return self.failure is not None and self.failure[0] == "unavailable" and not self.pid
 
     # --- from one session to the next -----------------------------------------------------------------
 
     def may_serve_again(self) -> bool:
         """Is it as fit for another session as the limits ask? Costs two system calls."""
-        plugin = self._kennel.plugin
-        if self._served >= plugin.reuse or not self.pid or self._gone or self._answer is not None:
+        plugin = self.kennel.plugin
+        if self._served >= plugin.reuse or not self.pid or self.gone or self.answer is not None:
             return False
-        if self._failure is not None or not self.silent():
+        if self.failure is not None or not self.silent() or not self.has_broker():
             return False
         if wear.processor_s(self.pid) >= plugin.cpu_s:
             return False
@@ -184,7 +225,7 @@ class Sandbox:
 
     def behaved(self) -> bool:
         """It answered, and did nothing that ends a sandbox."""
-        return self.pid > 0 and self._failure is None and not self._gone
+        return self.pid > 0 and self.failure is None and not self.gone
 
     def silent(self) -> bool:
         """It has nothing to say, and its channel is open."""
@@ -207,9 +248,10 @@ class Sandbox:
         for name in _PROCESS:
             setattr(heir, name, getattr(self, name))
         heir.session = heir.last_output = ""
-        heir.place = heir._answer = heir._unsent = heir._failure = None
+        heir.place = heir.answer = heir._unsent = heir.failure = None
         heir._n = 0
-        heir.closed = heir._gone = heir._lingered = False
+        heir.closed = heir.gone = heir.lingered = False
+        heir.report = heir.awaited = None
         self.closed = True
         return heir
 
@@ -220,10 +262,10 @@ class Sandbox:
         if events & select.EPOLLOUT and self._unsent is not None:
             frame, message_fd = self._unsent
             self._unsent = None
-            self._kennel.host.epoll.modify(self.channel.fileno(), select.EPOLLIN)
+            self.kennel.host.epoll.modify(self.channel.fileno(), select.EPOLLIN)
             self._send(frame, message_fd)
         if events & ~select.EPOLLOUT and not self.closed:
-            self._receive()
+            self.receive()
 
     def _send(self, frame: bytes, message_fd: int) -> None:
         try:
@@ -235,11 +277,12 @@ class Sandbox:
         except BlockingIOError:
             # A sandbox that does not read: it has until the deadline, and only this session waits.
             self._unsent = (frame, message_fd)
-            self._kennel.host.epoll.modify(self.channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
+            self.kennel.host.epoll.modify(self.channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
         except OSError:
-            self._lost()
+            lost(self)
 
-    def _receive(self) -> None:
+    def receive(self) -> None:
+        """Take one record off the channel, if there is one: an answer, a breach, or its end."""
         try:
             frame, ancillary, flags, _ = self.channel.recvmsg(
                 MAX_FRAME_BYTES + 1, answers.CREDENTIALS_SPACE, _MSG_DONTWAIT
@@ -247,12 +290,12 @@ class Sandbox:
         except BlockingIOError:
             return
         except OSError:
-            self._lost()
+            lost(self)
             return
         if not frame and not ancillary:
-            self._lost()
+            lost(self)
             return
-        asked = 0 if self._answer is None or self._answer.done() or self._unsent is not None else self._n
+        asked = 0 if self.answer is None or self.answer.done() or self._unsent is not None else self._n
         try:
             self.pid = answers.sender(ancillary, self.pid)
             answer = answers.read(frame, flags, asked)
@@ -262,77 +305,31 @@ class Sandbox:
         if answer.error:
             self.fail("memory" if answer.error.startswith("MemoryError") else "exception", answer.error)
             return
-        waiting, self._answer = self._answer, None
+        waiting, self.answer = self.answer, None
         if waiting is not None and not waiting.done():
             waiting.set_result(answer)
 
-    # --- ends ---------------------------------------------------------------------------------------
-
-    def _late(self, timeout_s: float) -> None:
-        if self.closed and self._failure is None and self._answer is not None:
-            # It died, and the zygote has not said how within the call's time.
-            self.fail("crash", "the sandbox ended without an answer")
-        else:
-            self.fail("deadline", f"no answer within {timeout_s:g} s")
-
-    def _lost(self) -> None:
-        """End of file: it is dead or has closed its channel. Wait a moment for the zygote's word on how."""
-        if self.closed or self._gone:
-            return
-        self._gone = True
-        kennel = self._kennel
-        if kennel.connected:
-            kennel.host.forget(self.channel.fileno())
-            kennel.unspare(self)
-            kennel.host.loop.call_later(LINGER_S, self._linger)
-        else:
-            self.ended(None)
-
-    def _linger(self) -> None:
-        """Not reported dead in time: it closed its channel and lives, or the machine is slow."""
-        if self.closed:
-            return
-        self._lingered = True
-        self.close()
-        self._kennel.host.loop.call_later(REPORT_WAIT_S, self.ended, None)
-
-    def ended(self, death: Death | None) -> None:
-        """Its death was reported, or will not be in time."""
-        if self._failure is not None:
-            return
-        if death is None:
-            self.fail("crash" if self.pid else "unavailable", "the sandbox ended without an answer")
-        elif self._lingered and os.WIFSIGNALED(death.status) and os.WTERMSIG(death.status) == signal.SIGKILL:
-            self.fail("crash", "it closed its channel without an answer, and was killed")
-        else:
-            self.fail(*cause(death, cpu_s=self._kennel.plugin.cpu_s))
-
-    def died(self, death: Death) -> None:
-        """The zygote reports its death."""
-        ours = self.closed and not self._gone
-        self._kennel.host.on_report(report(death, plugin=self.plugin, session=self.session, ours=ours))
-        if not ours:
-            # The end of file may still be to come, or a call may wait for this word.
-            self._gone = True
-            self.close()
-            self.ended(death)
+    # --- its end ------------------------------------------------------------------------------------
 
     def fail(self, why: str, detail: str) -> None:
-        if self._failure is None:
-            self._failure = (why, detail)
+        if self.failure is None:
+            self.failure = (why, detail)
         self.close()
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(CallFailed(*self._failure))
+        if self.answer is not None and not self.answer.done():
+            self.answer.set_exception(CallFailed(*self.failure))
 
     def _printed(self, text: bytes) -> None:
         shown = output.escape(text)
         self.last_output = output.last_lines(shown)
-        kennel = self._kennel
+        kennel = self.kennel
         meter = kennel.meter
         if meter.take(len(text), time.monotonic()):
             dropped, meter.dropped = meter.dropped, 0
             kennel.host.on_output(self.plugin, self.session, self.pid, shown, dropped)
 
 
-_PROCESS = ("_kennel", "_leash", "_output", "_served", "_size", "channel", "id", "pid", "theirs")
+_PROCESS = (
+    *("_broker", "_brokers_end", "_leash", "_output", "_served", "_size"),
+    *("channel", "id", "kennel", "pid", "theirs"),
+)
 """What of a Sandbox belongs to its process, not to a session."""

@@ -4,8 +4,8 @@ The worker makes a sandbox's three descriptors itself: the channel (SEQPACKET, o
 leash (closing it kills) and the output pipe. It uses the channel at once: the first frame waits in the
 socket while the zygote still forks, so taking a sandbox never waits.
 
-held.py is one sandbox, kennel.py the sandboxes of one plugin, shares.py who gets them when they do not
-suffice, programs.py the runs of a program.
+held.py is one sandbox, deaths.py its end, kennel.py the sandboxes of one plugin, shares.py who gets them
+when they do not suffice, programs.py the runs of a program, brokering.py the way to the broker.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
 from forkd import log
+from forkd.sandbox.audit import Named
+from forkd.sandbox.brokering import Brokering
 from forkd.sandbox.held import Sandbox
 from forkd.sandbox.kennel import HostPlugin, Kennel
 from forkd.sandbox.programs import HostProgram, Program
@@ -39,8 +41,9 @@ class Host:
 
     on_report   told of every dead sandbox (a claim of its zygote); default: a debug line in the log.
     on_output   told plugin, session, pid, escaped text and dropped bytes; default: a warning in the log.
-    on_blame    told plugin and reason when a sandbox outlived its leash; master should end that zygote.
+    on_blame    told plugin, pid and reason when a sandbox outlived its leash; master ends that zygote.
     programs    what run_program() can run.
+    broker      path of the broker's socket, for plugins with such capabilities.
     overload_wait_s  how long take() waits for room (sandbox.overload_wait).
     """
 
@@ -51,13 +54,17 @@ class Host:
         *,
         on_report: Callable[[Report], None] | None = None,
         on_output: Callable[[str, str, int, str, int], None] | None = None,
-        on_blame: Callable[[str, str], None] | None = None,
+        on_blame: Callable[[str, int, str], None] | None = None,
         programs: Iterable[HostProgram] = (),
+        broker: str = "",
         overload_wait_s: float = 1.0,
     ) -> None:
         self.loop = loop
         self.overload_wait_s = overload_wait_s
         self.standing = Standing()
+        self.brokering = Brokering(loop, broker)
+        self.named = Named()
+        """Names of refused system calls; master tells them where it may."""
         self.asking: set[str] = set()
         """Sessions that wait for a sandbox: not to be asked for another one meanwhile."""
         self.on_report = on_report or _log_report
@@ -120,6 +127,10 @@ class Host:
         """Sandboxes of `plugin` that this worker holds, spares included."""
         return self._kennels[plugin].alive
 
+    def held(self) -> dict[str, tuple[int, int]]:
+        """Plugin -> sandboxes held since the last call: the fewest, the most. For master, who counts them."""
+        return {name: kennel.held() for name, kennel in self._kennels.items()}
+
     async def close(self) -> None:
         """Let go of every sandbox; waits until the kernel has ended them, SURVIVOR_S at most."""
         self._timer.cancel()
@@ -140,6 +151,7 @@ class Host:
             kennel.disconnect()
         for program in self._programs.values():
             program.disconnect()
+        self.brokering.close()
         self.epoll.close()
 
     def _ready(self) -> None:
@@ -188,7 +200,7 @@ class Host:
                 continue
             os.close(pidfd)
             if pidfd not in dead and self._on_blame is not None:
-                self._on_blame(plugin, f"pid {pid} lived {SURVIVOR_S:g} s after its leash was dropped")
+                self._on_blame(plugin, pid, f"pid {pid} lived {SURVIVOR_S:g} s after its leash was dropped")
         self._dying = waiting
 
     def _housekeeping(self) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from forkd.rpc.calls import Overloaded
 from forkd.sandbox import output
+from forkd.sandbox.deaths import died, ended
 from forkd.sandbox.held import Sandbox
 from forkd.sandbox.link import Link
 from forkd.sandbox.pool import Demand
@@ -41,6 +42,7 @@ class HostPlugin:
     cpu_s       the processor allowance of a session: names the cause when it is used up, and decides with
                 `memory` (bytes above the zygote's) whether a used sandbox may serve another session.
     reuse       sessions one sandbox may serve, one after the other.
+    broker      its sandboxes have a channel to the broker: as its zygote's specification says.
     """
 
     name: str
@@ -50,6 +52,7 @@ class HostPlugin:
     cpu_s: float = 2.0
     memory: int = 256 << 20
     reuse: int = 1
+    broker: bool = False
 
 
 class _Waiter:
@@ -69,6 +72,7 @@ class Kennel:
         self.host = host
         self.plugin = plugin
         self.alive = 0
+        self._fewest = self._most = 0
         now = time.monotonic()
         self.meter = output.Meter(now)
         self._demand = Demand(now)
@@ -150,7 +154,7 @@ class Kennel:
         """A used sandbox that kept silent while it rested; None: none is left."""
         while self._rested:
             sandbox = self._rested.pop()[0]
-            if sandbox.silent():
+            if sandbox.silent() and sandbox.has_broker():
                 return sandbox
             sandbox.close()
         return None
@@ -191,6 +195,7 @@ class Kennel:
         except OSError as error:  # EMFILE: the worker is full
             raise Overloaded(str(error)) from error
         self.alive += 1
+        self._most = max(self._most, self.alive)
         self._unreported[sandbox.id] = sandbox
         fd = sandbox.channel.fileno()
         self.host.readers[fd] = sandbox
@@ -243,7 +248,7 @@ class Kennel:
             for death in deaths:
                 sandbox = self._unreported.pop(death.id, None)
                 if sandbox is not None:
-                    sandbox.died(death)
+                    died(sandbox, death)
         if events & select.EPOLLOUT and not self._flush_due:
             self._flush()
 
@@ -258,7 +263,7 @@ class Kennel:
         self._unreported = {id_: self._unreported[id_] for id_ in waiting if id_ in self._unreported}
         for sandbox in orphans:
             if sandbox.closed:
-                sandbox.ended(None)  # no word will come
+                ended(sandbox, None)  # no word will come
         if self._link.waiting and not self._flush_due and not self._closing:
             self._flush_due = True
             self.host.loop.call_soon(self._flush)
@@ -266,6 +271,7 @@ class Kennel:
     def released(self, sandbox: Sandbox) -> None:
         """A sandbox was closed."""
         self.alive -= 1
+        self._fewest = min(self._fewest, self.alive)
         self._working.discard(sandbox)
         self.unspare(sandbox)
         self._free(sandbox)
@@ -320,6 +326,12 @@ class Kennel:
                 self._spares.append(self._make())
             except Overloaded:
                 return
+
+    def held(self) -> tuple[int, int]:
+        """Sandboxes alive since the last call: the fewest, the most."""
+        fewest, most = self._fewest, self._most
+        self._fewest = self._most = self.alive
+        return fewest, most
 
     def close(self) -> None:
         self._closing = True

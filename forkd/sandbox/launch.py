@@ -10,30 +10,30 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
-import json
 import os
 import signal
 import socket
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from forkd.sandbox import executables, linux, wire
-from forkd.sandbox.confine import LAYERS
-from forkd.sandbox.spec import Member, ZygoteSpec
+from forkd.sandbox import cgroups, executables, interpreter, linux, mounts, namespaces, wire
+from forkd.sandbox.ending import end_all
+from forkd.sandbox.outside import Verification, inspect, verify
+from forkd.sandbox.reach import check_reach, unreachable
+from forkd.sandbox.spec import Around, Member, ZygoteSpec
 
 __all__ = ["EXIT_LAUNCH", "Failed", "LaunchError", "Member", "Ready", "Verification", "ZygoteProcess"]
-__all__ += ["ZygoteSpec", "check_program", "drop_ids", "inspect", "launch", "read_control"]
+__all__ += ["ZygoteSpec", "check_program", "drop_ids", "end_all", "inspect", "launch", "look", "read_control"]
 __all__ += ["unreachable", "verify"]
 
 EXIT_LAUNCH = 120
 """The process ended before the exec; why stands in its output."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_BOOT = _PACKAGE / "sandbox" / "boot.py"
 _PR_CAPBSET_DROP = 24
 
 
@@ -48,16 +48,25 @@ class ZygoteProcess:
     control   non-blocking SEQPACKET; read_control() reads it. Closing it ends the zygote (exit 0) but not
               its sandboxes; SIGKILL to `pid` likewise. End of file: it died.
     output    non-blocking end of the pipe that is its stdout and stderr; read it to the log, bounded.
+    namespaces, mount_root, cgroup   what is around it (namespaces.py, mounts.py, cgroups.py); in a PID
+              namespace it is the first process, and its end is its sandboxes' end.
+    uid       its own; None: ours.
     """
 
     pid: int
     control: socket.socket
     output: int
+    namespaces: tuple[str, ...] = ()
+    mount_root: bool = False
+    cgroup: Path | None = None
+    uid: int | None = None
 
     def close(self) -> None:
-        """Let go of it; the caller reaps `pid`."""
+        """Let go of it; the caller reaps `pid`, best before."""
         self.control.close()
         os.close(self.output)
+        if self.cgroup is not None:
+            cgroups.remove(self.cgroup)
 
 
 class Ready(msgspec.Struct, frozen=True, tag_field="t", tag="ready"):
@@ -101,7 +110,8 @@ def read_control(process: ZygoteProcess) -> Ready | Failed | None:
         message: Ready | Failed = _decoder.decode(record)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise LaunchError(f"the zygote spoke out of protocol: {record[:64]!r}") from error
-    if isinstance(message, Ready) and (message.api != wire.API or message.pid != process.pid):
+    pid = 1 if "pid" in process.namespaces else process.pid
+    if isinstance(message, Ready) and (message.api != wire.API or message.pid != pid):
         raise LaunchError(f"the zygote of pid {process.pid} says pid {message.pid}, protocol {message.api}")
     return message
 
@@ -122,67 +132,143 @@ def check_program(spec: ZygoteSpec) -> None:
         raise LaunchError(f"uid {spec.uid}, as which it runs, cannot read {closed[0]}")
 
 
+def look(process: ZygoteProcess, *, layers: Sequence[str]) -> Verification:
+    """inspect(), and whether what was put around it is still there."""
+    return inspect(process.pid, layers=layers, namespaces=process.namespaces, mount_root=process.mount_root)
+
+
 def launch(spec: ZygoteSpec, *, listener: socket.socket) -> ZygoteProcess:
     """Start a zygote; `listener` (SEQPACKET, bound and listening) stays ours and outlives it.
 
-    Returns before it is ready: wait for Ready on `control`. Blocks for a fork (about 1 ms).
+    Returns before it is ready: wait for Ready on `control`. Blocks for a fork (about 1 ms); the first
+    time for what has to be found out about the machine and the interpreter (some 50 ms).
     Raises LaunchError when the process cannot be made.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     memory = os.memfd_create("spec", os.MFD_CLOEXEC)
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    cgroup: Path | None = None
+    gate: namespaces.Gate | None = None
     try:
-        os.write(memory, spec.encode())
-        pid = os.fork()
+        around, plan = _around(spec)
+        os.write(memory, spec.encode(around))
+        cgroup = _cgroup(spec, around)
+        gate = namespaces.Gate(around.namespaces)
+        birth = _Birth(spec, around, plan, cgroup, gate)
+        descriptors = (null, write_end, write_end, theirs.fileno(), listener.fileno(), memory)
+        pid = namespaces.clone(around.namespaces)
         if pid == 0:
-            _become(spec, (null, write_end, write_end, theirs.fileno(), listener.fileno(), memory))
+            _become(birth, descriptors)
+        try:
+            gate.open(pid, uid=spec.uid, gid=spec.gid)
+        except OSError:
+            os.waitpid(pid, 0)  # refused, it ends
+            raise
     except (OSError, executables.ExecutableError) as error:
         os.close(read_end)
         ours.close()
+        if cgroup is not None:
+            cgroups.remove(cgroup)
         raise LaunchError(f"no process for plugin {spec.name}: {error}") from error
     finally:
         os.close(memory)
         os.close(null)
         os.close(write_end)
         theirs.close()
+        if gate is not None:
+            gate.close()
     ours.setblocking(False)
-    return ZygoteProcess(pid, ours, read_end)
+    return ZygoteProcess(pid, ours, read_end, around.namespaces, plan is not None, cgroup, spec.uid)
 
 
-def _become(spec: ZygoteSpec, descriptors: Sequence[int]) -> None:
-    """In the new process: descriptors to their numbers, signals as a fresh program has them, ids, exec."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Birth:
+    """What a new process needs to become a zygote."""
+
+    spec: ZygoteSpec
+    around: Around
+    plan: mounts.Plan | None
+    cgroup: Path | None
+    gate: namespaces.Gate
+
+
+def _around(spec: ZygoteSpec) -> tuple[Around, mounts.Plan | None]:
+    """What is put around it here, and how its mount root is made; None: it gets none."""
+    reads = interpreter.paths(spec.python, uid=spec.uid, gid=spec.gid)
+    if not spec.namespaces or spec.learn or "namespaces" not in spec.layers:
+        return Around(interpreter=reads), None
+    possible = namespaces.possible()
+    plan = None
+    if possible.mount_root and "mount_root" in spec.layers and reads:
+        views = [path for paths in spec.views() for path in paths]
+        plan = mounts.plan([*views, *reads, str(_PACKAGE / "__init__.py")])
+    around = Around(
+        namespaces=possible.names,
+        mount_root=plan is not None,
+        counted=possible.counted,
+        interpreter=reads,
+    )
+    return around, plan
+
+
+def _cgroup(spec: ZygoteSpec, around: Around) -> Path | None:
+    """One of its own where that gives anything: limits, or the one kill for all. Else None."""
+    if not spec.cgroup:
+        return None
+    try:
+        if not cgroups.home().controllers and "pid" in around.namespaces:
+            return None
+        most = spec.memory * (spec.at_once + 4)  # the zygote itself, while it loads
+        limits = {"pids": spec.most_processes, "memory": min(most, cgroups.machine_memory() // 2)}
+        return cgroups.make(spec.name, limits)
+    except cgroups.CgroupError:
+        return None  # the self-test's row says why
+
+
+def _become(birth: _Birth, descriptors: Sequence[int]) -> None:
+    """In the new process: all that needs master's rights, then ids, then exec; never returns."""
+    spec, around = birth.spec, birth.around
     try:
         signal.set_wakeup_fd(-1)
         for which in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             with contextlib.suppress(OSError):
                 signal.signal(which, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if birth.cgroup is not None:
+            cgroups.join(birth.cgroup)
+        birth.gate.pass_through()
+        _die_first()
+        size = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         # Out of the way of the numbers they are going to.
-        high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in descriptors]
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in (*descriptors, size)]
         for number, fd in enumerate(high):
             os.dup2(fd, number, inheritable=True)
         os.closerange(len(high), _most_descriptors())
         os.setsid()
         os.chdir("/")
+        os.umask(0o022)
+        check_reach(spec)
+        if os.geteuid() == 0 or namespaces.USER in around.namespaces:
+            _empty_bounding_set()
+        if birth.plan is not None:
+            mounts.enter(birth.plan, proc=spec.kind == "program" and "pid" in around.namespaces)
         os.umask(0o077)
-        drop_ids(spec.uid, spec.gid)
-        if problems := _problems((Path(spec.python), _BOOT, *spec.paths())):
-            raise LaunchError(f"uid {os.getuid()} cannot read {', '.join(problems)}")
-        if spec.argv and not os.access(spec.argv[0], os.X_OK):
-            raise LaunchError(f"uid {os.getuid()} may not execute {spec.argv[0]}")
-        # LD_BIND_NOW: symbols bound once, here, are a dozen page faults fewer in every sandbox.
-        # TZ: libc would stat /etc/localtime, which a zygote cannot.
-        environment = {"LD_BIND_NOW": "1", "TZ": "UTC0"}
-        os.execve(spec.python, [spec.python, *_FLAGS, str(_BOOT), "zygote", spec.name], environment)  # noqa: S606
+        _take_ids(spec.uid, spec.gid)
+        command = [spec.python, *interpreter.FLAGS, str(interpreter.BOOT), "zygote", spec.name]
+        os.execve(spec.python, command, interpreter.environment(spec.python))  # noqa: S606
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.write(2, f"{error}\n".encode("utf-8", "backslashreplace"))
     os._exit(EXIT_LAUNCH)
 
 
-_FLAGS = ("-I", "-S", "-B", "-X", "utf8")
-"""Isolated (no PYTHON* variables, no user folder), no site-packages, no .pyc written, always UTF-8."""
+def _die_first() -> None:
+    """Where memory runs out, the kernel takes this process or its children before any other (proc(5),
+    oom_score_adj): many sandboxes within their limits can still be more than the machine has.
+    """
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _most_descriptors() -> int:
@@ -197,6 +283,10 @@ def drop_ids(uid: int | None, gid: int | None) -> None:
     """
     if os.geteuid() == 0:
         _empty_bounding_set()
+    _take_ids(uid, gid)
+
+
+def _take_ids(uid: int | None, gid: int | None) -> None:
     if gid is not None:
         os.setgroups([])
         os.setresgid(gid, gid, gid)
@@ -217,119 +307,3 @@ def _empty_bounding_set() -> None:
             linux.prctl(_PR_CAPBSET_DROP, capability)
         except OSError:
             return  # EINVAL: past the last one; EPERM: we may not, and have none to give either
-
-
-def unreachable(paths: Iterable[Path], *, uid: int, gid: int) -> list[str]:
-    """Which of `paths` a process of `uid` could not read; for choosing whether to drop ids at all.
-
-    Asked by a throw-away process that has dropped its ids (an interpreter below a home folder is the
-    usual case). Blocks for a fork. Raises OSError.
-    """
-    paths = list(paths)
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setgroups([])
-            os.setresgid(gid, gid, gid)
-            os.setresuid(uid, uid, uid)
-            with os.fdopen(writer, "wb", closefd=False) as answer:
-                answer.write(json.dumps(_problems(paths)).encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    try:
-        with os.fdopen(reader, "rb") as answer:
-            text = answer.read()
-    finally:
-        os.waitpid(pid, 0)
-    result: list[str] = json.loads(text) if text else [str(path) for path in paths]
-    return result
-
-
-def _problems(paths: Iterable[Path]) -> list[str]:
-    problems = []
-    for path in paths:
-        try:
-            if os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
-                continue
-        except OSError:  # is_dir() below a folder that may not be searched
-            pass
-        problems.append(str(path))
-    return problems
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Verification:
-    """What was seen from outside: what is wrong, and what we may not look at."""
-
-    problems: tuple[str, ...]
-    unverified: tuple[str, ...]
-
-
-def verify(pid: int, *, layers: Sequence[str] = LAYERS) -> list[str]:
-    """Look at a zygote from outside after its Ready; [] means nothing wrong was seen.
-
-    One thread, no_new_privs, the filter in place, no capability; and where we may look (root), no
-    shared writable mapping and no strange descriptor. inspect() also tells what could not be looked at.
-    """
-    return list(inspect(pid, layers=layers).problems)
-
-
-def inspect(pid: int, *, layers: Sequence[str] = LAYERS) -> Verification:
-    """verify(), with what could not be looked at."""
-    problems: list[str] = []
-    unverified: list[str] = []
-    root = Path(f"/proc/{pid}")
-    try:
-        status = dict(
-            line.split(":\t", 1) for line in (root / "status").read_text().splitlines() if ":\t" in line
-        )
-        own = dict(
-            line.split(":\t", 1)
-            for line in Path("/proc/self/status").read_text().splitlines()
-            if ":\t" in line
-        )
-    except OSError as error:
-        return Verification((f"no such process: {error}",), ())
-    expected = {"Threads": "1", "NoNewPrivs": "1", "CapEff": "0" * 16, "CapPrm": "0" * 16}
-    if "seccomp" in layers:
-        expected["Seccomp"] = "2"
-        if int(status["Seccomp_filters"]) < int(own["Seccomp_filters"]) + 1:
-            problems.append(f"{status['Seccomp_filters']} system call filters")
-    problems += [
-        f"{field} is {status[field].strip()}"
-        for field, value in expected.items()
-        if status[field].strip() != value
-    ]
-    if os.geteuid() != 0:
-        return Verification(tuple(problems), ("mappings", "descriptors"))
-    try:
-        maps = (root / "maps").read_text()
-        problems += [f"shared mapping {line}" for line in maps.splitlines() if "rw-s" in line]
-    except OSError:
-        unverified.append("mappings")
-    try:
-        problems += _strange_descriptors(root / "fd")
-    except OSError:
-        unverified.append("descriptors")
-    return Verification(tuple(problems), tuple(unverified))
-
-
-def _strange_descriptors(folder: Path) -> list[str]:
-    """Null, the output pipe twice, sockets (control, listener, workers), one signalfd; nothing else."""
-    strange = []
-    for entry in folder.iterdir():
-        try:
-            target = str(entry.readlink())
-        except FileNotFoundError:
-            continue
-        number = int(entry.name)
-        fine = (
-            (number == 0 and target == os.devnull)
-            or (number in (1, 2) and target.startswith("pipe:"))
-            or (number > 2 and (target.startswith("socket:") or target == "anon_inode:[signalfd]"))
-        )
-        if not fine:
-            strange.append(f"descriptor {number} is {target}")
-    return strange

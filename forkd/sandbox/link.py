@@ -27,8 +27,9 @@ class Birth(Protocol):
     """A sandbox that waits to be forked."""
 
     id: int
-    theirs: tuple[int, int, int]
-    """The sandbox's ends: channel, leash, output; closed once they are sent."""
+    theirs: tuple[int, ...]
+    """The sandbox's ends: channel, leash, output, and that to the broker where it has one; closed once they
+    are sent."""
 
 
 class Link:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import sys
 
 _MACHINE = os.uname().machine
 _NUMBERS = {
@@ -140,15 +141,11 @@ class Title:
     """
 
     def __init__(self) -> None:
-        """Find argv; needs /proc, so before Landlock. Without /proc nothing is ever shown."""
-        try:
-            with open("/proc/self/stat", "rb") as stat:  # noqa: PTH123 - pathlib is not loaded in a zygote
-                fields = stat.read().rpartition(b")")[2].split()
-        except OSError:
-            fields = []
-        # Fields 48 and 49 of proc_pid_stat(5), counted behind the name, which is the second.
-        start, end = (int(fields[45]), int(fields[46])) if len(fields) > 46 else (0, 0)
-        self._start, self._room = start, max(0, end - start - 1)
+        """Find argv: its strings lie behind each other, the first where libc says, and without /proc."""
+        words = b"".join(os.fsencode(word) + b"\0" for word in sys.orig_argv)
+        start = ctypes.c_void_p.in_dll(_libc, "program_invocation_name").value or 0
+        found = start and ctypes.string_at(start, len(words)) == words
+        self._start, self._room = start, len(words) - 1 if found else 0
 
     def prepare(self, text: str) -> tuple[memoryview, bytes]:
         """Where to write what, so that `text` is shown: made before a fork, used after it."""

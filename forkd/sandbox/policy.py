@@ -1,4 +1,4 @@
-"""How does the table of syscalls.py become the two programs a zygote loads? Master only: libseccomp.
+"""How does a profile's table of system calls become the two programs a zygote loads? Master only: libseccomp.
 
 The programs are exported as BPF and handed to the zygote as bytes, so that nothing of libseccomp has
 to be installed for, or run inside, a plugin's interpreter. As a binary tree (libseccomp's attribute
@@ -16,7 +16,8 @@ import platform
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from forkd.sandbox.syscalls import ALLOW, KILL, LONG, PROFILES, Action, Is, Row
+from forkd.sandbox.profiles import PROFILES
+from forkd.sandbox.syscalls import ALLOW, KILL, LONG, Action, Is, Row
 
 _ATTR_ACT_BADARCH = 2
 _ATTR_CTL_OPTIMIZE = 8  # seccomp_attr_set(3)
@@ -70,13 +71,14 @@ def rules(rows: Iterable[Row]) -> Iterator[tuple[str, Action, tuple[Is, ...]]]:
                     yield name, row.otherwise, (*row.given, *failed)
 
 
-def compile_policy(architecture: str = "", *, profile: str = "pure") -> Policy:
-    """Compile both programs of one of syscalls.PROFILES for this machine, or for a named architecture.
+def compile_policy(architecture: str = "", *, profile: str = "pure", threads: bool = False) -> Policy:
+    """Compile both programs of one of profiles.PROFILES for this machine, or for a named architecture.
 
+    threads  of a plugin that was granted some.
     Blocks for about 40 ms, and 20 ms more the first time (libseccomp is searched for and loaded).
     Raises PolicyError.
     """
-    return _compile(architecture or platform.machine(), profile)
+    return _compile(architecture or platform.machine(), f"{profile}, threads" if threads else profile)
 
 
 @functools.cache
@@ -91,6 +93,30 @@ def _compile(architecture: str, profile: str) -> Policy:
         child=_program(child, default=ALLOW, architecture=architecture),
         load_own_uid=_compile(architecture, own_uid).load if own_uid in PROFILES else program,
     )
+
+
+@functools.cache
+def compile_refusals(rows: tuple[Row, ...], architecture: str = "") -> bytes:
+    """One program from rows over a default of leave: a role's (role_syscalls.py). Raises PolicyError."""
+    architecture = architecture or platform.machine()
+    if architecture not in _ARCHITECTURES:
+        raise PolicyError(f"no system call table for {architecture} (only {', '.join(_ARCHITECTURES)})")
+    return _program(rows, default=ALLOW, architecture=architecture)
+
+
+def compile_allowed(rows: Iterable[Row]) -> bytes:
+    """One program from rows over a default of ENOSYS, for this machine (learn mode). Raises PolicyError."""
+    return _program(rows, default=errno.ENOSYS, architecture=platform.machine())
+
+
+def syscall_name(number: int) -> str:
+    """Of a number of this machine; empty: libseccomp does not know it. Raises PolicyError."""
+    seccomp = _library()
+    try:
+        name = seccomp.resolve_syscall(seccomp.system_arch(), number)
+    except ValueError:
+        return ""
+    return name.decode() if isinstance(name, bytes) else str(name)
 
 
 def _program(rows: Iterable[Row], *, default: Action, architecture: str) -> bytes:

@@ -2,7 +2,7 @@
 
 Nothing of a plugin runs in this zygote. A run has a process group of its own, which owns the leash: when
 the worker drops it, or dies, the kernel kills the group as a whole; setpgid, setsid and every call that
-could disarm the leash are refused from before the exec on (syscalls.EXEC_CHILD). The exec drops what is
+could disarm the leash are refused from before the exec on (profiles.EXEC_CHILD). The exec drops what is
 the process' alone: the CPU timer, so RLIMIT_CPU bounds it in whole seconds, and the flag that keeps
 others from looking in, so seccomp and Landlock do.
 """

@@ -1,7 +1,7 @@
 """How does a worker run a program plugin? One run, one process group, ended by its leash at the latest.
 
 The zygote that forks for it holds no code of a plugin: so the exit status it reports may be relied on, and
-checkpassword's is an answer. What the program itself may do: program.py, syscalls.py (profile exec).
+checkpassword's is an answer. What the program itself may do: program.py, profiles.py.
 """
 
 from __future__ import annotations

@@ -42,7 +42,13 @@ def load(spec: dict[str, Any], *, control: Any, title: linux.Title) -> child.For
         loaded.name = member["name"]
         plugins.append(loaded)
     runner.warm()
-    handle = runner.Runner(tuple(plugins), spec["reads"]).handle
+    granted = None
+    if "broker" in spec:
+        from forkd.sdk import capabilities  # noqa: PLC0415 - no other zygote has it
+
+        capabilities.warm()
+        granted = capabilities.Capabilities.brokered(spec["broker"])
+    handle = runner.Runner(tuple(plugins), spec["reads"], granted).handle
     return child.Forker(spec, handle, control=control, title=title)
 
 

@@ -29,6 +29,8 @@ class Report:
 
     status   `exit N`, a signal's name, or `never forked`; times in seconds, memory in bytes (peak resident).
     ours     the worker had dropped the leash before: SIGKILL is the normal end.
+    call     the system call it was killed for, where the kernel's audit told; not a claim.
+    cause, detail  of a CallFailed, where the call did not wait for this report; else empty.
     """
 
     plugin: str
@@ -40,14 +42,17 @@ class Report:
     memory: int
     faults: int
     ours: bool
+    call: str = ""
+    cause: str = ""
+    detail: str = ""
 
 
-def report(death: Death, *, plugin: str, session: str, ours: bool) -> Report:
-    """A claim as a record."""
+def report(death: Death, *, plugin: str, session: str, pid: int = 0, ours: bool) -> Report:
+    """A claim as a record. `pid`: as the kernel told it; 0: it has not."""
     return Report(
         plugin=plugin,
         session=session,
-        pid=death.pid,
+        pid=pid or death.pid,
         status=status_text(death),
         user_s=death.user_us / 1e6,
         system_s=death.system_us / 1e6,
@@ -80,7 +85,7 @@ def cause(death: Death, *, cpu_s: float) -> tuple[str, str]:
     if death.pid == 0:
         return "unavailable", "the zygote could not fork"
     if status == "SIGSYS":
-        return "syscall", f"refused system call, number unknown; {used}"
+        return "syscall", f"refused system call; {used}"
     if status in ("SIGKILL", "SIGXCPU"):
         if death.user_us + death.system_us >= cpu_s * 1e6 * _CPU_SHARE:
             return "cpu", f"{status} after {used}"

@@ -1,9 +1,9 @@
 """Does each wall hold on this machine? Tried, not believed, before forkd starts.
 
 A real zygote with the real policy forks real sandboxes, and each tries a denied act per layer. Because
-seccomp stands before most of Landlock, a second zygote without seccomp shows Landlock alone: otherwise
-a kernel without it would look just as safe. Where programs are run, a third one starts a program, behind
-the wider filter that those have.
+seccomp stands before most of Landlock and the namespaces, a second zygote shows Landlock alone, and a
+third the namespaces alone: otherwise a kernel without them would look just as safe. Where programs are run,
+another starts a program, behind the wider filter that those have. (The limits of cgroups: cgroup_trial.py.)
 
     enforced     the act was tried and failed in the way that this wall makes it fail
     absent       the machine or the mode has no such wall
@@ -20,13 +20,16 @@ import sys
 import time
 from pathlib import Path
 
-from forkd.sandbox import launch
-from forkd.sandbox.confine import LAYERS, landlock_abi
+from forkd.sandbox import cgroup_trial, launch
+from forkd.sandbox import namespaces as namespaced
+from forkd.sandbox.confine import AROUND, LAYERS, landlock_abi
+from forkd.sandbox.finding import ABSENT, ENFORCED, FAILED, UNVERIFIED, Finding
 from forkd.sandbox.launch import ZygoteSpec
 from forkd.sandbox.policy import Policy, PolicyError, compile_policy
 from forkd.sandbox.trial import Run, Trial
 
-ENFORCED, ABSENT, FAILED, UNVERIFIED = "enforced", "absent", "failed", "unverified"
+__all__ = ["ABSENT", "ENFORCED", "FAILED", "PROGRAM", "REPORTED", "UNVERIFIED", "Finding", "examine", "run"]
+
 REPORTED = (
     "seccomp",
     "no_new_privs",
@@ -40,8 +43,10 @@ REPORTED = (
     "uid",
     "non_dumpable",
     "empty_environment",
+    "namespaces",
+    "cgroup",
 )
-"""Every layer the self-test reports on, in the order shown to the admin."""
+"""Every layer this self-test reports on, in the order shown to the admin."""
 PROGRAM = "program"
 """The row of the exec profile, behind those: asked for where a program is configured."""
 
@@ -51,17 +56,8 @@ _PROGRAM_MEMORY = 4 * _MEMORY
 _TRIES = Path(__file__).with_name("tries.py")
 _FORBIDDEN_FILE = "/etc/passwd"
 """World-readable on every system: only a wall of ours can refuse it."""
-_ENVIRONMENT = frozenset({"LD_BIND_NOW", "TZ", "LC_CTYPE"})
+_ENVIRONMENT = frozenset({"LD_BIND_NOW", "LD_ORIGIN_PATH", "TZ", "LC_CTYPE"})
 """LC_CTYPE is set by the interpreter itself (PEP 538)."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Finding:
-    """One layer's result; `detail` says what was seen where it is not enforced."""
-
-    layer: str
-    result: str
-    detail: str = ""
 
 
 def run(*, uid: int | None = None, gid: int | None = None, start_timeout_s: float = 30.0) -> dict[str, str]:
@@ -83,28 +79,39 @@ def examine(
     start_timeout_s: float = 30.0,
     layers: tuple[str, ...] = LAYERS,
     programs: bool = False,
+    namespaces: bool = True,
+    cgroup: bool = True,
 ) -> list[Finding]:
     """run(), with what was seen. `layers` less than all of them is for testing the test.
 
     programs   try the walls of programs too, and report on PROGRAM: 0.06 seconds more.
+    namespaces, cgroup   as zygotes are given them (ZygoteSpec).
     """
     try:
         policy = compile_policy()
     except PolicyError as error:
         return [Finding(layer, FAILED, str(error)) for layer in REPORTED]
-    found: dict[str, Finding] = {}
+    found = {"cgroup": cgroup_trial.examine() if cgroup else Finding("cgroup", ABSENT, _OFF)}
     try:
-        with Trial(_probe(policy, uid=uid, gid=gid, layers=layers), timeout_s=start_timeout_s) as trial:
+        whole = _probe(policy, uid=uid, gid=gid, layers=layers, namespaces=namespaces)
+        with Trial(whole, timeout_s=start_timeout_s) as trial:
             _walls(trial, uid, found)
-        bare = tuple(layer for layer in layers if layer != "seccomp")
+        bare = tuple(layer for layer in layers if layer not in ("seccomp", *AROUND))
         with Trial(_probe(policy, uid=None, gid=None, layers=bare), timeout_s=start_timeout_s) as trial:
             _landlock(trial, found)
+        possible = namespaced.possible()
+        if not namespaces or not possible.names:
+            found["namespaces"] = Finding("namespaces", ABSENT, possible.reasons() if namespaces else _OFF)
+        else:
+            bare = tuple(layer for layer in layers if layer not in _BEFORE_NAMESPACES)
+            with Trial(dataclasses.replace(whole, layers=bare), timeout_s=start_timeout_s) as trial:
+                _namespaces(trial, possible, found)
     except (OSError, launch.LaunchError, EOFError) as error:
         for layer in REPORTED:
             found.setdefault(layer, Finding(layer, FAILED, f"no sandbox: {error}"))
     if programs:
         try:
-            spec = _program_spec(uid=uid, gid=gid, layers=layers)
+            spec = _program_spec(uid=uid, gid=gid, layers=layers, namespaces=namespaces)
             with Trial(spec, timeout_s=start_timeout_s) as trial:
                 _program(trial, found)
         except (OSError, launch.LaunchError, EOFError, PolicyError) as error:
@@ -113,7 +120,14 @@ def examine(
     return [found.get(layer, Finding(layer, UNVERIFIED)) for layer in reported]
 
 
-def _probe(policy: Policy, *, uid: int | None, gid: int | None, layers: tuple[str, ...]) -> ZygoteSpec:
+_OFF = "switched off in the configuration"
+_BEFORE_NAMESPACES = ("seccomp", "files", "network", "signals")
+"""Layers that would refuse first what namespaces make impossible."""
+
+
+def _probe(
+    policy: Policy, *, uid: int | None, gid: int | None, layers: tuple[str, ...], namespaces: bool = True
+) -> ZygoteSpec:
     return ZygoteSpec(
         name="selftest",
         policy=policy,
@@ -125,6 +139,7 @@ def _probe(policy: Policy, *, uid: int | None, gid: int | None, layers: tuple[st
         gid=gid,
         kind="probe",
         layers=layers,
+        namespaces=namespaces,
     )
 
 
@@ -145,14 +160,16 @@ def _walls(trial: Trial, uid: int | None, found: dict[str, Finding]) -> None:
         ("memory", first.act("hoard memory"), "MemoryError"),
         ("files", first.act("hoard files", _OPEN_FILES), "EMFILE"),
     )
-    abi = landlock_abi()
-    if abi < 1:
-        found["files"] = Finding("files", ABSENT, "no Landlock in this kernel")
+    by = [*(["private mount root"] if trial.process.mount_root else [])]
+    by += ["Landlock"] if landlock_abi() >= 1 else []
+    if not by:
+        found["files"] = Finding("files", ABSENT, "no Landlock in this kernel, and no private mount root")
     else:
         expect.all(
             "files",
             ("own file", first.act("read own file"), "done"),
-            ("other file", first.act("read", _FORBIDDEN_FILE), "EACCES"),
+            ("other file", first.act("read", _FORBIDDEN_FILE), _refusal(trial)),
+            note=" and ".join(by),
         )
     environment = set(first.act("environment").split()) - _ENVIRONMENT
     expect.all("empty_environment", ("variables", " ".join(sorted(environment)), ""))
@@ -167,6 +184,28 @@ def _walls(trial: Trial, uid: int | None, found: dict[str, Finding]) -> None:
     ended = leashed.end()
     detail = ended if time.monotonic() - started < 1.0 else "late"
     expect.all("leash", ("spinning", detail, "died: SIGKILL"))
+
+
+def _refusal(trial: Trial) -> str:
+    """How a file fails that was not granted: it is not there, or may not be opened."""
+    return "ENOENT" if trial.process.mount_root else "EACCES"
+
+
+def _namespaces(trial: Trial, possible: namespaced.Possible, found: dict[str, Finding]) -> None:
+    """What namespaces show when nothing stands before them. The trial itself has looked from outside too."""
+    sandbox = trial.sandboxes(1)[0]
+    acts = []
+    if "pid" in possible.names:
+        acts.append(("parent", sandbox.act("parent"), "1"))
+    if "net" in possible.names:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            acts.append(("TCP", sandbox.act("connect", server.getsockname()[1]), "ENETUNREACH"))
+    if possible.mount_root:
+        acts.append(("other file", sandbox.act("look", _FORBIDDEN_FILE), "ENOENT"))
+    _Expectations(found).all("namespaces", *acts)
+    if found["namespaces"].result == ENFORCED and not (possible.whole and possible.mount_root):
+        have = ", ".join(possible.names)
+        found["namespaces"] = Finding("namespaces", ABSENT, f"only {have}; {possible.reasons()}")
 
 
 def _landlock(trial: Trial, found: dict[str, Finding]) -> None:
@@ -210,12 +249,17 @@ _REFUSED = {
     "files": "EMFILE",
 }
 """Act of tries.py -> how it fails."""
-_BY_LANDLOCK = ("other file", "writing", "other program")
+_UNWRITABLE = ("EACCES", "ENOENT", "EROFS")
+"""A mount root may have a /tmp, where something in there is to be read."""
+_BY_FILES = ("other file", "writing", "other program")
 
 
-def _program_spec(*, uid: int | None, gid: int | None, layers: tuple[str, ...]) -> ZygoteSpec:
+def _program_spec(
+    *, uid: int | None, gid: int | None, layers: tuple[str, ...], namespaces: bool
+) -> ZygoteSpec:
+    policy = compile_policy(profile="exec")
     return dataclasses.replace(
-        _probe(compile_policy(profile="exec"), uid=uid, gid=gid, layers=layers),
+        _probe(policy, uid=uid, gid=gid, layers=layers, namespaces=namespaces),
         kind="program",
         argv=(sys.executable, "-IS", str(_TRIES), _FORBIDDEN_FILE, str(_OPEN_FILES), str(_PROGRAM_MEMORY)),
         files=(_TRIES, Path(os.__file__).parent),
@@ -231,9 +275,12 @@ def _program(trial: Trial, found: dict[str, Finding]) -> None:
             found[PROGRAM] = Finding(PROGRAM, FAILED, f"the program said: {said or 'nothing'}")
             return
         run.drop_leash()
-        if landlock_abi() < 1:  # the layer `files` says so
-            said |= {act: _REFUSED[act] for act in _BY_LANDLOCK}
-        acts = [(act, said.get(act, ""), expected) for act, expected in _REFUSED.items()]
+        refused = _REFUSED | dict.fromkeys(_BY_FILES, _refusal(trial))
+        if landlock_abi() < 1 and not trial.process.mount_root:  # the layer `files` says so
+            said |= {act: refused[act] for act in _BY_FILES}
+        if said.get("writing") in _UNWRITABLE:
+            said["writing"] = refused["writing"]
+        acts = [(act, said.get(act, ""), expected) for act, expected in refused.items()]
         _Expectations(found).all(PROGRAM, *acts, ("leash", run.end(), "died: SIGKILL"))
 
 
@@ -241,11 +288,11 @@ class _Expectations:
     def __init__(self, found: dict[str, Finding]) -> None:
         self._found = found
 
-    def all(self, layer: str, *acts: tuple[str, str, str]) -> None:
-        """Enforced when every act (name, seen, expected) went as expected."""
+    def all(self, layer: str, *acts: tuple[str, str, str], note: str = "") -> None:
+        """Enforced when every act (name, seen, expected) went as expected; then `note` is the detail."""
         wrong = [
             f"{name}: {seen or 'nothing'}, not {expected}"
             for name, seen, expected in acts
             if seen != expected
         ]
-        self._found[layer] = Finding(layer, FAILED if wrong else ENFORCED, "; ".join(wrong))
+        self._found[layer] = Finding(layer, FAILED if wrong else ENFORCED, "; ".join(wrong) or note)

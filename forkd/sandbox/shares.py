@@ -56,11 +56,13 @@ class Standing:
         return not network or network in self._known
 
     def ended(self, session: str, network: str, *, well: bool) -> None:
-        """A session has given a place back."""
+        """A session has given a place back. Nobody's share says nothing about anybody (shadow plugins)."""
+        if not network:
+            return
         self._known.pop(network, None)
         if not well:
             _remember(self._failed, session, FAILED)
-        elif network and session not in self._failed:
+        elif session not in self._failed:
             _remember(self._known, network, KNOWN)
 
 

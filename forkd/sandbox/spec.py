@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import json
 import os
+import resource
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 from forkd.sandbox import executables
 from forkd.sandbox.confine import LAYERS
+from forkd.sandbox.namespaces import WANTED
 from forkd.sandbox.policy import Policy
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -24,6 +27,8 @@ class LimitsLike(Protocol):
     """What is read of a plugin's limits (forkd.config.schema.PluginLimits)."""
 
     @property
+    def timeout(self) -> float: ...
+    @property
     def cpu(self) -> float: ...
     @property
     def memory(self) -> int: ...
@@ -33,6 +38,21 @@ class LimitsLike(Protocol):
     def sandboxes(self) -> int: ...
     @property
     def reuse(self) -> int: ...
+
+
+class CapabilitiesLike(Protocol):
+    """What is read of a plugin's capabilities (forkd.config.schema.Capabilities)."""
+
+    @property
+    def dns(self) -> Sequence[str]: ...
+    @property
+    def state(self) -> bool: ...
+    @property
+    def connect(self) -> Mapping[str, str]: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def brokered(self) -> bool: ...
 
 
 class MemberLike(Protocol):
@@ -62,7 +82,27 @@ class PluginLike(Protocol):
     @property
     def files(self) -> Sequence[Path]: ...
     @property
+    def capabilities(self) -> CapabilitiesLike: ...
+    @property
     def limits(self) -> LimitsLike: ...
+    @property
+    def python(self) -> Path | None: ...
+    @property
+    def libraries(self) -> Sequence[Path]: ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """What this machine puts around a zygote (namespaces.py, mounts.py, interpreter.py).
+
+    counted      its processes are counted by themselves: by a uid of its own, or a user namespace.
+    interpreter  what the interpreter itself reads.
+    """
+
+    namespaces: tuple[str, ...] = ()
+    mount_root: bool = False
+    counted: bool = False
+    interpreter: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +129,11 @@ class ZygoteSpec:
     reuse       sessions a sandbox may serve.
     uid, gid    None: as we are.
     python      the interpreter; it needs no forkd.
+    broker      what the plugin may ask forkd's broker for (PROTOCOL.md, part 2); None: its sandboxes have no
+                channel to it. Who asks for sandboxes must know (HostPlugin.broker).
+    libraries   folders of packages that its plugins may import from, behind all else.
+    namespaces, cgroup   of its own, as far as this machine and this user allow.
+    threads     beside the first, in each sandbox; policy must be one with threads then.
     layers      the walls; less than all of them only in tests of the tests.
     """
 
@@ -99,6 +144,8 @@ class ZygoteSpec:
     processes: bool = False
     reads: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
+    broker: Mapping[str, Any] | None = None
+    libraries: tuple[Path, ...] = ()
     memory: int = 256 << 20
     cpu_s: float = 2.0
     open_files: int = 32
@@ -106,9 +153,14 @@ class ZygoteSpec:
     reuse: int = 1
     uid: int | None = None
     gid: int | None = None
-    python: str = dataclasses.field(default_factory=lambda: str(Path(sys.executable).resolve()))
+    python: str = dataclasses.field(default_factory=lambda: _real(None))
     kind: Literal["python", "probe", "program"] = "python"
+    namespaces: bool = True
+    cgroup: bool = True
+    threads: int = 0
     layers: tuple[str, ...] = LAYERS
+    learn: bool = False
+    """Refused calls wait for a listener that names them (learn.py); never for mail."""
 
     @classmethod
     def of(cls, plugin: PluginLike, *, policy: Policy, uid: int | None, gid: int | None) -> ZygoteSpec:
@@ -128,40 +180,75 @@ class ZygoteSpec:
             ),
             reads=tuple(plugin.reads),
             files=tuple(plugin.files),
+            broker=_broker(plugin),
+            libraries=tuple(plugin.libraries),
+            python=_real(plugin.python),
             memory=int(plugin.limits.memory),
             cpu_s=float(plugin.limits.cpu),
             open_files=plugin.limits.open_files,
             sandboxes=plugin.limits.sandboxes,
             reuse=plugin.limits.reuse,
+            threads=plugin.capabilities.threads,
             uid=uid,
             gid=gid,
         )
 
     def paths(self) -> tuple[Path, ...]:
-        """What the zygote must be able to read: plugins' folders, our two packages, granted files."""
+        """What the zygote must be able to read: plugins' folders, libraries, our packages, granted files."""
         folders = dict.fromkeys(member.folder for member in self.members)
-        return (*folders, _PACKAGE / "sdk", _PACKAGE / "sandbox", *self.files)
+        return (*folders, *self.libraries, _PACKAGE / "sdk", _PACKAGE / "sandbox", *self.files)
 
-    def encode(self) -> bytes:
-        """As the zygote takes it from SPEC_FD: JSON (PROTOCOL.md, part 2)."""
-        processes = -1
-        if self.uid is not None:
-            # Twice: the dead count until they are reaped. And the zygote itself.
-            processes = 2 * (self.sandboxes or 64 * (os.cpu_count() or 1)) + 8
-        load = self.policy.load if self.uid is None else self.policy.load_own_uid
-        limits = {
-            "memory": self.memory,
-            "open_files": self.open_files,
-            "zygote_files": _ZYGOTE_FILES,
-            "processes": processes,
-            "program_processes": self.processes,
-        }
+    @property
+    def at_once(self) -> int:
+        """Sandboxes that may be alive at once."""
+        return self.sandboxes or 64 * (os.cpu_count() or 1)
+
+    @property
+    def most_processes(self) -> int:
+        """Of the whole zygote, threads too; each sandbox twice: the dead count until they are reaped."""
+        return self.at_once * (2 + self.threads) + 8
+
+    def views(self) -> tuple[list[str], list[str], list[str]]:
+        """Files and folders that it may read, execute, write. Raises executables.ExecutableError."""
         read = [*self.paths()]
         execute: tuple[Path, ...] = ()
         write: tuple[Path, ...] = ()
         if self.kind == "program":
             read += executables.SYSTEM_PATHS
             execute, write = executables.needed(self.argv, self.files), executables.WRITABLE
+        return [str(path) for path in read], [str(path) for path in execute], [str(path) for path in write]
+
+    def _limits(self, around: Around) -> dict[str, int]:
+        counted = self.uid is not None or around.counted
+        threads = 0
+        if self.threads:
+            # Less than the zygote has: it can fork while one of its sandboxes has taken all the threads.
+            threads = self.at_once * (1 + self.threads) + 8 if counted else _tasks_now() + self.most_processes
+            hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+            threads = threads if hard == resource.RLIM_INFINITY else min(threads, hard)
+        return {
+            "memory": self.memory,
+            "open_files": self.open_files,
+            "zygote_files": _ZYGOTE_FILES,
+            "processes": self.most_processes if counted else -1,
+            "sandbox_processes": threads,
+            "program_processes": self.processes,
+        }
+
+    def _around(self, around: Around) -> dict[str, str]:
+        """Of confine.AROUND, as confine() says it of the others."""
+        state = {
+            "namespaces": "on" if set(WANTED) <= set(around.namespaces) else "absent",
+            "mount_root": "on" if around.mount_root else "absent",
+        }
+        return {name: word if name in self.layers else "off" for name, word in state.items()}
+
+    def encode(self, around: Around = Around()) -> bytes:
+        """As the zygote takes it from SPEC_FD: JSON (PROTOCOL.md, part 2)."""
+        # Whoever sees no processes but its own may set their priority: as good as a uid of its own.
+        alone = self.uid is not None or "pid" in around.namespaces
+        load = self.policy.load_own_uid if alone else self.policy.load
+        read, execute, write = self.views()
         return json.dumps(
             {
                 "name": self.name,
@@ -178,15 +265,49 @@ class ZygoteSpec:
                 ],
                 "argv": self.argv,
                 "reads": self.reads,
-                "read_paths": [str(path) for path in read],
-                "execute_paths": [str(path) for path in execute],
-                "write_paths": [str(path) for path in write],
+                "libraries": [str(folder) for folder in self.libraries],
+                "read_paths": [*read, *around.interpreter],
+                "execute_paths": execute,
+                "write_paths": write,
                 "parent": os.getpid(),
                 "cpu_s": self.cpu_s if self.reuse == 1 else 2 * self.cpu_s,
-                "limits": limits,
+                "limits": self._limits(around),
                 "load": base64.b64encode(load).decode(),
                 "child": base64.b64encode(self.policy.child).decode(),
                 "layers": self.layers,
+                "around": self._around(around),
+                **({"learn": True} if self.learn else {}),
+                **({"broker": dict(self.broker)} if self.broker else {}),
             },
             default=str,
         ).encode()
+
+
+def _broker(plugin: PluginLike) -> dict[str, Any] | None:
+    """What its sandboxes are told of their grants; the broker goes by the configuration, not by this."""
+    granted = plugin.capabilities
+    if not granted.brokered:
+        return None
+    return {
+        "dns": bool(granted.dns),
+        "state": granted.state,
+        "connect": [*granted.connect],
+        # For an answer: what is left of the call's time is for the hook to say something else then.
+        "wait_s": 0.8 * float(plugin.limits.timeout),
+    }
+
+
+def _tasks_now() -> int:
+    """Processes and threads of our uid, where those of a plugin are counted among them."""
+    found = 0
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            text = status.read_text()
+            if f"\nUid:\t{os.geteuid()}\t" in text:
+                found += int(text.partition("\nThreads:\t")[2].partition("\n")[0])
+    return found
+
+
+def _real(python: Path | None) -> str:
+    """The interpreter itself, not the link to it in a virtual environment: `libraries` says what is there."""
+    return str(Path(python or sys.executable).resolve())

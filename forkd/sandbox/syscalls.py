@@ -1,6 +1,7 @@
 """Which system calls may a zygote and its sandboxes make, and what does each other one meet?
 
-A flat list of rows, read top to bottom, one behaviour each; policy.py compiles it, nothing else does.
+A flat list of rows, read top to bottom, one behaviour each; policy.py compiles it, nothing else does. What
+is different with a uid of its own, with threads, and for programs: profiles.py.
 Habits get the errno that makes ordinary code degrade (EACCES for files and sockets, EPERM for
 processes, ENOTTY for ioctl); exploits, which no innocent program makes, get KILL; what the table does
 not name gets ENOSYS, so that a newer libc falls back to an older call. A test compares the names with
@@ -34,13 +35,8 @@ LONG = 0xFFFF_FFFF_FFFF_FFFF
 
 FORK_FLAGS = 0x0120_0011
 """What glibc's fork() passes to clone: CHILD_SETTID | CHILD_CLEARTID | SIGCHLD. A thread passes others."""
-VFORK_FLAGS = 0x0000_4111
-"""What glibc's posix_spawn() passes: CLONE_VM | CLONE_VFORK | SIGCHLD."""
 LEASH_FD = 4
 """The sandbox's end of the leash, after child.py has moved it."""
-PROGRAM_LEASH_FD = 200
-"""A program's, after program.py has moved it (wire.py has the same number; a test compares them)."""
-ARCH_SET_FS = 0x1002
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,7 +67,7 @@ class Row:
 _READ_ONLY = Is(2, os.O_ACCMODE | os.O_CREAT | os.O_TRUNC | 0o20000000, os.O_RDONLY)
 """openat's flags: no writing, creating, truncating; 0o20000000 is the kernel's __O_TMPFILE."""
 
-_ONE_PROCESS = Is(0, INT, os.PRIO_PROCESS)
+ONE_PROCESS = Is(0, INT, os.PRIO_PROCESS)
 
 LOAD: tuple[Row, ...] = (
     # --- computing ---------------------------------------------------------------------------------
@@ -188,7 +184,7 @@ LOAD: tuple[Row, ...] = (
         ALLOW,
         "setpriority",
         "its own nice value; without CAP_SYS_NICE and with RLIMIT_NICE 0 it only goes up",
-        only=(_ONE_PROCESS, Is(1, INT, 0)),
+        only=(ONE_PROCESS, Is(1, INT, 0)),
         otherwise=errno.EPERM,
     ),
     Row(errno.EPERM, "sched_setscheduler sched_getscheduler sched_setattr sched_getattr", "scheduling"),
@@ -199,7 +195,8 @@ LOAD: tuple[Row, ...] = (
         "scheduling",
     ),
     Row(errno.EPERM, "setitimer getitimer alarm timer_gettime timer_getoverrun timer_delete", "timers"),
-    Row(errno.EPERM, "uname sysinfo umask getresuid getresgid getgroups capget syslog", "not its business"),
+    Row(ALLOW, "uname", "uuid, platform and many libraries ask while they are imported; it names the kernel"),
+    Row(errno.EPERM, "sysinfo umask getresuid getresgid getgroups capget syslog", "not its business"),
     Row(errno.EPERM, "mlock mlock2 munlock mlockall munlockall msync remap_file_pages", "memory"),
     Row(errno.EPERM, "pkey_alloc pkey_free memfd_secret migrate_pages move_pages map_shadow_stack", "memory"),
     Row(errno.EPERM, "io_setup io_submit io_destroy io_getevents io_pgetevents io_cancel", "old AIO"),
@@ -235,14 +232,6 @@ LOAD: tuple[Row, ...] = (
     Row(KILL, "vmsplice", "pages given away"),
 )
 
-LOAD_OWN_UID: tuple[Row, ...] = tuple(
-    dataclasses.replace(row, only=(_ONE_PROCESS,), why="nice of its sandboxes: nobody else has its uid")
-    if row.names == "setpriority"
-    else row
-    for row in LOAD
-)
-"""LOAD for a zygote under a uid of its own (crowd.py). Under forkd's uid it could slow master and workers."""
-
 CHILD: tuple[Row, ...] = (
     Row(errno.EPERM, "close", "the leash stays", given=(Is(0, INT, LEASH_FD),)),
     Row(errno.EPERM, "fcntl", "and stays armed"),
@@ -255,89 +244,3 @@ CHILD: tuple[Row, ...] = (
     Row(KILL, "seccomp", "no further filter"),
 )
 """Stacked on LOAD with ALLOW as its default: of two filters' answers the kernel takes the stricter."""
-
-# --- profile exec: programs (program.py) ---------------------------------------------------------------
-
-_PROGRAM: tuple[Row, ...] = (
-    Row(ALLOW, "execve", "starting the program, and what it starts; Landlock says which files"),
-    Row(
-        ALLOW,
-        "arch_prctl",
-        "ARCH_SET_FS: where a new program's libc begins",
-        given=(Is(0, INT, ARCH_SET_FS),),
-    ),
-    Row(ALLOW, "set_tid_address", "likewise"),
-    Row(ALLOW, "open openat", "Landlock says which files; for writing that is /dev/null alone"),
-    Row(ALLOW, "access faccessat faccessat2 readlink readlinkat getcwd chdir fchdir", "looking, not opening"),
-    Row(ALLOW, "pipe pipe2 dup dup2 dup3 close_range", "own descriptors"),
-    *(
-        Row(ALLOW, "fcntl", why, given=(Is(1, INT, command),))
-        for command, why in (
-            (0, "F_DUPFD"),
-            (1, "F_GETFD"),
-            (2, "F_SETFD"),
-            (3, "F_GETFL"),
-            (4, "F_SETFL"),
-            (1030, "F_DUPFD_CLOEXEC"),
-            (8, "F_SETOWN: the leash's owner; taken away before the exec"),
-            (10, "F_SETSIG: the leash's signal; likewise"),
-        )
-    ),
-    Row(ALLOW, "setpgid", "a process group of its own; taken away before the exec"),
-    Row(ALLOW, "getpgid getpgrp getsid getresuid getresgid getgroups", "who am I"),
-    Row(ALLOW, "uname sysinfo umask getrlimit getpriority", "shells and languages ask at their start"),
-    Row(
-        0,
-        "setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid",
-        "answered as done, and not done: programs made for root give rights up, and these have none to give",
-    ),
-    Row(ALLOW, "alarm setitimer getitimer", "own timers"),
-    Row(ALLOW, "rt_sigsuspend rt_sigtimedwait pause", "waiting for own children and timers"),
-    Row(ALLOW, "wait4 waitid", "own children"),
-    Row(ALLOW, "clone", "fork, and no thread", given=(Is(0, INT, FORK_FLAGS),)),
-    Row(ALLOW, "clone", "posix_spawn", given=(Is(0, INT, VFORK_FLAGS),)),
-    Row(ALLOW, "vfork fork", "the same, by older names"),
-)
-_instead = {name for row in _PROGRAM for name in row.names.split()}
-
-EXEC_LOAD: tuple[Row, ...] = (
-    *(
-        dataclasses.replace(row, names=" ".join(names))
-        for row in LOAD
-        if (names := [name for name in row.names.split() if name not in _instead])
-    ),
-    *_PROGRAM,
-)
-"""The filter of a zygote that starts a program: LOAD, but for the calls that _PROGRAM has rows for. Such a
-zygote has no foreign code in it: its filter is wide because the program inherits it."""
-
-_LEASH_FIRST, _LEASH_SECOND = Is(0, INT, PROGRAM_LEASH_FD), Is(1, INT, PROGRAM_LEASH_FD)
-
-EXEC_CHILD: tuple[Row, ...] = (
-    Row(errno.EPERM, "close", "the leash stays", given=(_LEASH_FIRST,)),
-    Row(errno.EPERM, "fcntl", "armed, and open over an exec", given=(_LEASH_FIRST,)),
-    Row(errno.EPERM, "dup dup2 dup3", "under one number: a copy could be disarmed", given=(_LEASH_FIRST,)),
-    Row(errno.EPERM, "dup2 dup3", "and is not replaced", given=(_LEASH_SECOND,)),
-    Row(errno.EPERM, "close_range", "or closed among others"),
-    Row(errno.EPERM, "fcntl", "F_SETOWN: no signal to others", given=(Is(1, INT, 8),)),
-    Row(errno.EPERM, "fcntl", "F_SETSIG: likewise", given=(Is(1, INT, 10),)),
-    Row(errno.EPERM, "setpgid", "the process group is what the leash kills"),
-    Row(errno.EPERM, "timer_create timer_settime", "not a program's habit"),
-    Row(ALLOW, "prlimit64", "limits are read only", only=(Is(2, LONG, 0),), otherwise=errno.EPERM),
-    Row(errno.EPERM, "seccomp", "no further filter"),
-)
-"""Stacked on EXEC_LOAD before the exec, for programs that may start others (processes > 0)."""
-
-EXEC_CHILD_ALONE: tuple[Row, ...] = (
-    *EXEC_CHILD,
-    Row(errno.EPERM, "clone vfork fork", "no process beside itself"),
-)
-"""The same for programs that may not."""
-
-PROFILES: dict[str, tuple[tuple[Row, ...], tuple[Row, ...]]] = {
-    "pure": (LOAD, CHILD),
-    "pure, own uid": (LOAD_OWN_UID, CHILD),
-    "exec": (EXEC_LOAD, EXEC_CHILD_ALONE),
-    "exec, processes": (EXEC_LOAD, EXEC_CHILD),
-}
-"""Profile -> the zygote's table and the one stacked on it."""

@@ -30,6 +30,7 @@ class Trial:
     def __init__(self, spec: ZygoteSpec, *, timeout_s: float) -> None:
         self._spec = spec
         self._timeout_s = timeout_s
+        self.process: ZygoteProcess
         self._stack = contextlib.ExitStack()
         self._deaths: dict[int, Death] = {}
         self._ids = 0
@@ -43,8 +44,8 @@ class Trial:
             process = launch.launch(self._spec, listener=listener)
             stack.callback(_end, process)
             _wait_ready(process, self._timeout_s)
-            problems = launch.verify(process.pid, layers=self._spec.layers)
-            if problems:
+            self.process = process
+            if problems := launch.look(process, layers=self._spec.layers).problems:
                 raise launch.LaunchError("; ".join(problems))
             self._link = Link(f"{folder}/zygote.sock")
             stack.callback(self._link.drop)
@@ -93,7 +94,7 @@ class Probe:
         self._channel, channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         leash, self._leash = os.pipe2(os.O_CLOEXEC)
         null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        self.theirs = (channel.detach(), leash, null)
+        self.theirs: tuple[int, ...] = (channel.detach(), leash, null)
 
     def send(self, act: str, argument: Any = None) -> None:
         """Let it act."""

@@ -12,18 +12,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NamedTuple
 
-CONTROL_FD, LISTENER_FD, SPEC_FD = 3, 4, 5
+CONTROL_FD, LISTENER_FD, SPEC_FD, SIZE_FD = 3, 4, 5, 6
 """Where launch.py puts the zygote's own descriptors; 0 is /dev/null, 1 and 2 are its output pipe."""
-CHANNEL_FD, LEASH_FD = 3, 4
-"""Where a sandbox moves its own; 1 and 2 are its output pipe. Nothing above them is open."""
+CHANNEL_FD, LEASH_FD, BROKER_FD = 3, 4, 5
+"""Where a sandbox moves its own; 1 and 2 are its output pipe. Nothing above them is open, nor is the broker's
+channel where the plugin was granted nothing that it does."""
 
 PROGRAM_LEASH_FD = 200
 """Where a program has its leash: out of the way of what programs open, below the zygote's own limit."""
 MAX_PROGRAM_FDS, MAX_PROGRAM_FD = 8, 31
 """A program is given so many descriptors, with numbers up to this."""
 
-FDS_PER_SANDBOX = 3
-"""Channel, leash, output, in this order."""
+FDS_PER_SANDBOX, MOST_FDS_PER_SANDBOX = 3, 4
+"""Channel, leash, output, in this order; and the channel to the broker, where the specification says so."""
 MAX_FORKS = 8
 """Per request. SCM_RIGHTS takes 253 descriptors; beyond eight forks a batch gains nothing more."""
 MAX_FRAME_BYTES = 65_536

@@ -1,11 +1,13 @@
 """The zygote: who loads a plugin, and forks a sandbox of it for each session?
 
 runs as        a uid of its own where root starts it, else forkd's user; exec'd fresh, empty environment
-holds          its plugin, one listening socket for workers, a control socket to master, its output pipe
+holds          its plugin, one listening socket for workers, a control socket to master, its output pipe;
+               what launch.py put around it: namespaces, a mount root, a cgroup
 reads from     workers' requests from a fixed table (PROTOCOL.md); master never writes
 if taken over  forks and ends its own sandboxes, lies in its reports; it was confined before the plugin
                was loaded, and holds no secret. One that starts a program loads no plugin at all
-restart        by master, with back-off; its sandboxes live on and end with their leashes
+restart        by master, with back-off; its sandboxes live on and end with their leashes, but for those
+               in its PID namespace, whose first process it is: they end with it
 
 Lean on purpose: no threading, logging, asyncio, random, and no Python-level fork. Whatever is loaded
 here is copied by every fork, and can be read by a hostile plugin.
@@ -44,7 +46,7 @@ KINDS = {
     "program": "forkd.sandbox.program",
 }
 """Plugin kind -> the module whose load(spec, control=…, title=…) gives the Forker of its sandboxes."""
-MAX_FDS = max(wire.FDS_PER_SANDBOX * wire.MAX_FORKS, 2 + wire.MAX_PROGRAM_FDS)
+MAX_FDS = max(wire.MOST_FDS_PER_SANDBOX * wire.MAX_FORKS, 2 + wire.MAX_PROGRAM_FDS)
 """Descriptors beside one request."""
 
 
@@ -113,25 +115,32 @@ def main() -> None:
     try:
         kind = importlib.import_module(KINDS[spec["kind"]])
         _preload(spec)
-        confine.die_first()
-        statistics = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        load_filter, highest = None, 0xFFFF_FFFF
+        if "learn" in spec:
+            learner = importlib.import_module("forkd.sandbox.learner")
+            load_filter, highest = learner.begin(control, spec), learner.LEARN_FD - 1
+            spec["highest_fd"] = highest
         layers = confine.confine(
             layers=spec["layers"],
+            around=spec["around"],
             parent=spec["parent"],
-            read_paths=[*spec["read_paths"], *confine.interpreter_paths()],
+            read_paths=spec["read_paths"],
             execute_paths=spec["execute_paths"],
             write_paths=spec["write_paths"],
             limits=spec["limits"],
             program=base64.b64decode(spec["load"]),
+            load=load_filter,
         )
         phase = "load"
+        # Only now: a library runs code when it is imported. No .pth file and no sitecustomize ever do.
+        sys.path += spec["libraries"]
         forker = kind.load(spec, control=control, title=title)
         phase = "prepare"
         if "rlimits" in spec["layers"]:
-            size = int(os.pread(statistics, 100, 0).split()[0]) * os.sysconf("SC_PAGE_SIZE")
+            size = int(os.pread(wire.SIZE_FD, 100, 0).split()[0]) * os.sysconf("SC_PAGE_SIZE")
             confine.limit_memory(size, spec["limits"]["memory"])
         # Whatever the plugin opened while it was loaded would be one file offset shared by all sessions.
-        linux.call("close_range", children + 1, ctypes.c_ulong(0xFFFF_FFFF), ctypes.c_long(0))
+        linux.call("close_range", children + 1, ctypes.c_ulong(highest), ctypes.c_long(0))
         zygote = Zygote(forker, listener=listener, children=children)
     except BaseException as error:
         _report_failure(control, phase, error)
@@ -266,12 +275,15 @@ class Zygote:
         """Collect the dead and tell their workers. A worker that does not read loses reports only."""
         os.read(self._children_fd, _READ_CHUNK)
         deaths: dict[int, list[wire.Death]] = {}
-        while self._children:
-            pid, status, usage = os.wait4(-1, os.WNOHANG)
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
             if pid == 0:
                 break
             if pid not in self._children:
-                continue  # forked by the plugin while it was loaded
+                continue  # forked by the plugin, or by a program: the first of a PID namespace inherits all
             worker, id_ = self._children.pop(pid)
             self._crowd.remove(pid)
             death = wire.Death(

@@ -13,6 +13,7 @@ import pytest
 
 from forkd.rpc.calls import CallFailed, Overloaded
 from forkd.sandbox.host import SURVIVOR_S, Host, HostPlugin
+from tests.support.pids import inner
 from tests.support.sandboxes import MODES, Stage, as_mode, failure_of, greet, mail, stage, text_of
 from tests.support.waiting import wait_for
 
@@ -110,10 +111,14 @@ def test_many_leashes_at_once():
         st.run(scenario, sandboxes=150, spare=0)
 
 
-def test_a_new_zygote_takes_over_the_waiting():
-    """The listening socket is master's: what is asked for between two zygotes waits, and is served."""
+@pytest.mark.parametrize("namespaces", [True, False])
+def test_a_new_zygote_takes_over_the_waiting(namespaces: bool):
+    """The listening socket is master's: what is asked for between two zygotes waits, and is served.
+
+    A session that has its sandbox goes on without its zygote; in a PID namespace all ends with it.
+    """
     with stage(MODES[0]) as st:
-        st.start(ECHO)
+        st.start(ECHO, namespaces=namespaces)
 
         async def scenario(st: Stage) -> None:
             old = await st.host.take("plugin", "s")
@@ -123,8 +128,11 @@ def test_a_new_zygote_takes_over_the_waiting():
             st.zygote.close()
             await asyncio.sleep(0)
             waiting = asyncio.ensure_future(mail(await st.host.take("plugin", "s")))
-            await greet(old, 2)
-            st.start(ECHO)
+            if namespaces:
+                assert (await failure_of(mail(old, n=2))).cause == "crash"
+            else:
+                await greet(old, 2)
+            st.start(ECHO, namespaces=namespaces)
             assert text_of(await waiting) == "a"
 
         st.run(scenario, spare=0)
@@ -183,7 +191,7 @@ def test_a_sandbox_that_dies_idle_is_known_at_the_next_call():
 
         async def scenario(st: Stage) -> None:
             sandbox = await st.host.take("plugin", "s")
-            assert int(text_of(await mail(sandbox))) == sandbox.pid
+            assert int(text_of(await mail(sandbox))) == inner(sandbox.pid)
             os.kill(sandbox.pid, signal.SIGTERM)
             await _until(lambda: bool(st.reports))
             assert not st.reports[0].ours

@@ -20,7 +20,7 @@ def death(status: int, *, pid: int = 5, cpu_us: int = 0) -> Death:
     ("how", "cause", "detail"),
     [
         (death(signal.SIGSEGV), "crash", "SIGSEGV"),
-        (death(signal.SIGSYS), "syscall", "number unknown"),
+        (death(signal.SIGSYS), "syscall", "refused system call"),
         (death(signal.SIGKILL, cpu_us=1_950_000), "cpu", "1950 ms"),
         (death(signal.SIGXCPU, cpu_us=2_000_000), "cpu", "SIGXCPU"),
         (death(signal.SIGKILL), "memory", "SIGKILL"),

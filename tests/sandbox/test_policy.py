@@ -1,4 +1,4 @@
-"""forkd/sandbox/policy.py and syscalls.py: the programs say what the table says, for both architectures."""
+"""forkd/sandbox/policy.py, syscalls.py, profiles.py: programs say what tables say, on both architectures."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import errno
 import pyseccomp
 import pytest
 
-from forkd.sandbox import policy, syscalls
+from forkd.sandbox import policy, profiles, syscalls
 from forkd.sandbox.policy import PolicyError, compile_policy
-from forkd.sandbox.syscalls import ALLOW, KILL, PROFILES, Action, Is, Row
+from forkd.sandbox.profiles import PROFILES
+from forkd.sandbox.syscalls import ALLOW, KILL, Action, Is, Row
 from tests.support.bpf import verdict
 
 ARCHITECTURES = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
@@ -165,7 +166,7 @@ def test_a_program_loses_what_only_its_start_needs():
         compile_policy("x86_64", profile="exec"),
         compile_policy("x86_64", profile="exec, processes"),
     )
-    leash = syscalls.PROGRAM_LEASH_FD
+    leash = profiles.PROGRAM_LEASH_FD
     for call, arguments in (
         ("close", (leash,)),
         ("dup", (leash,)),
@@ -176,7 +177,7 @@ def test_a_program_loses_what_only_its_start_needs():
         ("close_range", (3, 9)),
         ("setpgid", ()),
         ("prlimit64", (0, 7, 1)),
-        ("clone", (syscalls.VFORK_FLAGS,)),
+        ("clone", (profiles.VFORK_FLAGS,)),
         ("vfork", ()),
     ):
         where = {

@@ -15,7 +15,7 @@ from forkd.exits import Exit
 from forkd.master import zygotes
 from forkd.master.errors import StartError
 from forkd.rpc.calls import CallFailed, Overloaded
-from forkd.sandbox import executables, syscalls, wire
+from forkd.sandbox import executables, profiles, syscalls, wire
 from forkd.sandbox.executables import ExecutableError
 from forkd.sandbox.wire import Run, WireError
 from tests.support import programs
@@ -253,7 +253,7 @@ def test_a_program_that_cannot_be_started_says_so():
     def act(st: Stage) -> None:
         path = programs.script(st, "exit 0")
         programs.start(st, path)
-        path.unlink()
+        path.write_text("#!/nonexistent\n")
         assert programs.once(st)[0] == 127
         assert "No such file" in st.outputs[0][0]
 
@@ -338,8 +338,8 @@ def test_a_request_out_of_form_is_refused(record: bytes):
 
 
 def test_the_leash_has_one_number():
-    """syscalls.py and wire.py must agree: the filter guards that descriptor."""
-    assert syscalls.PROGRAM_LEASH_FD == wire.PROGRAM_LEASH_FD
+    """profiles.py and wire.py must agree: the filter guards that descriptor."""
+    assert profiles.PROGRAM_LEASH_FD == wire.PROGRAM_LEASH_FD
     assert syscalls.LEASH_FD == wire.LEASH_FD
 
 

@@ -345,3 +345,11 @@ def test_never_over_the_cap_nor_a_share_and_no_wakeup_is_lost(cap: int, steps: l
     for place in places:
         shares.give_back(place)
     assert shares.held == 0
+
+
+def test_a_session_that_holds_nobodys_place_says_nothing_about_its_client():
+    """Shadow plugins: their failures must not make a stranger of a client who is known."""
+    standing = Standing()
+    standing.ended("S1", "", well=False)
+    standing.ended("S1", "n1", well=True)
+    assert standing.knows("n1")

@@ -7,6 +7,7 @@ import pytest
 from forkd.rpc import calls
 from forkd.sandbox import syscalls, wire
 from forkd.sandbox.wire import Death, WireError
+from forkd.sdk import channel
 
 
 def test_requests_and_reports_come_back_as_they_went():
@@ -37,3 +38,4 @@ def test_both_ends_agree_on_numbers_written_twice():
     """rpc may not import sandbox, nor the zygote rpc: so the test holds them together."""
     assert wire.MAX_FRAME_BYTES == calls.MAX_FRAME_BYTES
     assert wire.LEASH_FD == syscalls.LEASH_FD
+    assert wire.BROKER_FD == channel.BROKER_FD == wire.LEASH_FD + 1

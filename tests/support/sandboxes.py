@@ -5,26 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pickle
 import select
 import shutil
-import signal
 import socket
 import tempfile
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyseccomp
 import uvloop
 
-from forkd.rpc.calls import Answer, CallFailed
-from forkd.sandbox import launch
+from forkd.rpc.calls import Answer, CallFailed, Verdict
+from forkd.sandbox import launch, syscalls
 from forkd.sandbox.host import Host, HostPlugin, Sandbox
 from forkd.sandbox.launch import Member, ZygoteProcess, ZygoteSpec
 from forkd.sandbox.policy import compile_policy
 from forkd.sandbox.report import Report
+from tests.support import leftovers, walls
 from tests.support.uids import next_uid
 from tests.support.waiting import wait_for
 
@@ -32,62 +33,27 @@ NOBODY = 65_534
 ROOT, USER = "root", "user"
 MODES = (ROOT, USER) if os.geteuid() == 0 else (USER,)
 """root: forkd started by root, the plugin under a uid of its own; user: all of it under an ordinary uid."""
+FURTHER_MODES = tuple(mode for mode in walls.OFF_BY_MODE if mode.partition(",")[0] in MODES)
+"""The same without walls that a machine may lack."""
 
-NAMES = [
-    "ptrace",
-    "process_vm_readv",
-    "unshare",
-    "mount",
-    "setuid",
-    "shmget",
-    "io_uring_setup",
-    "bpf",
-    "userfaultfd",
-    "keyctl",
-    "perf_event_open",
-    "personality",
-    "name_to_handle_at",
-    "seccomp",
-    "landlock_create_ruleset",
-    "getpid",
-    "tgkill",
-    "pidfd_open",
-    "mmap",
-    "mprotect",
-    "ioctl",
-    "exit",
-    "clone",
-    "fcntl",
-    "close",
-    "dup3",
-    "close_range",
-    "timer_create",
-    "timer_settime",
-    "prlimit64",
-    "socket",
-    "reboot",
-    "modify_ldt",
-    "fanotify_init",
-    "init_module",
-    "kexec_load",
-    "swapon",
-    "acct",
-    "setns",
-    "pivot_root",
-    "chroot",
-    "add_key",
-    "mq_open",
-]
+SPACES = ("net", "ipc", "pid", "mnt", "uts")
+"""Namespaces, as /proc names them."""
+
+T = TypeVar("T")
+
 NUMBERS = {
     name: number
-    for name in NAMES
+    for row in syscalls.LOAD
+    for name in row.names.split()
     if (number := pyseccomp.resolve_syscall(pyseccomp.system_arch(), name)) >= 0  # type: ignore[operator]
 }
+"""Every system call that the policy knows and this machine has."""
 
 PRELUDE = '''
 import _thread, atexit, ctypes, errno, gc, json, mmap, os, random, re, resource, secrets
 import select, signal, socket, sys, time
 from forkd.sdk import Plugin, deny
+FACTS = {}
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
 libc.mmap.restype = ctypes.c_void_p
@@ -109,11 +75,18 @@ def tried(function, *arguments):
     except BaseException as error:
         return type(error).__name__
     return "done"
+
+def made(folder):
+    """Make a file there; it is removed again."""
+    place = f"{folder}/forkd-escape-{os.getpid()}"
+    os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    os.unlink(place)
 '''
 
 INIT = """
 def plugin_init(settings):
     NR.update(settings.get("numbers", {}))
+    FACTS.update(settings)
     def helo(session, name):
         return deny("5.7.1", f"well {name}")
     def mail(session, sender):
@@ -131,9 +104,10 @@ class StartFailed(Exception):  # noqa: N818 - an outcome
 class Stage:
     """One plugin's zygote, its folder and, inside run(), a Host. All is gone afterwards, or it fails."""
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: str, *, off: frozenset[str] = frozenset()) -> None:
         self.mode = mode
-        self.uid = next_uid() if mode == ROOT else None
+        self.off = off | walls.OFF_BY_MODE.get(mode, frozenset())
+        self.uid = next_uid() if mode.startswith(ROOT) and "uid" not in self.off else None
         self.folder = Path(tempfile.mkdtemp(prefix="forkd-test-"))
         self.folder.chmod(0o755)
         self.reports: list[Report] = []
@@ -145,6 +119,9 @@ class Stage:
         self.path = str(self.folder / "zygote.sock")
         self._listener.bind(self.path)
         self._listener.listen(16)
+        self._abstract = socket.socket(socket.AF_UNIX)
+        self._abstract.bind("")  # the kernel chooses an abstract name
+        self._abstract.listen()
 
     def start(
         self,
@@ -154,13 +131,22 @@ class Stage:
         whole: bool = False,
         files: dict[str, bytes] | None = None,
         files_granted: tuple[Path, ...] = (),
+        prepare: Callable[[Path], None] | None = None,
         **spec: Any,
     ) -> ZygoteProcess:
-        """Start a zygote with `source` between PRELUDE and INIT (or the whole module). Raises StartFailed."""
+        """Start a zygote with `source` between PRELUDE and INIT (or the whole module). Raises StartFailed.
+
+        files    beside the plugin's module; prepare: does something more to its folder.
+        """
         folder = self.folder / "plugin"
         folder.mkdir(exist_ok=True)
         text = source if whole else PRELUDE + source + INIT
         (folder / "plugin.py").write_text(text)
+        secret = self.folder / "secret"
+        secret.touch(0o600)
+        secret.write_text("secret")
+        if prepare is not None:
+            prepare(folder)
         for name, content in (files or {}).items():
             (folder / name).write_bytes(content)
         given = {
@@ -169,7 +155,16 @@ class Stage:
                     name="plugin",
                     folder=folder,
                     module="plugin.py",
-                    settings={"numbers": NUMBERS, "folder": str(folder)},
+                    settings={
+                        "numbers": NUMBERS,
+                        "folder": str(folder),
+                        "secret": str(secret),
+                        "socket": self.path,
+                        "spaces": {name: str(Path(f"/proc/self/ns/{name}").readlink()) for name in SPACES},
+                        "abstract": self._abstract.getsockname()[1:].decode(),
+                        "worker": os.getpid(),
+                        "master": os.getppid(),
+                    },
                 ),
             ),
             "cpu_s": 5.0,
@@ -182,6 +177,7 @@ class Stage:
     def launch(self, *, timeout_s: float = 10.0, **spec: Any) -> None:
         """Start a zygote by its specification, but for name, policy and ids. Raises StartFailed."""
         given = {"name": "plugin", "policy": compile_policy(), "uid": self.uid, "gid": self.uid} | spec
+        given = walls.without(self.off, given) if self.off else given
         self.zygote = launch.launch(ZygoteSpec(**given), listener=self._listener)
         poll = select.poll()
         poll.register(self.zygote.control, select.POLLIN)
@@ -211,14 +207,16 @@ class Stage:
             limits: dict[str, Any] = {"sandboxes": 16, "spare": 1, "cpu_s": 5.0} | host
             programs = limits.pop("programs", ())
             wait_s = limits.pop("overload_wait_s", 0.1)
+            broker = limits.pop("broker_path", "")
             self.host = Host(
                 asyncio.get_running_loop(),
                 [HostPlugin(name="plugin", socket_path=self.path, **limits)],
                 programs=programs,
+                broker=broker,
                 overload_wait_s=wait_s,
                 on_report=self.reports.append,
                 on_output=lambda _plugin, _session, _pid, text, dropped: self.outputs.append((text, dropped)),
-                on_blame=lambda _plugin, reason: self.blames.append(reason),
+                on_blame=lambda _plugin, _pid, reason: self.blames.append(reason),
             )
             try:
                 await scenario(self)
@@ -244,16 +242,21 @@ class Stage:
                 found.append(int(entry.name))
         return found
 
+    def end(self) -> None:
+        """End the zygote with all that came of it, as master does; close() reaps it."""
+        launch.end_all(self.zygote)
+
     def close(self) -> None:
         """End the zygote and remove the folder."""
         if hasattr(self, "zygote"):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.zygote.pid, signal.SIGKILL)
+            self.end()
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self.zygote.pid, 0)
             self.zygote.close()
         self._listener.close()
+        self._abstract.close()
         shutil.rmtree(self.folder)
+        assert (left := leftovers.of(self.uid)) == [], f"left: {left}"
 
 
 async def mail(
@@ -266,13 +269,14 @@ async def mail(
 
 
 async def greet(sandbox: Sandbox, n: int) -> None:
-    """The control: a helo call that must answer as ever."""
+    """The control: a helo call that must answer as ever, to the last field."""
     new = b'"new":true,' if n == 1 else b""
     answer = await sandbox.call(
         b'{"n":%d,%s"hook":"helo","args":{"name":"c%d"}}' % (n, new, n), n, timeout_s=5.0
     )
-    assert answer.verdict is not None
-    assert answer.verdict.text == f"well c{n}"
+    assert answer == Answer(n=n, verdict=Verdict(do="deny", code=550, enhanced="5.7.1", text=f"well c{n}")), (
+        answer
+    )
 
 
 def text_of(answer: Answer) -> str:
@@ -291,18 +295,22 @@ async def failure_of(call: Awaitable[Answer]) -> CallFailed:
 
 
 @contextlib.contextmanager
-def stage(mode: str) -> Iterator[Stage]:
-    """A Stage that must leave no descriptor and no child behind."""
+def stage(mode: str, *, off: frozenset[str] = frozenset()) -> Iterator[Stage]:
+    """A Stage that must leave no descriptor, child, file or shared memory behind.
+
+    off  walls (walls.WALLS) to leave out.
+    """
     compile_policy()  # cached, with whatever its library keeps open
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(asyncio.sleep(0))  # likewise what uvloop opens once
     before = _descriptors()
-    made = Stage(mode)
+    made = Stage(mode, off=off)
     try:
         yield made
     finally:
         made.close()
-    assert _descriptors() == before, "descriptors left"
+    left = _descriptors().items() - before.items()
+    assert not left, f"descriptors left: {sorted(left)}"
 
 
 def _descriptors() -> dict[str, str]:
@@ -313,26 +321,30 @@ def _descriptors() -> dict[str, str]:
     return found
 
 
-def as_mode(mode: str, body: Callable[[], None]) -> None:
-    """Run `body` as root or, in a forked process that gave its ids up, as an ordinary user."""
-    if mode == ROOT or os.geteuid() != 0:
-        body()
-        return
+def as_mode(mode: str, body: Callable[[], T]) -> T:
+    """Run `body` as root or, in a forked process that gave its ids up, as an ordinary user; its result."""
+    if mode.startswith(ROOT) or os.geteuid() != 0:
+        return body()
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(reader)
+        told: tuple[T | None, str] = (None, "it ended")
         try:
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
-            body()
+            told = (body(), "")
         except BaseException:
-            os.write(writer, traceback.format_exc().encode()[-60_000:])
+            told = (None, traceback.format_exc()[-60_000:])
         finally:
+            with os.fdopen(writer, "wb", closefd=False) as pipe:
+                pipe.write(pickle.dumps(told))
             os._exit(0)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
-        problem = pipe.read().decode("utf-8", "replace")
+        record = pipe.read()
     os.waitpid(pid, 0)
+    result, problem = pickle.loads(record)
     assert not problem, problem
+    return result  # type: ignore[no-any-return]

@@ -1,0 +1,133 @@
+"""Which tables of system calls belong to a zygote of which kind? The plain ones, and what differs from them.
+
+A profile is two tables: the zygote's filter, and the one that each sandbox stacks on it. Those of a plain
+plugin are LOAD and CHILD of syscalls.py, whose rules for rows hold here as well. Each of the others is
+made of them: for a zygote with a uid of its own, for plugins with threads, and for programs (program.py):
+their filter must be wider, because the program inherits it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+
+from forkd.sandbox.syscalls import ALLOW, CHILD, FORK_FLAGS, INT, LOAD, LONG, ONE_PROCESS, Is, Row
+
+THREAD_FLAGS = 0x003D_0F00
+"""What glibc's pthread_create() passes: VM | FS | FILES | SIGHAND | THREAD | SYSVSEM | SETTLS | PARENT_SETTID
+| CHILD_CLEARTID; musl adds CLONE_DETACHED, so a plugin's interpreter is a glibc one where it has threads."""
+VFORK_FLAGS = 0x0000_4111
+"""What glibc's posix_spawn() passes: CLONE_VM | CLONE_VFORK | SIGCHLD."""
+PROGRAM_LEASH_FD = 200
+"""A program's end of the leash, after program.py has moved it (wire.py has the same number)."""
+ARCH_SET_FS = 0x1002
+
+LOAD_OWN_UID: tuple[Row, ...] = tuple(
+    dataclasses.replace(row, only=(ONE_PROCESS,), why="nice of its sandboxes: nobody else has its uid")
+    if row.names == "setpriority"
+    else row
+    for row in LOAD
+)
+"""LOAD for a zygote with a uid of its own, or in a PID namespace, where it sees nobody else (crowd.py).
+Otherwise, under forkd's uid, it could slow master and workers."""
+
+_A_THREAD = (Is(0, INT, THREAD_FLAGS),)
+_THREADS = (Row(ALLOW, "clone", "a thread, where they are granted", given=_A_THREAD),)
+THREADS_LOAD: tuple[Row, ...] = (*LOAD, *_THREADS)
+"""The zygote's, for plugins that were granted threads: its sandboxes may, it has none (outside.py looks)."""
+THREADS_LOAD_OWN_UID: tuple[Row, ...] = (*LOAD_OWN_UID, *_THREADS)
+THREADS_CHILD: tuple[Row, ...] = tuple(
+    Row(ALLOW, "clone", "a thread, no process", only=_A_THREAD, otherwise=errno.EPERM)
+    if row.names == "clone"
+    else row
+    for row in CHILD
+)
+"""RLIMIT_NPROC bounds how many (spec.py)."""
+
+# --- profile exec: programs (program.py) ---------------------------------------------------------------
+
+_PROGRAM: tuple[Row, ...] = (
+    Row(ALLOW, "execve", "starting the program, and what it starts; Landlock says which files"),
+    Row(
+        ALLOW,
+        "arch_prctl",
+        "ARCH_SET_FS: where a new program's libc begins",
+        given=(Is(0, INT, ARCH_SET_FS),),
+    ),
+    Row(ALLOW, "set_tid_address", "likewise"),
+    Row(ALLOW, "open openat", "Landlock says which files; for writing that is /dev/null alone"),
+    Row(ALLOW, "access faccessat faccessat2 readlink readlinkat getcwd chdir fchdir", "looking, not opening"),
+    Row(ALLOW, "pipe pipe2 dup dup2 dup3 close_range", "own descriptors"),
+    *(
+        Row(ALLOW, "fcntl", why, given=(Is(1, INT, command),))
+        for command, why in (
+            (0, "F_DUPFD"),
+            (1, "F_GETFD"),
+            (2, "F_SETFD"),
+            (3, "F_GETFL"),
+            (4, "F_SETFL"),
+            (1030, "F_DUPFD_CLOEXEC"),
+            (8, "F_SETOWN: the leash's owner; taken away before the exec"),
+            (10, "F_SETSIG: the leash's signal; likewise"),
+        )
+    ),
+    Row(ALLOW, "setpgid", "a process group of its own; taken away before the exec"),
+    Row(ALLOW, "getpgid getpgrp getsid getresuid getresgid getgroups", "who am I"),
+    Row(ALLOW, "sysinfo umask getrlimit getpriority", "shells and languages ask at their start"),
+    Row(
+        0,
+        "setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid",
+        "answered as done, and not done: programs made for root give rights up, and these have none to give",
+    ),
+    Row(ALLOW, "alarm setitimer getitimer", "own timers"),
+    Row(ALLOW, "rt_sigsuspend rt_sigtimedwait pause", "waiting for own children and timers"),
+    Row(ALLOW, "wait4 waitid", "own children"),
+    Row(ALLOW, "clone", "fork, and no thread", given=(Is(0, INT, FORK_FLAGS),)),
+    Row(ALLOW, "clone", "posix_spawn", given=(Is(0, INT, VFORK_FLAGS),)),
+    Row(ALLOW, "vfork fork", "the same, by older names"),
+)
+_instead = {name for row in _PROGRAM for name in row.names.split()}
+
+EXEC_LOAD: tuple[Row, ...] = (
+    *(
+        dataclasses.replace(row, names=" ".join(names))
+        for row in LOAD
+        if (names := [name for name in row.names.split() if name not in _instead])
+    ),
+    *_PROGRAM,
+)
+"""The filter of a zygote that starts a program: LOAD, but for the calls that _PROGRAM has rows for. Such a
+zygote has no foreign code in it: its filter is wide because the program inherits it."""
+
+_LEASH_FIRST, _LEASH_SECOND = Is(0, INT, PROGRAM_LEASH_FD), Is(1, INT, PROGRAM_LEASH_FD)
+
+EXEC_CHILD: tuple[Row, ...] = (
+    Row(errno.EPERM, "close", "the leash stays", given=(_LEASH_FIRST,)),
+    Row(errno.EPERM, "fcntl", "armed, and open over an exec", given=(_LEASH_FIRST,)),
+    Row(errno.EPERM, "dup dup2 dup3", "under one number: a copy could be disarmed", given=(_LEASH_FIRST,)),
+    Row(errno.EPERM, "dup2 dup3", "and is not replaced", given=(_LEASH_SECOND,)),
+    Row(errno.EPERM, "close_range", "or closed among others"),
+    Row(errno.EPERM, "fcntl", "F_SETOWN: no signal to others", given=(Is(1, INT, 8),)),
+    Row(errno.EPERM, "fcntl", "F_SETSIG: likewise", given=(Is(1, INT, 10),)),
+    Row(errno.EPERM, "setpgid", "the process group is what the leash kills"),
+    Row(errno.EPERM, "timer_create timer_settime", "not a program's habit"),
+    Row(ALLOW, "prlimit64", "limits are read only", only=(Is(2, LONG, 0),), otherwise=errno.EPERM),
+    Row(errno.EPERM, "seccomp", "no further filter"),
+)
+"""Stacked on EXEC_LOAD before the exec, for programs that may start others (processes > 0)."""
+
+EXEC_CHILD_ALONE: tuple[Row, ...] = (
+    *EXEC_CHILD,
+    Row(errno.EPERM, "clone vfork fork", "no process beside itself"),
+)
+"""The same for programs that may not."""
+
+PROFILES: dict[str, tuple[tuple[Row, ...], tuple[Row, ...]]] = {
+    "pure": (LOAD, CHILD),
+    "pure, own uid": (LOAD_OWN_UID, CHILD),
+    "pure, threads": (THREADS_LOAD, THREADS_CHILD),
+    "pure, threads, own uid": (THREADS_LOAD_OWN_UID, THREADS_CHILD),
+    "exec": (EXEC_LOAD, EXEC_CHILD_ALONE),
+    "exec, processes": (EXEC_LOAD, EXEC_CHILD),
+}
+"""Profile -> the zygote's table and the one stacked on it."""
