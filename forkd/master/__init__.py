@@ -12,7 +12,12 @@ child.py       fork, close, drop, run a role         zygotes.py  the same for an
 listeners.py   SMTP sockets, ours or systemd's       runtime.py  data_dir: lock, folders, our own sockets
 privileges.py  who runs as whom                      signals.py  signals become bytes
 notify.py      systemd                               status.py   what `forkd status` is told
-output.py      what a zygote prints, bounded
+output.py      what a zygote prints, bounded         folders.py  what lies in data_dir, and whose it is
+shutdown.py    the way down, phase by phase          greeting.py a newcomer's first screen
+rights.py      what the table lets a role reach, as paths and ports of this configuration
+refusals.py    which system calls the kernel refused a plugin
+role_trial.py  do those walls hold? each role's are tried before it starts
+trust.py       which zygote must end though it lives  census.py  whose is every process of a plugin?
 
 Stop order: workers (they hold transactions), zygotes, qmgr (it may still be told of mail), anvil,
 admin (it carries the answer to whoever asked for the stop).

@@ -19,6 +19,8 @@ from forkd.master.privileges import Identity
 from forkd.rpc import channel
 from forkd.rpc.messages import AskStatus, AskStop, Blame, FromRole, Heartbeat, Message, Ready, Stop
 from forkd.rpc.start import RoleStart
+from forkd.sandbox import role_walls
+from forkd.sandbox.role_walls import Walls
 
 Main = Callable[[RoleStart], int]
 
@@ -82,9 +84,16 @@ def load(main: str) -> Main:
     return found
 
 
-def fork(main: Main, make_start: Callable[[socket.socket], RoleStart], identity: Identity | None) -> Child:
+def fork(
+    main: Main,
+    make_start: Callable[[socket.socket], RoleStart],
+    identity: Identity | None,
+    walls: Walls | None = None,
+) -> Child:
     """Fork a process that runs `main(make_start(its end of the channel))` and exits with its status.
 
+    identity   whom it becomes first; None: it stays who we are
+    walls      what it is left with then; None: not walled in
     Raises OSError when there are no processes or descriptors to be had.
     """
     ours, theirs = channel.pair()
@@ -98,13 +107,13 @@ def fork(main: Main, make_start: Callable[[socket.socket], RoleStart], identity:
         if pid == 0:
             # Master's objects stay referenced by the frames below this one, so nobody closes a
             # descriptor number a second time.
-            _be_child(main, make_start(theirs), identity)
+            _be_child(main, make_start(theirs), identity, walls)
     theirs.close()
     ours.setblocking(False)
     return Child(pid, ours)
 
 
-def _be_child(main: Main, start: RoleStart, identity: Identity | None) -> None:
+def _be_child(main: Main, start: RoleStart, identity: Identity | None, walls: Walls | None) -> None:
     status: int = Exit.BUG
     name = f"{start.role}.{start.slot}"
     try:
@@ -113,11 +122,7 @@ def _be_child(main: Main, start: RoleStart, identity: Identity | None) -> None:
         os.dup2(null, 0)
         os.close(null)
         log.identify(name)
-        if identity is not None:
-            # Workers' files are for qmgr's group (queue/spool.py); nobody else's business.
-            os.umask(0o007)
-            privileges.drop(identity)
-        privileges.confine()
+        put_on(identity, walls)
         signals.release()
         start.title("starting")
         gc.enable()
@@ -132,6 +137,17 @@ def _be_child(main: Main, start: RoleStart, identity: Identity | None) -> None:
             log.finish()
             sys.stderr.flush()
         os._exit(status)
+
+
+def put_on(identity: Identity | None, walls: Walls | None) -> None:
+    """Become `identity` behind `walls`, for good. Raises PermissionError, WallError."""
+    if identity is not None:
+        # Workers' files are for qmgr's group (queue/spool.py); nobody else's business.
+        os.umask(0o007)
+        privileges.drop(identity)
+    privileges.confine()
+    if walls is not None:
+        role_walls.raise_walls(walls)
 
 
 def _descriptors(start: RoleStart) -> list[int]:

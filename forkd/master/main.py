@@ -18,32 +18,32 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import forkd
 from forkd import log
-from forkd.auth import users
 from forkd.config.load import LoadedConfig
-from forkd.config.schema import Config, Maildir, PluginConfig
+from forkd.config.schema import Config, PluginConfig
 from forkd.exits import Exit
-from forkd.master import child, listeners, privileges, walls, zygotes
+from forkd.master import child, folders, listeners, privileges, refusals, rights, role_trial, walls, zygotes
 from forkd.master.certificates import Certificates
 from forkd.master.child import Child, Main
 from forkd.master.errors import StartError
+from forkd.master.greeting import first_minute
 from forkd.master.notify import Notifier
 from forkd.master.place import Place
 from forkd.master.pool import Slot
 from forkd.master.privileges import Identities
-from forkd.master.roles import ROLES, Role, workers
+from forkd.master.refusals import Refusals
+from forkd.master.roles import ROLES, Role, brokered, workers
 from forkd.master.runtime import Runtime
 from forkd.master.signals import Signals
 from forkd.master.status import Service
 from forkd.master.supervisor import Supervisor
 from forkd.master.zygotes import Zygote
-from forkd.queue.spool import Spool, spool_root
 from forkd.rpc import places
 from forkd.rpc.start import RoleStart
-from forkd.sandbox import launch
+from forkd.sandbox.role_walls import Walls
+from forkd.sandbox.selftest import Finding
 
 GENERATION = 1
 """Of the configuration; a reload counts it up."""
@@ -91,6 +91,7 @@ class Daemon:
         self._config: Config = loaded.config
         self._notifier = notifier
         self._signals = signals
+        self._brokered = brokered(loaded.plugins)
         self._notes = list(loaded.notes)
         self._started_at = time.time()
         self._cleanup = contextlib.ExitStack()
@@ -101,6 +102,7 @@ class Daemon:
         self._layers: dict[str, str] = {}
         self._poke = (-1, -1)
         self._certificates = Certificates(loaded.config)
+        self._refusals: Refusals | None = None
         self._runtime: Runtime
 
     def __enter__(self) -> Daemon:
@@ -120,19 +122,21 @@ class Daemon:
         self._runtime = Runtime(config.server.data_dir, self._identities)
         self._runtime.hold()
         self._cleanup.callback(self._runtime.clear)
-        self._check_users()
+        folders.check_users(config, self._identities)
         self._certificates.open()
         self._cleanup.callback(self._certificates.close)
         self._listeners = listeners.open_all(config.listener, inherited)
         for sock in self._listeners.values():
             self._cleanup.callback(sock.close)
-        self._make_folders()
+        folders.make(config, self._loaded.plugins, self._identities)
         listen = self._runtime.listen
         self._sockets = {
             "control": listen(places.CONTROL, socket.SOCK_STREAM, mode=0o666, owner="admin_user"),
             "qmgr": listen(places.QMGR, socket.SOCK_SEQPACKET, mode=0o600, owner="admin_user"),
             "anvil": listen(places.ANVIL, socket.SOCK_SEQPACKET, mode=0o600, owner="user"),
         }
+        if self._brokered:
+            self._sockets["broker"] = listen(places.BROKER, socket.SOCK_SEQPACKET, mode=0o600, owner="user")
         for sock in self._sockets.values():
             self._cleanup.callback(sock.close)
         self._poke = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -141,8 +145,9 @@ class Daemon:
 
     def supervise(self, roles: Sequence[Role]) -> None:
         """Put up the walls, start every role, and stay until all have been stopped. Raises StartError."""
+        roles = [role for role in roles if role.wanted(self._loaded.plugins)]
         if any(role.starter == "zygote" for role in roles):
-            self._open_zygotes()
+            self._open_zygotes(self._try_roles(roles))
         for note in self._notes:
             log.config_note(note=note)
         service = Service(
@@ -163,6 +168,7 @@ class Daemon:
             stop_timeout_s=float(self._config.server.stop_timeout),
             on_ready=self._say_ready,
             certificates=self._certificates,
+            refusals=self._refusals,
         )
         # Collecting writes to every object it looks at. What children share with us is none of theirs: with
         # this a worker has 6 MiB of its own instead of 19.
@@ -172,11 +178,13 @@ class Daemon:
         self._cleanup.callback(supervisor.abandon)
         supervisor.run()
 
-    # --- ids and folders ------------------------------------------------------------------------------
+    # --- ids ------------------------------------------------------------------------------------------
 
     def _decide_identities(self) -> Identities:
         identities = privileges.decide(
-            self._config.server, must_reach=[_existing(self._config.server.data_dir)]
+            self._config.server,
+            must_reach=[rights.existing(self._config.server.data_dir)],
+            keys=(*privileges.USERS, privileges.BROKER_USER) if self._brokered else privileges.USERS,
         )
         if identities.problem:
             if self._loaded.file is not None:
@@ -186,74 +194,48 @@ class Daemon:
             self._notes.append(f"not started by root: all processes share uid {os.geteuid()}")
         return identities
 
-    def _make_folders(self) -> None:
-        config, ids = self._config, self._identities
-        data_dir = config.server.data_dir
-        slots = [f"w{number}" for number in range(workers(config))]
-        try:
-            Spool.prepare(
-                spool_root(data_dir),
-                slots,
-                worker_uid=ids.uid("user"),
-                queue_uid=ids.uid("queue_user"),
-                queue_gid=ids.gid("queue_user"),
-            )
-            for transport in config.transport.values():
-                if isinstance(transport, Maildir):
-                    self._make_mail_folder(data_dir, transport.path)
-        except OSError as error:
-            raise StartError(Exit.SYSTEM, f"{error.filename or data_dir}: {error.strerror}") from error
-
-    def _make_mail_folder(self, data_dir: Path, path: str) -> None:
-        """The part before the first placeholder, where it lies in data_dir: elsewhere it is the admin's."""
-        fixed = Path(path.partition("{")[0] + "x").parent
-        folder = data_dir / fixed
-        if folder != data_dir and folder.is_relative_to(data_dir):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.chown(folder, self._identities.uid("queue_user"), self._identities.gid("queue_user"))
-
-    def _check_users(self) -> None:
-        """Before workers find out: that the file of users is right, and that they may read it."""
-        auth = self._config.auth
-        if auth.backend != "users":
-            return
-        try:
-            users.read(auth.users)
-        except users.UsersError as error:
-            raise StartError(Exit.CONFIG, f"[auth] users = {error}") from error
-        worker = self._identities.by_key.get("user")
-        if worker and launch.unreachable([auth.users], uid=worker.uid, gid=worker.gid):
-            raise StartError(
-                Exit.CONFIG,
-                f"[auth] users = {auth.users}: user {worker.name!r} may not read it; give the file and its "
-                f"folder to that user's group (chgrp, chmod 0640)",
-            )
-
     # --- plugins --------------------------------------------------------------------------------------
 
-    def _open_zygotes(self) -> None:
+    def _open_zygotes(self, tried: Finding) -> None:
+        """`tried`: the walls of the roles."""
         plugins = self._loaded.plugins
         policy = walls.compile_policy()
         specs = [
             walls.spec(
                 plugin,
                 policy,
-                self._config.sandbox.uid_base + index,
+                plugin.uid or self._config.sandbox.uid_base + index,
                 self._notes,
                 may_share=self._loaded.file is None,
             )
             for index, plugin in enumerate(plugins)
         ]
+        files = [
+            walls.files(plugin, spec.uid, self._notes) for plugin, spec in zip(plugins, specs, strict=True)
+        ]
         program = zygotes.checkpassword(self._config.auth, uid_base=self._config.sandbox.uid_base)
+        specs = [walls.around(spec, self._config.sandbox) for spec in specs]
+        program = program and walls.around(program, self._config.sandbox)
+        walls.distinct([*specs, *filter(None, [program])], self._identities)
         self._layers = walls.self_test(
-            self._config.sandbox.require, specs, plugins, programs=program is not None
+            self._config.sandbox.require,
+            specs,
+            plugins,
+            programs=program is not None,
+            roles=tried,
+            sandbox=self._config.sandbox,
         )
+        self._zygotes = [
+            Zygote(spec, self._runtime, loaded, str(plugin.python or ""))
+            for plugin, spec, loaded in zip(plugins, specs, files, strict=True)
+        ]
         if program is not None:
-            specs.append(program)
-        for spec in specs:
-            zygote = Zygote(spec, self._runtime)
+            self._zygotes.append(Zygote(program, self._runtime))
+        for zygote in self._zygotes:
             self._cleanup.callback(zygote.listener.close)
-            self._zygotes.append(zygote)
+        self._refusals = refusals.listen((zygote.spec.uid, zygote.spec.name) for zygote in self._zygotes)
+        if self._refusals is not None:
+            self._cleanup.callback(self._refusals.close)
 
     # --- roles ----------------------------------------------------------------------------------------
 
@@ -264,10 +246,7 @@ class Daemon:
                 Place(role, Slot(role.name, index, zygote.spec.name, start_limit_s=limit_s), zygote.start)
                 for index, zygote in enumerate(self._zygotes)
             ]
-        try:
-            main = child.load(role.main)
-        except (ImportError, AttributeError) as error:
-            raise StartError(Exit.BUG, f"{role.main} cannot be imported: {error}") from error
+        main = _load(role)
         beat_s = self._config.server.heartbeat if role.heartbeat else 0.0
         return [
             Place(
@@ -280,17 +259,43 @@ class Daemon:
 
     def _fork(self, role: Role, main: Main, number: int) -> Child:
         make_start = functools.partial(self._start, role, number)
-        forked = child.fork(main, make_start, self._identities.by_key.get(role.user))
+        forked = child.fork(
+            main, make_start, self._identities.by_key.get(role.user), self._walls(role, number)
+        )
         if "listeners" in role.needs:
             self._certificates.forked(forked)
         return forked
+
+    def _try_roles(self, roles: Sequence[Role]) -> Finding:
+        for role in roles:
+            if role.main:
+                _load(role)  # what it reads later is known by what it has loaded
+        subjects = [
+            role_trial.Subject(name=role.name, identity=self._identities.by_key.get(role.user), walls=raised)
+            for role in roles
+            if role.count(self._config) and (raised := self._walls(role)) is not None
+        ]
+        found = role_trial.examine(subjects, self._config.server.data_dir)
+        if found.result != "enforced":
+            self._notes.append(f"walls of our own processes: {found.detail}")
+        self._notes += rights.notes(self._config)
+        return found
+
+    def _walls(self, role: Role, number: int = 0) -> Walls | None:
+        if role.may is None:
+            return None
+        return rights.walls(
+            role.may, rights.Setting(config=self._config, plugins=self._loaded.plugins, slot=number)
+        )
 
     def _start(self, role: Role, number: int, master: socket.socket) -> RoleStart:
         """What this process is given: what its row needs, and nothing else."""
         needs = role.needs
         with_plugins = "plugins" in needs
         run = self._runtime.folder
-        plugins: tuple[PluginConfig, ...] = self._loaded.plugins if with_plugins else ()
+        plugins: tuple[PluginConfig, ...] = ()
+        if with_plugins or "grants" in needs:
+            plugins = self._loaded.plugins
         asked = [zygote.spec.name for zygote in self._zygotes] if with_plugins else []
         return RoleStart(
             role=role.name,
@@ -302,11 +307,18 @@ class Daemon:
             sockets={name: sock for name, sock in self._sockets.items() if name in needs},
             plugins={name: str(places.plugin_socket(run, name)) for name in asked},
             plugin_configs=plugins,
+            plugin_hashes={
+                zygote.spec.name: zygote.files.digests.get(zygote.spec.name, "")
+                for zygote in (self._zygotes if with_plugins else ())
+                if zygote.files is not None
+            },
             anvil=str(run / places.ANVIL),
+            broker=str(run / places.BROKER) if with_plugins and self._brokered else "",
             workers=workers(self._config),
             poke=self._poke[0] if "poke_read" in needs else self._poke[1] if "poke_write" in needs else -1,
             certificates=self._certificates.pairs if "listeners" in needs else {},
             client_ca=self._certificates.client_ca if "listeners" in needs else -1,
+            names_calls=self._refusals is not None,
             lock=self._runtime.lock,
         )
 
@@ -314,28 +326,15 @@ class Daemon:
         log.service(act="ready", seconds=round(time.time() - self._started_at, 3))
         if self._loaded.file is None:
             log.flush()
-            print(self._first_minute(), file=sys.stderr, flush=True)
-
-    def _first_minute(self) -> str:
-        """For somebody who just typed `forkd run`: where to send mail, where it will be, how it ends."""
-        config = self._config
-        address = listeners.shown(next(iter(self._listeners.values())))
-        domain = next(reversed(config.domain), "localhost")
-        plugins = ", ".join(plugin.name for plugin in self._loaded.plugins) or "none"
-        local = config.transport.get("local")
-        where = config.server.data_dir / local.path if isinstance(local, Maildir) else "nowhere (discard)"
-        return (
-            f"\n  forkd {forkd.__version__} takes mail on {address} for {', '.join(config.domain)}\n"
-            f"  plugins, each in a sandbox: {plugins}\n"
-            f"  mail arrives in {where}\n"
-            f"  try:   swaks --server {address} --to user@{domain}\n"
-            f"  stop:  Ctrl-C, or `forkd stop` in this folder\n"
-        )
+            address = listeners.shown(next(iter(self._listeners.values())))
+            print(first_minute(self._loaded, address), file=sys.stderr, flush=True)
 
 
-def _existing(path: Path) -> Path:
-    """`path`, or the nearest folder above it that is there."""
-    return next(each for each in (path, *path.parents) if each.exists())
+def _load(role: Role) -> Main:
+    try:
+        return child.load(role.main)
+    except (ImportError, AttributeError) as error:
+        raise StartError(Exit.BUG, f"{role.main} cannot be imported: {error}") from error
 
 
 def _raise_file_limit() -> None:

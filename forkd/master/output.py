@@ -12,6 +12,10 @@ RATE_BYTES_S = 4 * 1024
 
 LINE_BYTES = 1000
 
+PAUSE_S = 0.5
+"""Whoever printed more than his share is not read for so long: he writes into a full pipe, and loses it (the
+pipe does not block), and master does not spend the processor on throwing it away."""
+
 
 class Output:
     """One pipe. read() is called when it polls readable; `now` in monotonic seconds."""
@@ -24,6 +28,8 @@ class Output:
         self._room = float(BURST_BYTES)
         self._at = now
         self._dropped = 0
+        self.resume_at: float | None = None
+        """Not to be read before that."""
         os.set_blocking(descriptor, False)
 
     def read(self, now: float) -> bool:
@@ -38,6 +44,8 @@ class Output:
         self._room = min(BURST_BYTES, self._room + (now - self._at) * RATE_BYTES_S)
         self._at = now
         kept = data[: max(0, int(self._room))]
+        if len(kept) < len(data):
+            self.resume_at = now + PAUSE_S
         self._room -= len(kept)
         self._dropped += len(data) - len(kept)
         *lines, self._part = (self._part + kept).split(b"\n")
@@ -46,6 +54,13 @@ class Output:
         if len(self._part) > LINE_BYTES:
             self._say(self._part)
             self._part = b""
+        return True
+
+    def resumes(self, now: float) -> bool:
+        """The pause is over, said once."""
+        if self.resume_at is None or now < self.resume_at:
+            return False
+        self.resume_at = None
         return True
 
     def finish(self) -> None:

@@ -31,6 +31,8 @@ class Place:
     said: Heartbeat | None = None
     failed: Failed | None = None
     output: Output | None = None
+    refused: str = ""
+    """Why no process could be made the last time: said once, not at each try."""
 
     @property
     def shown(self) -> str:

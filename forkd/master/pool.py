@@ -72,6 +72,8 @@ class Slot:
     deaths: int = 0
     """In a row, each soon after its start."""
     starts: int = 0
+    distrusted: bool = False
+    """Its process did what it must not: the next one waits as if it had never served."""
 
     @property
     def alive(self) -> bool:
@@ -115,6 +117,10 @@ class Slot:
         limit = now + HANG_UP_S
         self.kill_at = limit if self.kill_at is None else min(self.kill_at, limit)
 
+    def distrust(self) -> None:
+        """What is or was here must not come back soon."""
+        self.distrusted = self.alive
+
     def stop(self, kill_at: float | None) -> bool:
         """It shall end, by itself until `kill_at` (None: no limit). True when there is one to be told."""
         if self.state is State.WAITING:
@@ -140,7 +146,8 @@ class Slot:
         if self.state is State.DRAINING:
             self._move(State.GONE)
             return 0.0
-        was_ready = self.state is State.RUNNING
+        was_ready = self.state is State.RUNNING and not self.distrusted
+        self.distrusted = False
         if was_ready and now - self.ready_at >= STEADY_S:
             self.deaths = 0
         self.deaths += 1

@@ -14,7 +14,7 @@ import os
 import pwd
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import prctl
@@ -24,6 +24,8 @@ from forkd.sandbox import launch
 
 USERS = ("user", "queue_user", "admin_user")
 """The keys of [server] that name users; roles.py refers to them."""
+BROKER_USER = "broker_user"
+"""The one that there need not be: the broker runs for some plugins only."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,16 +53,17 @@ class Identities:
         return self.by_key[key].gid if key in self.by_key else -1
 
 
-def decide(server: Server, *, must_reach: Iterable[Path] = ()) -> Identities:
+def decide(server: Server, *, must_reach: Iterable[Path] = (), keys: Sequence[str] = USERS) -> Identities:
     """Look the users up and try whether each could work here.
 
     must_reach   files and folders beside the interpreter and our code
+    keys         which users there will be
     Blocks       for one fork per user
     """
     if os.geteuid() != 0:
         return Identities({})
     found: dict[str, Identity] = {}
-    for key in USERS:
+    for key in keys:
         name = getattr(server, key)
         try:
             entry = pwd.getpwnam(name)
@@ -92,11 +95,10 @@ def code_paths() -> list[Path]:
 def drop(identity: Identity) -> None:
     """Become `identity` for good: groups, gid, uid, in that order, each in all its forms.
 
-    Raises PermissionError. Afterwards the kernel has emptied the capability sets (capabilities(7)).
+    The bounding set is emptied first. Raises PermissionError. Afterwards the kernel has emptied the
+    capability sets (capabilities(7)).
     """
-    os.setgroups([])
-    os.setresgid(identity.gid, identity.gid, identity.gid)
-    os.setresuid(identity.uid, identity.uid, identity.uid)
+    launch.drop_ids(identity.uid, identity.gid)
     assert os.getresuid() == (identity.uid,) * 3
 
 

@@ -8,12 +8,31 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
-from forkd.config.schema import Config
+from forkd.config.schema import Config, PluginConfig
 
-Need = Literal["listeners", "plugins", "anvil", "qmgr", "control", "poke_read", "poke_write", "lock"]
+Need = Literal[
+    "listeners", "plugins", "grants", "anvil", "broker", "qmgr", "control", "poke_read", "poke_write", "lock"
+]
+
+Reach = Literal[
+    "slot", "spool", "mailboxes", "crash", "state", "run", "users", "resolver", "etc", "accounts", "proc"
+]
+"""What a role may open; which paths that is in this configuration, rights.py says."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class May:
+    """What a role is left with behind its walls, beside our code and the descriptors it is given.
+
+    network   none: unix sockets alone; ask: questions by UDP; connect: TCP too, to the ports that name
+              servers and granted targets have
+    """
+
+    reach: frozenset[Reach] = frozenset()
+    network: Literal["none", "ask", "connect"] = "none"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +42,10 @@ class Role:
     main            `module:function`, called in the fork with RoleStart, returns the exit status
     starter         fork: as said; zygote: exec'd by zygotes.py, one for each plugin
     count           how many; for zygotes one for each plugin
+    wanted          is there anything for it to do with these plugins?
     user            which key of [server] names the user it runs as when root starts us
     needs           what it is given beside its channel; everything else is closed
+    may             what it may do; None: it is not walled in (zygotes wall themselves in; tests' own roles)
     start_limit_s   until it must be ready; 0: sandbox.start_timeout
     stop_limit_s    until it must have ended after being told; None: stop_timeout, or no limit for a drain
     may_ask         may send AskStatus and AskStop
@@ -34,8 +55,10 @@ class Role:
     main: str = ""
     starter: Literal["fork", "zygote"] = "fork"
     count: Callable[[Config], int] = lambda _config: 1
-    user: Literal["user", "queue_user", "admin_user"] = "user"
+    wanted: Callable[[Sequence[PluginConfig]], bool] = lambda _plugins: True
+    user: Literal["user", "queue_user", "admin_user", "broker_user"] = "user"
     needs: frozenset[Need] = frozenset()
+    may: May | None = None
     start_phase: int
     stop_phase: int
     start_limit_s: float = 30.0
@@ -47,6 +70,11 @@ class Role:
 def workers(config: Config) -> int:
     """`server.workers`, or one per CPU that this process may use."""
     return config.server.workers or len(os.sched_getaffinity(0))
+
+
+def brokered(plugins: Sequence[PluginConfig]) -> bool:
+    """Is there a plugin that was granted what the broker does?"""
+    return any(plugin.capabilities.brokered for plugin in plugins)
 
 
 ZYGOTE = Role(
@@ -67,15 +95,28 @@ ROLES: tuple[Role, ...] = (
         main="forkd.anvil.main:main",
         user="admin_user",
         needs=frozenset({"anvil"}),
+        may=May(),
         start_phase=1,
         stop_phase=3,
         stop_limit_s=3.0,
+    ),
+    Role(
+        name="broker",
+        main="forkd.broker.main:main",
+        wanted=brokered,
+        user="broker_user",
+        needs=frozenset({"broker", "grants"}),
+        may=May(reach=frozenset({"state", "resolver", "etc"}), network="connect"),
+        start_phase=1,
+        stop_phase=2,
+        stop_limit_s=5.0,
     ),
     Role(
         name="qmgr",
         main="forkd.qmgr.main:main",
         user="queue_user",
         needs=frozenset({"qmgr", "poke_read"}),
+        may=May(reach=frozenset({"spool", "mailboxes", "proc"})),
         start_phase=1,
         stop_phase=2,
         # It looks at every file of the spool before it is ready.
@@ -86,6 +127,7 @@ ROLES: tuple[Role, ...] = (
         main="forkd.admin.main:main",
         user="admin_user",
         needs=frozenset({"control", "lock"}),
+        may=May(reach=frozenset({"run", "accounts"})),
         start_phase=1,
         stop_phase=4,
         stop_limit_s=3.0,
@@ -96,6 +138,11 @@ ROLES: tuple[Role, ...] = (
         main="forkd.worker.main:main",
         count=workers,
         needs=frozenset({"listeners", "plugins", "poke_write"}),
+        may=May(
+            # proc: start time of this process, boot id, sizes of its sandboxes
+            reach=frozenset({"slot", "crash", "users", "resolver", "proc"}),
+            network="ask",
+        ),
         start_phase=2,
         stop_phase=0,
         stop_limit_s=None,

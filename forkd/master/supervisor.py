@@ -6,13 +6,12 @@ what is late, reap what is dead. Stopping and starting go by the phases of the r
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import math
 import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import setproctitle
 
@@ -26,16 +25,13 @@ from forkd.master.notify import Notifier
 from forkd.master.output import Output
 from forkd.master.place import Place, describe
 from forkd.master.pool import State
+from forkd.master.refusals import Refusals
+from forkd.master.shutdown import Shutdown
 from forkd.master.signals import Signals
+from forkd.master.trust import Trust
 from forkd.master.watch import Watch
 from forkd.rpc.channel import BadRecord
 from forkd.rpc.messages import AskStatus, AskStop, Blame, Done, Heartbeat, Ready
-
-FAILED_START_STOP_S = 3.0
-"""Nobody is served yet: what was started already may end quickly."""
-
-KILL_GRACE_S = 1.0
-"""Beyond the limit that a role was told, so that it can end by itself at that limit."""
 
 STATUS_EVERY_S = 5.0
 """STATUS= for systemctl status."""
@@ -49,6 +45,7 @@ class Supervisor:
 
     on_ready      called once, when every place of every phase is ready
     certificates  looked at when they are due; workers are told what changed
+    refusals      likewise, when the kernel refused a plugin's system call
     """
 
     def __init__(
@@ -61,6 +58,7 @@ class Supervisor:
         stop_timeout_s: float,
         on_ready: Callable[[], None] = lambda: None,
         certificates: Certificates | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
         self._certificates = certificates
         self._places = list(places)
@@ -70,16 +68,18 @@ class Supervisor:
         self._service = service
         self._stop_timeout_s = stop_timeout_s
         self._on_ready = on_ready
-        self._state: Literal["starting", "running", "stopping", "draining"] = "starting"
+        self._started = False
         self._start_phases = sorted({place.role.start_phase for place in places})
-        self._stop_phases = sorted({place.role.stop_phase for place in places})
-        self._stop_limit_s: float | None = None
         self._interrupts = 0
-        self._failure: StartError | None = None
         self._watchdog_at = 0.0
         self._status_at = 0.0
         self._watch = Watch()
         self._watch.add(signals.descriptor, self._on_signals)
+        self._down = Shutdown(self._places, self._watch)
+        self._trust = Trust(self._places)
+        self._refusals = refusals
+        if refusals is not None:
+            self._watch.add(refusals.descriptor, self._on_refusals)
 
     def run(self) -> None:
         """Start everything, keep it alive, return when all of it has been stopped by signal or request.
@@ -92,39 +92,36 @@ class Supervisor:
         now = time.monotonic()
         while True:
             self._manage(now)
-            if self._stopping and not any(place.slot.state is not State.GONE for place in self._places):
+            if self._down.over:
                 break
             now = self._watch.wait(self._timeout_ms(time.monotonic()))
             log.flush()
-        if self._failure is not None:
-            raise self._failure
+        if self._down.failure is not None:
+            raise self._down.failure
 
     def abandon(self) -> None:
         """Kill and reap all that is left: the way out when run() raised something unforeseen."""
-        for place in self._places:
-            if place.child is not None:
-                place.child.kill()
-        for place in self._places:
-            if place.child is not None:
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(place.child.pid, 0)
-                place.child.close()
+        self._down.abandon()
 
     # --- what the clock says --------------------------------------------------------------------------
 
     @property
-    def _stopping(self) -> bool:
-        return self._state in ("stopping", "draining")
+    def _state(self) -> str:
+        """Starting | running | stopping | draining."""
+        return self._down.how if self._down.begun or self._started else "starting"
 
     def _manage(self, now: float) -> None:
         for place in self._places:
             if (why := place.slot.late(now)) and place.child is not None:
                 place.kill(why)
-        if self._stopping:
-            self._stop_by_phases(now)
-        elif self._state == "starting":
+            if place.output is not None and place.output.resumes(now):
+                self._watch.add(place.output.descriptor, functools.partial(self._read_output, place))
+        if self._down.begun:
+            self._down.go_on(now)
+        elif not self._started:
             self._start_by_phases()
         self._start_due(now)
+        self._trust.look(now)
         self._look_at_certificates(now)
         self._tell_systemd(now)
 
@@ -134,6 +131,8 @@ class Supervisor:
             moments.append(self._watchdog_at)
         if self._certificates is not None:
             moments.append(self._certificates.due)
+        moments.append(self._trust.due)
+        moments += [place.output.resume_at for place in self._places if place.output is not None]
         if not log.flush():
             moments.append(now + 0.5)
         known = [moment for moment in moments if moment is not None]
@@ -148,12 +147,12 @@ class Supervisor:
             self._start(place, now)
 
     def _may_start(self, place: Place) -> bool:
-        if self._failure is not None:
+        if self._down.failure is not None:
             return False
         if self._state == "starting":
             return bool(self._start_phases) and place.role.start_phase <= self._start_phases[0]
         # While workers drain, who serves them is still replaced; who never ran is not begun with.
-        return not self._stopping or place.slot.starts > 0
+        return not self._down.begun or place.slot.starts > 0
 
     def _start(self, place: Place, now: float) -> None:
         slot = place.slot
@@ -161,18 +160,21 @@ class Supervisor:
             child = place.start()
         except OSError as error:
             delay_s = slot.not_started(now)
-            place.log("not_started", reason=str(error), after_s=delay_s, level="error")
+            level = "debug" if place.refused == str(error) else "error"
+            place.refused = str(error)
+            place.log("not_started", reason=place.refused, after_s=delay_s, level=level)
             if self._state == "starting":
                 self._fail(StartError(Exit.SYSTEM, f"{place.shown} could not be started: {error}"))
             return
         slot.start(child.pid, now)
-        place.child, place.said, place.failed = child, None, None
+        place.child, place.said, place.failed, place.refused = child, None, None, ""
         self._by_pid[child.pid] = place
+        self._trust.started(place)
         if child.channel is not None:
             self._watch.add(child.channel.fileno(), lambda at: self._hear(place, at))
         if child.output >= 0:
             place.output = Output(child.output, plugin=slot.name, pid=child.pid, now=now)
-            self._watch.add(child.output, lambda at: self._read_output(place, at))
+            self._watch.add(child.output, functools.partial(self._read_output, place))
         place.log("started", level="debug" if self._state == "starting" else "info")
 
     def _start_by_phases(self) -> None:
@@ -185,7 +187,7 @@ class Supervisor:
             self._ready()
 
     def _ready(self) -> None:
-        self._state = "running"
+        self._started = True
         self._title()
         self._notifier.send("READY=1")
         self._status_at = 0.0
@@ -211,61 +213,22 @@ class Supervisor:
     # --- the way down ---------------------------------------------------------------------------------
 
     def _stop(self, limit_s: float | None, why: str) -> None:
-        """Begin to stop; or, when that has begun, stop sooner."""
-        if self._stopping:
-            if limit_s is None or (self._stop_limit_s is not None and self._stop_limit_s <= limit_s):
-                return
-            # The phase under way began without a limit, or with a longer one: tell it again.
-            self._stop_limit_s = limit_s
-            self._state = "stopping"
-            self._tell_to_stop(time.monotonic())
-            log.service(act="stopping", detail=why)
-            return
-        self._stop_limit_s = limit_s
-        self._state = "draining" if limit_s is None else "stopping"
-        log.service(act=self._state, detail=why)
-        self._notifier.send("STOPPING=1", f"STATUS={self._state}")
-        self._title()
-        self._tell_to_stop(time.monotonic())
-
-    def _tell_to_stop(self, now: float) -> None:
-        for place in self._places:
-            if self._stop_phases and place.role.stop_phase == self._stop_phases[0]:
-                limit_s = self._stop_limit_s if place.role.stop_limit_s is None else place.role.stop_limit_s
-                if self._failure is not None:
-                    limit_s = FAILED_START_STOP_S
-                place.slot.stop(None if limit_s is None else now + limit_s + KILL_GRACE_S)
-                if place.child is not None:
-                    if place.child.channel is not None and place.role.starter == "zygote":
-                        self._watch.remove(place.child.channel.fileno())
-                    place.child.stop(limit_s)
-
-    def _stop_by_phases(self, now: float) -> None:
-        while self._stop_phases:
-            phase = self._stop_phases[0]
-            if any(p.slot.state is not State.GONE for p in self._places if p.role.stop_phase == phase):
-                return
-            self._stop_phases.pop(0)
-            self._tell_to_stop(now)
-
-    def _stop_at_once(self, why: str) -> None:
-        """Kill everything: clients lose their sessions, nobody loses a message that was accepted."""
-        self._stop(0.0, why)
-        self._stop_phases.clear()
-        now = time.monotonic()
-        for place in self._places:
-            place.slot.stop(now)
-            if place.child is not None and not place.slot.killed:
-                place.slot.killed = True
-                place.child.kill()
+        self._going_down(self._down.begin(limit_s, why))
 
     def _fail(self, failure: StartError) -> None:
-        """Start-up is over: the first failure is the one that is told, the rest follows from it."""
-        if self._failure is None:
-            self._failure = failure
-            self._stop(FAILED_START_STOP_S, "start-up failed")
+        self._going_down(self._down.fail(failure))
+
+    def _going_down(self, now: bool) -> None:
+        if now:
+            self._notifier.send("STOPPING=1", f"STATUS={self._state}")
+            self._title()
 
     # --- what happened --------------------------------------------------------------------------------
+
+    def _on_refusals(self, _now: float) -> None:
+        if self._refusals is not None:
+            workers = (place.child for place in self._places if "plugins" in place.role.needs)
+            self._refusals.tell([child for child in workers if child is not None])
 
     def _on_signals(self, now: float) -> None:
         for number in self._signals.take():
@@ -281,7 +244,7 @@ class Supervisor:
                     if self._interrupts == 1:
                         self._stop(self._stop_timeout_s, "SIGINT; once more to stop at once")
                     else:
-                        self._stop_at_once("second SIGINT")
+                        self._going_down(self._down.at_once("second SIGINT"))
                 case signal.SIGHUP:
                     log.service(
                         act="not_reloaded",
@@ -312,12 +275,12 @@ class Supervisor:
         was = slot.state
         delay_s = slot.exited(now)
         if slot.state is State.GONE:
-            ok = ended == "exit 0" or slot.killed
+            ok = ended == "exit 0" or slot.killed or place.role.starter == "zygote"
             place.log("exited", pid=pid, status=ended, level="debug" if ok else "warning")
             return
         reason = place.failed.text if place.failed else "" if was is State.RUNNING else "before it was ready"
         # Who stops us may well tell all of us at once, as systemd does with KillMode=control-group.
-        level = "info" if self._stopping and ended in _ENDED_BY_ITSELF else "error"
+        level = "info" if self._down.begun and ended in _ENDED_BY_ITSELF else "error"
         if self._state == "starting" and place.failed:
             level = "debug"  # start-up fails with these words
         place.log("exited", pid=pid, status=ended, reason=reason, after_s=delay_s, level=level)
@@ -354,6 +317,7 @@ class Supervisor:
         match message:
             case Heartbeat():
                 place.said = message
+                self._trust.heard(place, message, now)
                 place.slot.beat(now)
             case Ready():
                 place.slot.ready(now)
@@ -373,11 +337,13 @@ class Supervisor:
                 place.failed = Failed("asked for what is admin's to ask")
                 place.kill(place.failed.text)
             case Blame():
-                place.log("blamed", reason=f"{message.plugin}: {message.reason}", level="warning")
+                self._trust.blamed(place, message)
 
     def _read_output(self, place: Place, now: float) -> None:
-        if place.output is not None and not place.output.read(now):
-            self._watch.remove(place.output.descriptor)
+        output = place.output
+        if output is not None and (not output.read(now) or output.resume_at is not None):
+            # At its end; or it prints more than its share, and for a while nobody reads it.
+            self._watch.remove(output.descriptor)
 
     def _title(self) -> None:
         setproctitle.setproctitle(f"forkd: master [{self._state}]")

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from forkd import log
 from forkd.exits import Exit
 from forkd.master import signals
 from forkd.master.child import Child, Failed, Said
 from forkd.master.errors import StartError
+from forkd.master.plugin_files import Loaded
 from forkd.master.runtime import Runtime
 from forkd.rpc.channel import BadRecord
-from forkd.rpc.messages import Ready
+from forkd.rpc.messages import Heartbeat, Ready
 from forkd.sandbox import launch
 from forkd.sandbox import policy as policies
 
@@ -28,35 +30,80 @@ class ZygoteChild(Child):
 
     process: launch.ZygoteProcess | None = None
     layers: Sequence[str] = ()
+    files: Loaded | None = None
+    python: str = ""
+    """The interpreter, where it is one of the plugin's own."""
+    heard: bool = False
+    name: str = ""
+    counted: bool = False
+    """Its processes are sandboxes that workers hold, and are counted (census.py)."""
 
     def hear(self, now: float) -> tuple[list[Said], bool]:  # noqa: ARG002
         """As Child.hear(). Ready is believed only after a look from outside."""
         said: list[Said] = []
-        while self.process is not None and self.channel is not None:
+        if self.process is not None and self.channel is not None:
             try:
                 message = launch.read_control(self.process)
             except EOFError:
+                if self.python and not self.heard:
+                    text = f"{self.python} said nothing to forkd: is it a Python of version 3.11 or newer?"
+                    said.append(Failed(text))
                 return said, True
             except launch.LaunchError as error:
                 raise BadRecord(str(error)) from error
             if message is None:
                 return said, False
+            if self.heard:
+                raise BadRecord("it speaks again after it has said how its start went")
+            self.heard = True
             if isinstance(message, launch.Failed) and message.phase == "settings":
                 said.append(Failed(_one_line(message.error)))
             elif isinstance(message, launch.Failed):
                 last = message.error.strip().rpartition("\n")[2]
                 said.append(Failed(f"{message.phase} failed: {last}", message.error))
-            elif problems := launch.verify(self.pid, layers=self.layers):
+            elif problems := self._look(self.process):
                 said.append(Failed(f"its walls are not as they should be: {'; '.join(problems)}"))
+            elif self.files is not None and (changed := self.files.changed()):
+                said.append(Failed(changed))
             else:
+                if self.files is not None:
+                    self.files.told()
+                    said.append(Heartbeat(info=self.files.shown()))
                 said.append(Ready())
+            return said, False  # it speaks once: whoever sends for ever does not hold us
         return said, True
 
+    def _look(self, process: launch.ZygoteProcess) -> Sequence[str]:
+        """What is wrong with its walls. What we may not look at is told once, at each start."""
+        seen = launch.look(process, layers=self.layers)
+        if seen.unverified:
+            log.process(
+                act="unverified",
+                role="zygote",
+                name=self.name,
+                pid=self.pid,
+                reason=f"cannot be seen from outside: {', '.join(seen.unverified)}",
+                level="debug" if os.geteuid() else "info",
+            )
+        return seen.problems
+
+    def kill(self) -> None:
+        """SIGKILL to it and to everything that it has forked, in its sandboxes or beside them."""
+        if self.process is not None:
+            launch.end_all(self.process)
+
     def stop(self, limit_s: float | None) -> None:  # noqa: ARG002
-        """It ends at once; its sandboxes end with their workers' leashes, and those are gone by now."""
+        """It has nothing to finish: the workers, and with them its sandboxes' sessions, are gone by now."""
         if self.channel is not None:
             self.channel.close()
             self.channel = None
+        self.kill()
+
+    def close(self) -> None:
+        """Give up channel, output, and what was put around it."""
+        if self.process is not None:
+            self.process.close()
+            self.process, self.channel, self.output = None, None, -1
 
 
 def _one_line(text: str) -> str:
@@ -65,20 +112,40 @@ def _one_line(text: str) -> str:
 
 
 class Zygote:
-    """One plugin's place: makes its process, again and again, on one listening socket."""
+    """One plugin's place: makes its process, again and again, on one listening socket.
 
-    def __init__(self, spec: launch.ZygoteSpec, runtime: Runtime) -> None:
+    files   what it may load; None: it loads no plugin
+    python  its own interpreter, as the admin named it
+    """
+
+    def __init__(
+        self, spec: launch.ZygoteSpec, runtime: Runtime, files: Loaded | None = None, python: str = ""
+    ) -> None:
         self.spec = spec
+        self.files = files
+        self.python = python
         self.listener = runtime.listen_plugin(spec.name)
 
     def start(self) -> Child:
-        """Exec a zygote. Raises OSError."""
+        """Exec a zygote. Raises OSError, also when its files are not those forkd started with."""
+        if self.files is not None and (changed := self.files.changed()):
+            raise OSError(changed)
         with signals.held_back():
             try:
                 process = launch.launch(self.spec, listener=self.listener)
             except launch.LaunchError as error:
                 raise OSError(str(error)) from error
-        return ZygoteChild(process.pid, process.control, process.output, process, self.spec.layers)
+        return ZygoteChild(
+            process.pid,
+            process.control,
+            process.output,
+            process=process,
+            layers=self.spec.layers,
+            files=self.files,
+            python=self.python,
+            name=self.spec.name,
+            counted=self.spec.kind == "python",
+        )
 
 
 def own_ids(spec: launch.ZygoteSpec, uid: int) -> launch.ZygoteSpec:

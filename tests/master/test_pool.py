@@ -36,6 +36,22 @@ def test_a_process_that_never_becomes_ready_is_waited_for_longer_and_longer():
     assert delays[-1] == pool.DELAY_MAX_S
 
 
+def test_a_process_that_is_not_trusted_any_more_waits_as_if_it_had_never_served():
+    """However long a hostile zygote behaved before it was caught. Its successor is met without prejudice."""
+    it, now, delays = slot(), 0.0, []
+    for _ in range(10):
+        it.start(100, now)
+        it.ready(now)
+        it.distrust()
+        now += 2 * pool.STEADY_S
+        delays.append(it.exited(now))
+        now += delays[-1]
+    assert delays[:3] == [0.1, 0.2, 0.4] and delays[-1] == pool.DELAY_MAX_S
+    it.start(100, now)
+    it.ready(now)
+    assert it.exited(now + pool.STEADY_S) == pool.FIRST_DELAY_S
+
+
 def test_a_process_that_did_serve_is_never_missed_for_long():
     """kill -9 of a worker every second: its place is empty for a second at most."""
     it, now = slot(), 0.0

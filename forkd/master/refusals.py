@@ -1,0 +1,56 @@
+"""Which system calls did the kernel refuse our sandboxes? Heard from its audit, told to the workers.
+
+Only where root started us and the kernel lets us listen (sandbox/audit.py says why master does it). Whose
+process it was is known by its uid, since each plugin has one of its own; other programs' records are not
+told to anybody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from socket import socket
+
+from forkd.master.child import Child
+from forkd.rpc.messages import RefusedCall
+from forkd.sandbox import audit
+
+
+class Refusals:
+    """The audit's socket, held.
+
+    by_uid  uid -> plugin
+    """
+
+    def __init__(self, sock: socket, by_uid: Mapping[int, str]) -> None:
+        self._socket = sock
+        self._by_uid = by_uid
+
+    @property
+    def descriptor(self) -> int:
+        """For the loop."""
+        return self._socket.fileno()
+
+    def tell(self, workers: Iterable[Child]) -> None:
+        """Read what came, tell every worker of what is ours: which of them had the sandbox, it knows."""
+        told = tuple(workers)
+        for refusal in audit.read(self._socket):
+            plugin = self._by_uid.get(refusal.uid)
+            if plugin is None:
+                continue
+            message = RefusedCall(plugin=plugin, pid=refusal.pid, call=refusal.call)
+            for worker in told:
+                worker.tell(message)
+
+    def close(self) -> None:
+        """Listen no more."""
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+
+def listen(uids: Iterable[tuple[int | None, str]]) -> Refusals | None:
+    """Begin to listen for processes of these uids; None: there are none, or the kernel does not let us."""
+    by_uid = {uid: plugin for uid, plugin in uids if uid is not None}
+    if not by_uid or (sock := audit.listen()) is None:
+        return None
+    return Refusals(sock, by_uid)

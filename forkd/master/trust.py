@@ -1,0 +1,72 @@
+"""Which zygote is not to be trusted any more, although it lives? Workers say, and master counts.
+
+A zygote runs its plugin's code, so it may do whatever its walls leave it: keep sandboxes alive, fork helpers.
+Neither leads out of the walls, but both outlive sessions, so the whole zygote is ended, with a longer pause
+before the next one than after a mere crash. Other plugins' sessions go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from forkd.master import census
+from forkd.master.census import Census
+from forkd.master.place import Place
+from forkd.master.pool import ALIVE
+from forkd.master.zygotes import ZygoteChild
+from forkd.rpc.messages import Blame, Heartbeat
+
+
+class Trust:
+    """What is known against the zygotes among `places`."""
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        self._places = places
+        self._census = Census()
+
+    @property
+    def due(self) -> float | None:
+        """When look() should be called next; None: there is no plugin."""
+        return self._census.due
+
+    def started(self, place: Place) -> None:
+        """A process was started there."""
+        if isinstance(place.child, ZygoteChild) and place.child.counted:
+            self._census.started(place.slot.name, place.child.pid)
+
+    def heard(self, place: Place, beat: Heartbeat, now: float) -> None:
+        """A heartbeat came from there."""
+        if "plugins" in place.role.needs:
+            self._census.heard(place.slot.pid, beat.sandboxes, now)
+
+    def blamed(self, by: Place, blame: Blame) -> None:
+        """A worker saw a sandbox outlive its leash. True only of a living process of that zygote."""
+        by.log("blamed", reason=f"{blame.plugin}: {blame.reason}", level="warning")
+        session = census.session_of(blame.pid)
+        if session and session in self._census.sessions(blame.plugin):
+            self._end(blame.plugin, blame.reason)
+
+    def look(self, now: float) -> None:
+        """Count, when that is due. Blocks for some milliseconds: see census.py."""
+        if self._census.due is None or now < self._census.due:
+            return
+        names = {place.slot.name for place in self._places if place.role.starter == "zygote"}
+        sessions = {session for name in names for session in self._census.sessions(name)}
+        workers = [
+            place.slot.pid
+            for place in self._places
+            if "plugins" in place.role.needs and place.slot.state in ALIVE
+        ]
+        for name, why in self._census.judge(census.look(sessions), workers, now):
+            self._end(name, why)
+
+    def _end(self, plugin: str, why: str) -> None:
+        for place in self._places:
+            if place.role.starter == "zygote" and place.slot.name == plugin:
+                place.slot.distrust()
+                if place.child is not None:
+                    place.kill(why)
+                else:
+                    place.log("killed", reason=why, level="error")
+        # And what dead zygotes of it left behind.
+        census.end(self._census.sessions(plugin))
