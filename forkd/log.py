@@ -95,21 +95,83 @@ def plugin_failure(
     on_failure: str = "",
     reply: str = "",
     pid: int = 0,
-    signal: str = "",
+    status: str = "",
+    call: str = "",
     cpu_ms: float = 0.0,
     memory_kib: int = 0,
     output: str = "",
+    record: str = "",
 ) -> None:
     """A call brought no usable answer.
 
-    cause   as rpc.calls.CallFailed names it
-    output  the last lines of the sandbox's stderr
+    cause       as rpc.calls.CallFailed names it, `failed earlier`
+    on_failure  what was made of it; `shadow`: nothing
+    call        the system call that it was killed for, or that its number is unknown
+    pid, status, cpu_ms, memory_kib  how its sandbox ended and what it had used, as its zygote claims
+    output      the last lines of the sandbox's stderr
+    record      the id of its crash record
     """
     fields = given(
-        session=session, version=version, detail=detail, on_failure=on_failure, reply=reply, pid=pid,
-        signal=signal, cpu_ms=cpu_ms, memory_kib=memory_kib, output=output,
+        session=session, version=version, detail=detail, call=call, on_failure=on_failure, reply=reply,
+        pid=pid, status=status, cpu_ms=cpu_ms, memory_kib=memory_kib, output=output, record=record,
     )  # fmt: skip
     write("error", "plugin_failure", plugin=plugin, hook=hook, cause=cause, **fields)
+
+
+def plugin_log(*, plugin: str, session: str, text: str) -> None:
+    """A plugin said something for the log (session.log); escaped like everything."""
+    write("info", "plugin_log", plugin=plugin, session=session, text=text)
+
+
+def broker_refusal(*, plugin: str, session: str, kind: str, detail: str) -> None:
+    """The broker did not do what a plugin asked for; once per session and kind.
+
+    kind  not_granted | quota | state (what the store will not take) | target (no connection to it)
+    """
+    write("warning", "broker_refusal", plugin=plugin, session=session, kind=kind, detail=detail[:512])
+
+
+def broker_breach(*, plugin: str, session: str, detail: str) -> None:
+    """A sandbox broke the broker's protocol: its channel was closed, and nothing else."""
+    write("error", "broker_breach", plugin=plugin, session=session, detail=detail)
+
+
+def crash_record(*, act: str, record: str, reason: str = "") -> None:
+    """What became of a crash record: lost."""
+    write("warning", "crash_record", act=act, record=record, **given(reason=reason))
+
+
+def breaker(*, plugin: str, state: str, reason: str) -> None:
+    """A plugin's breaker in one worker is now open | half_open | closed."""
+    write("error" if state == "open" else "info", "breaker", plugin=plugin, state=state, reason=reason)
+
+
+def shadow(
+    *,
+    plugin: str,
+    hook: str,
+    session: str,
+    differs: bool,
+    would: str,
+    did: str,
+    reply: str = "",
+    edits: int = 0,
+    ms: float = 0.0,
+) -> None:
+    """A shadow plugin answered; level debug where it had no opinion.
+
+    would, did  go on | deny | defer | disconnect | discard | quarantine | ok: what it would have made of the
+                command, and what was made of it
+    reply       what the client would have been told; edits: how many of the message it would have made
+    """
+    level = "info" if differs or reply or edits else "debug"
+    write(level, "shadow", plugin=plugin, hook=hook, session=session, differs=differs, would=would, did=did,
+          **given(reply=reply, edits=edits, ms=ms))  # fmt: skip
+
+
+def plugin_loaded(*, plugin: str, version: str, sha256: str, group: str = "") -> None:
+    """A zygote has loaded these files behind its walls (master/plugin_files.py says of what the hash is)."""
+    write("info", "plugin_loaded", plugin=plugin, version=version, sha256=sha256, **given(group=group))
 
 
 def plugin_output(*, plugin: str, text: str, session: str = "", pid: int = 0, dropped: int = 0) -> None:

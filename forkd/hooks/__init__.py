@@ -9,6 +9,8 @@
     checks.py      may this plugin say this, here? whatever it may not say is a breach
     changes.py     what the edits of all plugins at one hook come to, bounded as a whole
     asking.py      one plugin in one session: its sandbox, its time, its answer, its new body
+    breaker.py     is a plugin broken for everyone? then it is not asked for a while
+    shadow.py      a plugin that is only tried: asked when the reply has gone, compared, never obeyed
     walk.py        one hook from plugin to plugin: who sees what, when it is decided
     decision.py    what came of it: Decision for the worker, PluginRecord for the log
     dispatcher.py  Dispatcher (one per worker) and SessionHooks (one per session)

@@ -8,14 +8,27 @@ could then walk around it. Its on_failure answers at each of its later hooks ins
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Sequence
 from time import perf_counter
 
 from forkd.hooks.checks import check_answer
+from forkd.hooks.decision import Remains
 from forkd.hooks.frames import Frames, Seen
-from forkd.hooks.given import BodySink, Holder, MessageCopies, PluginLike, Sandbox, SandboxHost
+from forkd.hooks.given import (
+    BodySink,
+    Holder,
+    KeptCopy,
+    MessageCopies,
+    PluginLike,
+    Sandbox,
+    SandboxHost,
+)
 from forkd.hooks.spec import HookSpec
 from forkd.rpc.calls import MAX_PIECE_BYTES, Answer, CallFailed, Overloaded
+
+KEPT_BYTES = 262_144
+"""Of the frames that one sandbox was sent, for a crash record; beyond it those in the middle are let go."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,6 +57,7 @@ class Party:
 
     __slots__ = (
         "_calling",
+        "_kept",
         "_left_s",
         "_sandbox",
         "_seen",
@@ -53,9 +67,12 @@ class Party:
         "in_scope",
         "plugin",
     )
+    shadow = False
 
-    def __init__(self, plugin: PluginLike) -> None:
+    def __init__(self, plugin: PluginLike, *, keep_frames: bool = False) -> None:
+        """A session's side of `plugin`. `keep_frames`: for crash records."""
         self.plugin = plugin
+        self._kept = KeptFrames() if keep_frames else None
         self.failed = False
         self.asked = False
         self.in_scope: bool | None = None
@@ -83,6 +100,8 @@ class Party:
         fd = _descriptor(plugin.reads, call.copies)
         if self._sandbox is None:
             self._seen = Seen()
+            if self._kept is not None:
+                self._kept = KeptFrames()
             self._sandbox = await host.take(
                 plugin.name,
                 frames.facts.id,
@@ -96,10 +115,18 @@ class Party:
         pages, frame = frames.build(
             seen, call.spec.name, call.args, envelope="envelope" in plugin.reads, edits=edits
         )
+        return await self._exchange(call, pages, frame, before=before, fd=fd, ends_by=ends_by)
+
+    async def _exchange(
+        self, call: Call, pages: Sequence[bytes], frame: bytes, *, before: int, fd: int, ends_by: str
+    ) -> Answer:
+        """Send pages and frame, numbered from before + 1; the checked answer to the frame."""
+        plugin = self.plugin
+        n = before
         try:
             for n, page in enumerate(pages, start=before + 1):
                 check_answer(await self._send(page, n), spec=_PAGE, powers=plugin.powers)
-            answer = await self._send(frame, seen.n, fd)
+            answer = await self._send(frame, n + 1, fd)
         except CallFailed as why:
             if why.cause != "deadline" or ends_by is _OWN:
                 raise
@@ -143,13 +170,30 @@ class Party:
             sandbox, self._sandbox = self._sandbox, None
             sandbox.release()
 
-    def bury(self) -> str:
-        """Let go of a sandbox that failed; its last words."""
+    def bury(self, call: Call | None) -> Remains | None:
+        """Let go of a sandbox that failed, in `call`; what it leaves. None: there was none.
+
+        call  None: nothing is kept of it.
+        """
         sandbox, self._sandbox = self._sandbox, None
         if sandbox is None:
-            return ""
+            return None
         sandbox.close()
-        return sandbox.last_output
+        kept, self._kept = self._kept, None
+        if kept is None or call is None:
+            return Remains(sandbox)
+        message, missing = self._kept_message(call)
+        return Remains(sandbox, tuple(kept.frames), message, cut=kept.cut or missing)
+
+    def _kept_message(self, call: Call) -> tuple[KeptCopy | None, bool]:
+        """(the copy that the call had, whether it had one that cannot be kept)."""
+        what = readable(self.plugin.reads)
+        if call.copies is None or not what:
+            return None, False
+        try:
+            return call.copies.keep(what), False
+        except (Overloaded, OSError):
+            return None, True
 
     def end(self) -> None:
         """The session is over, or the plugin may not be asked any more. A call under way is cut off."""
@@ -180,6 +224,8 @@ class Party:
     async def _send(self, frame: bytes, n: int, message_fd: int = -1) -> Answer:
         sandbox = self._sandbox
         assert sandbox is not None
+        if self._kept is not None:
+            self._kept.add(frame)
         started = perf_counter()
         self._calling = True
         try:
@@ -199,6 +245,30 @@ class Party:
 _OWN, _SESSION, _BUDGET = "timeout", "session_time", "message_budget"
 """Which limit gives a call its deadline."""
 _PAGE = HookSpec(name="page", verdicts=frozenset(), edits=frozenset())
+
+
+class KeptFrames:
+    """What a sandbox was sent, for a crash record; the first and the last are always among it."""
+
+    __slots__ = ("_size", "cut", "frames")
+
+    def __init__(self) -> None:
+        self.frames: deque[bytes] = deque()
+        self.cut = False
+        self._size = 0
+
+    def add(self, frame: bytes) -> None:
+        self.frames.append(frame)
+        self._size += len(frame)
+        while self._size > KEPT_BYTES and len(self.frames) > 2:
+            self._size -= len(self.frames[1])
+            del self.frames[1]
+            self.cut = True
+
+
+def readable(reads: Sequence[str]) -> str:
+    """What of a message may be read: "full", "headers", or ""."""
+    return "full" if "body" in reads else "headers" if "headers" in reads else ""
 
 
 def _descriptor(reads: Sequence[str], copies: MessageCopies | None) -> int:

@@ -7,6 +7,7 @@ import enum
 from collections.abc import Mapping
 from typing import Literal
 
+from forkd.hooks.given import KeptCopy, Sandbox
 from forkd.rpc.calls import HeaderEdit
 from forkd.smtp.address import Mailbox
 from forkd.smtp.reply import Reply
@@ -22,15 +23,33 @@ UNCHANGED: Literal[Sentinel.UNCHANGED] = Sentinel.UNCHANGED
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Remains:
+    """What a failed call left behind, for the log and for a crash record.
+
+    sandbox  closed; its last_report() says how it ended.
+    frames   that it was sent, the failed one last; empty where none are kept (crash.keep).
+    message  the copy that the call had; who takes the record closes it.
+    cut      not all of that is there.
+    """
+
+    sandbox: Sandbox
+    frames: tuple[bytes, ...] = ()
+    message: KeptCopy | None = None
+    cut: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class PluginRecord:
     """What one plugin said, for the log.
 
     verdict  accept | deny | defer | disconnect | discard | quarantine | ok | none; after a failure what
-             on_failure made of it
-    failure  empty, a cause of CallFailed, `overload`, or `failed earlier`
+             on_failure made of it; `shadow` where nothing was made of it
+    failure  empty, a cause of CallFailed, `overload`, `failed earlier`, or `breaker open`
     detail   for the log, not escaped; `output` the sandbox' last lines on stderr
     edits    how many its answer had
     by       the member of a group that had the verdict, or empty
+    log      lines that it logged, not escaped; count: what it counted
+    remains  of a call that failed; None where there was no sandbox
     """
 
     plugin: str
@@ -42,6 +61,9 @@ class PluginRecord:
     output: str = ""
     edits: int = 0
     by: str = ""
+    remains: Remains | None = None
+    log: tuple[str, ...] = ()
+    count: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def short(self) -> str:
         """For a log line: `name/hook=verdict+2 1.2ms`, with the number of edits, the cause of a failure."""

@@ -13,12 +13,14 @@ from time import perf_counter
 from typing import Any
 
 from forkd.hooks.asking import Party
+from forkd.hooks.breaker import Breakers, Rule
 from forkd.hooks.changes import Routable
 from forkd.hooks.decision import UNCHANGED, Decision, PluginRecord, Sentinel
 from forkd.hooks.facts import SessionFacts
 from forkd.hooks.frames import Frames
-from forkd.hooks.given import BodySink, Holder, MessageCopies, PluginLike, Sandbox, SandboxHost
+from forkd.hooks.given import BodySink, Holder, MessageCopies, Observer, PluginLike, Sandbox, SandboxHost
 from forkd.hooks.scope import Reach
+from forkd.hooks.shadow import Question, Shadow
 from forkd.hooks.spec import HOOKS
 from forkd.hooks.walk import Walk
 from forkd.smtp.address import Mailbox
@@ -47,9 +49,12 @@ class Dispatcher:
     __slots__ = (
         "_by_hook",
         "_host",
+        "breakers",
+        "keep_frames",
         "keeps_envelope",
         "message_budget_s",
         "message_size",
+        "observer",
         "reach",
         "reads_message",
         "routable",
@@ -63,6 +68,9 @@ class Dispatcher:
         message_budget_s: float = 120.0,
         message_size: int = 50 << 20,
         routable: Routable,
+        observer: Observer,
+        breaker: Rule,
+        keep_frames: bool = False,
     ) -> None:
         """Take the plugins that are on, in the admin's order.
 
@@ -70,7 +78,13 @@ class Dispatcher:
         message_size      octets of a replaced body at most (limits.message_size).
         routable          does forkd take mail for local part and domain, whoever the client is? Recipients
                           that a plugin adds or rewrites to must be, whatever it was granted.
+        observer          is told of breakers and shadow plugins.
+        breaker           when a plugin counts as broken for everyone.
+        keep_frames       what a failed call was sent is in its record (crash.keep).
         """
+        self.observer = observer
+        self.breakers = Breakers(breaker, observer.breaker_changed)
+        self.keep_frames = keep_frames
         self._host = host
         self.message_budget_s = message_budget_s
         self.message_size = message_size
@@ -100,6 +114,10 @@ class Dispatcher:
     def wants(self, hook: str) -> bool:
         """Is there anybody to ask? One dictionary look-up, so that an unused hook costs nothing."""
         return hook in self._by_hook
+
+    def obeys(self, hook: str) -> bool:
+        """Is there anybody whose answer counts there?"""
+        return any(plugin.mode != "shadow" for plugin in self._by_hook.get(hook, ()))
 
     def session(self, facts: SessionFacts, holder: Holder) -> SessionHooks:
         """The hooks of one session; cheap: no sandbox is taken before a hook is run."""
@@ -175,19 +193,50 @@ class SessionHooks:
             message_size=dispatcher.message_size,
             until=None if message is None else perf_counter() + dispatcher.message_budget_s,
             smtputf8=self._smtputf8 or bool(arguments.get("smtputf8")),
+            breakers=dispatcher.breakers,
         )
+        questions: list[tuple[Shadow, Question]] = []
+        try:
+            decision = await self._walk(walk, plugins, questions)
+        except BaseException:
+            for _, question in questions:
+                question.drop()
+            raise
+        for shadow, question in questions:
+            shadow.ask_later(question, decision)
+        return decision
+
+    async def _walk(
+        self, walk: Walk, plugins: Sequence[PluginLike], questions: list[tuple[Shadow, Question]]
+    ) -> Decision:
+        """From plugin to plugin; `questions` are to be asked when it is decided."""
+        reach = self._dispatcher.reach
         for plugin in plugins:
             party = self._parties.get(plugin.name)
             if party is None:
-                party = self._parties[plugin.name] = Party(plugin)
-            if not spec.verdicts and (party.failed or not party.asked):
+                party = self._parties[plugin.name] = self._party(plugin)
+            if not walk.spec.verdicts and (party.failed or not party.asked):
                 continue  # disconnect: who has seen nothing of the session has nothing to end
-            if dispatcher.reach and not self._concerns(party, walk):
+            if reach and not self._concerns(party, walk):
+                continue
+            if party.shadow:
+                assert isinstance(party, Shadow)
+                question = party.prepare(walk, self._frames)
+                if question is not None:
+                    questions.append((party, question))
                 continue
             decision = await walk.ask(party, self._host, self._holder)
             if decision is not None:
                 return decision
         return walk.decision()
+
+    def _party(self, plugin: PluginLike) -> Party:
+        dispatcher = self._dispatcher
+        keep = dispatcher.keep_frames
+        if plugin.mode != "shadow":
+            return Party(plugin, keep_frames=keep)
+        session = self._frames.facts.id
+        return Shadow(plugin, self._host, dispatcher.observer, session=session, keep_frames=keep)
 
     def _concerns(self, party: Party, walk: Walk) -> bool:
         """Has the plugin's scope this session, and at rcpt, data and message a recipient in question?"""

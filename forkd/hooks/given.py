@@ -5,10 +5,15 @@ Protocols only: hooks must not know what a sandbox, a configuration file or a sp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from forkd.rpc.calls import Answer
+
+if TYPE_CHECKING:
+    from forkd.hooks.breaker import Change
+    from forkd.hooks.decision import PluginRecord
+    from forkd.hooks.shadow import Shadowed
 
 
 class PowersLike(Protocol):
@@ -78,6 +83,11 @@ class PluginLike(Protocol):
     @property
     def on_failure(self) -> str: ...
     @property
+    def mode(self) -> str:
+        """enforce | shadow"""
+        ...
+
+    @property
     def scope(self) -> ScopeLike: ...
 
 
@@ -101,6 +111,33 @@ class Holder(Protocol):
         ...
 
 
+class Ended(Protocol):
+    """How a sandbox ended, as its zygote claims (forkd.sandbox.report.Report): for log lines alone.
+
+    pid     0: it was never forked. status: `exit 0`, `SIGSEGV` …
+    memory  octets, the most it had at a time.
+    call    the system call it was killed for, by name; empty: none, or not known.
+    cause, detail  of a CallFailed: better than the call's own, which could not wait; empty: there is none.
+    """
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def user_s(self) -> float: ...
+    @property
+    def system_s(self) -> float: ...
+    @property
+    def memory(self) -> int: ...
+    @property
+    def call(self) -> str: ...
+    @property
+    def cause(self) -> str: ...
+    @property
+    def detail(self) -> str: ...
+
+
 class Sandbox(Protocol):
     """The worker's end of one sandbox (forkd.sandbox.host.Sandbox)."""
 
@@ -119,6 +156,14 @@ class Sandbox(Protocol):
 
     @property
     def last_output(self) -> str: ...
+    @property
+    def untaken(self) -> bool:
+        """It failed before it had taken its first call: no zygote made it."""
+        ...
+
+    async def last_report(self) -> Ended | None:
+        """How it ended; after close(). Waits a moment for its zygote's word; None: there was none."""
+        ...
 
 
 class SandboxHost(Protocol):
@@ -146,6 +191,31 @@ class BodySink(Protocol):
         ...
 
 
+class KeptCopy(Protocol):
+    """A sealed copy that outlives its hook."""
+
+    @property
+    def fd(self) -> int: ...
+    def close(self) -> None:
+        """It is not needed any more. Idempotent."""
+        ...
+
+
+class Observer(Protocol):
+    """Who is told what no client hears of (the worker). No method raises, or waits."""
+
+    def background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run it beside everything else."""
+        ...
+
+    def breaker_changed(self, change: Change) -> None: ...
+    def shadow_answered(self, session: str, shadowed: Shadowed) -> None: ...
+    def shadow_failed(self, session: str, record: PluginRecord) -> None: ...
+    def shadow_dropped(self, session: str, *, plugin: str, hook: str, why: str) -> None:
+        """A call was not made: too many waited, or there was no room."""
+        ...
+
+
 class MessageCopies(Protocol):
     """The message's sealed copies, made on demand (forkd.worker.copies). All raise Overloaded, OSError.
 
@@ -159,6 +229,10 @@ class MessageCopies(Protocol):
 
     def headers_fd(self) -> int: ...
     def full_fd(self) -> int: ...
+    def keep(self, what: str) -> KeptCopy:
+        """The copy that headers_fd() ("headers") or full_fd() ("full") gives, for longer than this hook."""
+        ...
+
     def body_sink(self, size: int) -> BodySink:
         """For a body of about that many octets; line ends may make it somewhat longer."""
         ...

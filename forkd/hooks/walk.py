@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 import msgspec
 
 from forkd.hooks.asking import Call, Party
+from forkd.hooks.breaker import Breakers
 from forkd.hooks.changes import Changes, Routable
-from forkd.hooks.decision import Decision, PluginRecord
+from forkd.hooks.decision import Decision, PluginRecord, Remains
 from forkd.hooks.frames import NO_ARGUMENTS, Frames
-from forkd.hooks.given import Holder, MessageCopies, SandboxHost
+from forkd.hooks.given import Holder, MessageCopies, PluginLike, SandboxHost
 from forkd.hooks.spec import (
     ON_FAILURE,
     OVERLOADED,
@@ -27,7 +28,10 @@ from forkd.smtp.address import Mailbox
 MAX_EXPORTS = 64
 """Of one session: they go over in one piece."""
 
-_UNDOES = frozenset({"deny", "defer", "disconnect", "discard"})
+BREAKER_OPEN = "breaker open"
+"""Cause of a call that was not made."""
+
+UNDOES = frozenset({"deny", "defer", "disconnect", "discard"})
 """Verdicts after which there is nothing that edits could change."""
 _UTF8_HOOKS = frozenset({"mail", "rcpt", "data", "message"})
 _encode = msgspec.json.encode
@@ -42,8 +46,7 @@ class Walk:
     __slots__ = (
         "_arguments",
         "_body",
-        "_call",
-        "_changes",
+        "_breakers",
         "_edits_of_envelope",
         "_edits_of_header",
         "_exports",
@@ -53,6 +56,8 @@ class Walk:
         "_records",
         "_smtputf8",
         "_until",
+        "call",
+        "changes",
         "spec",
     )
 
@@ -67,49 +72,59 @@ class Walk:
         message_size: int,
         until: float | None,
         smtputf8: bool,
+        breakers: Breakers,
     ) -> None:
         self.spec = spec
+        self._breakers = breakers
         self._arguments = arguments
         self._message = message
         self._message_size = message_size
         self._frames = frames
         self._until = until
         self._smtputf8 = smtputf8 and spec.name in _UTF8_HOOKS
-        self._changes = Changes(frames.recipients, routable)
+        self.changes = Changes(frames.recipients, routable)
         self._edits_of_header: list[bytes] = []
         self._edits_of_envelope: list[bytes] = []
         self._exports: dict[str, str] = {}
         self._body: object | None = None
         self._records: list[PluginRecord] = []
-        self._call = self._encoded()
+        self.call = self._encoded()
 
     def recipients(self) -> Sequence[Mailbox]:
         """Those in question: the one recipient at rcpt, those of the envelope at data and message."""
         if self.spec.name == "rcpt":
             return (self._arguments["recipient"],)
-        return self._changes.recipients
+        return self.changes.recipients
 
     async def ask(self, party: Party, host: SandboxHost, holder: Holder) -> Decision | None:
         """Ask one plugin; the decision, or None: the next one is to be asked."""
         started = perf_counter()
         plugin = party.plugin
         failure: FailureSpec
+        remains: Remains | None = None
         try:
             if party.failed:
                 raise CallFailed("failed earlier")
-            edits = self._visible(plugin.reads)
-            answer = await party.ask(self._call, self._frames, host, holder, edits=edits)
+            if self._breakers.troubled and not self._admits(plugin, holder):
+                raise CallFailed(BREAKER_OPEN)
+            edits = self.visible(plugin.reads)
+            answer = await party.ask(self.call, self._frames, host, holder, edits=edits)
             if answer.edits:
                 await self._take(party, answer)
         except CallFailed as why:
-            party.failed = True
             failure = ON_FAILURE[plugin.on_failure]
+            if why.cause != BREAKER_OPEN:
+                remains = self._failed(party, why, holder)
             cause, detail = why.cause, why.detail
             said = "none" if failure.code is None or not self.spec.verdicts else plugin.on_failure
         except Overloaded as why:
             failure, cause, detail, said = OVERLOADED, "overload", str(why), "defer"
+            if party.failed:
+                remains = party.bury(None)
         else:
             party.call_over()
+            if self._breakers.troubled:
+                self._breakers.succeeded(plugin.name)
             verdict = answer.verdict
             self._records.append(
                 PluginRecord(
@@ -119,20 +134,41 @@ class Walk:
                     (perf_counter() - started) * 1000,
                     edits=len(answer.edits),
                     by=answer.by,
+                    log=answer.log,
+                    count=answer.count,
                 )
             )
             return None if verdict is None else self.decision(verdict)
-        output = ""
-        if party.failed:
-            output = party.bury()
-        else:
+        if not party.failed:
             party.call_over()
+        output = "" if remains is None else remains.sandbox.last_output
         ms = (perf_counter() - started) * 1000
-        self._records.append(PluginRecord(plugin.name, self.spec.name, said, ms, cause, detail, output))
+        self._records.append(
+            PluginRecord(plugin.name, self.spec.name, said, ms, cause, detail, output, remains=remains)
+        )
         reply = failure_reply(self.spec, failure, self._frames.facts.id)
         if reply is None:
             return None
         return Decision(reply, exports=self._exports, records=tuple(self._records))
+
+    def _admits(self, plugin: PluginLike, holder: Holder) -> bool:
+        session = self._frames.facts.id
+        return self._breakers.admits(plugin.name, session, network=holder.network, now=monotonic())
+
+    def _failed(self, party: Party, why: CallFailed, holder: Holder) -> Remains | None:
+        """The plugin is not asked any more in this session; what is left of its sandbox."""
+        earlier, party.failed = party.failed, True
+        remains = party.bury(self.call)
+        if not earlier and party.plugin.on_failure != "skip":
+            # What is skipped has no breaker: it would switch the check off for everyone.
+            self._breakers.failed(
+                party.plugin.name,
+                self._frames.facts.id,
+                network=holder.network,
+                now=monotonic(),
+                untaken=why.cause == "unavailable" and (remains is None or remains.sandbox.untaken),
+            )
+        return remains
 
     def decision(self, verdict: Verdict | None = None) -> Decision:
         """What came of the hook: the verdict that ended it, or None of all, and the edits until then."""
@@ -141,7 +177,7 @@ class Walk:
             reply = verdict_reply(self.spec, verdict)
             if reply is not None or verdict.do == "discard":
                 return Decision(reply, reply is None, exports=self._exports, records=records)
-        changes = self._changes
+        changes = self.changes
         return Decision(
             quarantine=verdict.text if verdict is not None and verdict.do == "quarantine" else "",
             ok=verdict is not None and verdict.do == "ok",
@@ -157,19 +193,19 @@ class Walk:
 
     async def _take(self, party: Party, answer: Answer) -> None:
         """An answer's edits; nothing of them where the answer turns out to be a breach, or refuses."""
-        after = self._changes.taken(answer.edits, smtputf8=self._smtputf8)
+        after = self.changes.taken(answer.edits, smtputf8=self._smtputf8)
         self._export(after.exports)
-        if answer.verdict is not None and answer.verdict.do in _UNDOES:
+        if answer.verdict is not None and answer.verdict.do in UNDOES:
             return
         for edit in answer.edits:
             if isinstance(edit, ReplaceBody):
                 self._body = await self._fetch(party, edit.size)
-        self._changes = after
+        self.changes = after
         if after.recipient is not None:
             self._arguments = {**self._arguments, "recipient": after.recipient}
         self._edits_of_header = [_encode(edit) for edit in after.of_header]
         self._edits_of_envelope = [_encode(edit) for edit in after.of_envelope]
-        self._call = self._encoded()
+        self.call = self._encoded()
 
     async def _fetch(self, party: Party, size: int) -> object:
         message = self._message
@@ -192,7 +228,7 @@ class Walk:
         self._exports = {**self._exports, **exports}
         self._frames.update({"exports": known})
 
-    def _visible(self, reads: Sequence[str]) -> list[bytes]:
+    def visible(self, reads: Sequence[str]) -> list[bytes]:
         """The edits of plugins before that this one may see."""
         edits: list[bytes] = []
         if self._edits_of_header and ("headers" in reads or "body" in reads):

@@ -8,6 +8,9 @@ One event loop (uvloop), many sessions. The way of the bytes:
     plugins.py         the session's side of plugins: asks, tells the log
     transaction.py     MAIL to end of data: recipients, spool file, envelope, the commit
     telling.py         what the log hears of a session
+    failures.py        what log, counters and crash records hear of a plugin's failure
+    shadow.py          what they hear of breakers and of plugins that are only tried
+    crashes.py         the records of failed calls, written by a thread
     bodies.py          a body that a plugin put in the place of the client's
     copies.py          the sealed copy of a message that plugins read, within a budget
 

@@ -160,7 +160,7 @@ async def _with_secret(session: Session, login: Login, secret: str, authorize_as
     authenticator = services.authenticator
     if (limited := await _account_limit(session, login)) is not None:
         return limited
-    if authenticator.plugins:
+    if services.dispatcher.wants("auth"):
         decision = await session.plugins.ask("auth", user=login.user, secret=secret)
         if decision.ok:
             if authorize_as not in ("", login.user):

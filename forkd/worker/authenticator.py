@@ -56,7 +56,7 @@ class Authenticator:
     ) -> None:
         self.config = config.auth
         self.rates = rates
-        self.plugins = dispatcher.wants("auth")
+        self.plugins = dispatcher.obeys("auth")
         self._loop = loop
         self._services: Services | None = None
         self.backend = self._backend(host)

@@ -13,13 +13,19 @@ from forkd.worker.bodies import Body
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
+KEPT = 4
+"""A KEPT-th of the budget is there once more for copies that outlive their hook: those wait for nobody and
+nobody waits for them, so they must never be a reason for a 451."""
+
+
 class CopyBudget:
     """Octets that sealed copies of one worker may take together (sandbox.message_copies)."""
 
-    __slots__ = ("_left",)
+    __slots__ = ("_left", "_left_to_keep")
 
     def __init__(self, size_bytes: int) -> None:
         self._left = size_bytes
+        self._left_to_keep = size_bytes // KEPT
 
     def take(self, size_bytes: int) -> None:
         """Reserve; raises Overloaded (451 4.3.2) when the budget is used up."""
@@ -30,6 +36,39 @@ class CopyBudget:
     def give_back(self, size_bytes: int) -> None:
         """Return what take() reserved."""
         self._left += size_bytes
+
+    def keep(self, size_bytes: int) -> None:
+        """Reserve for a copy that outlives its hook; raises Overloaded: then do without it."""
+        if size_bytes > self._left_to_keep:
+            raise Overloaded(f"{size_bytes} octets do not fit what is there for copies that are kept")
+        self._left_to_keep -= size_bytes
+
+    def let_go(self, size_bytes: int) -> None:
+        """Return what keep() reserved."""
+        self._left_to_keep += size_bytes
+
+
+class KeptCopy:
+    """A sealed copy that outlives its hook: for a shadow plugin that has not read it, for a crash record."""
+
+    __slots__ = ("_budget", "_size", "fd")
+
+    def __init__(self, budget: CopyBudget, fd: int, size_bytes: int) -> None:
+        budget.keep(size_bytes)
+        self._budget = budget
+        self._size = size_bytes
+        try:
+            self.fd = os.dup(fd)
+        except OSError:
+            budget.let_go(size_bytes)
+            raise
+
+    def close(self) -> None:
+        """It is not needed any more. Idempotent; on the loop, as all that touches the budget."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+            self._budget.let_go(self._size)
 
 
 class Source(Protocol):
@@ -93,6 +132,12 @@ class MessageCopies:
     def headers_fd(self) -> int:
         """A sealed copy of the header section alone. Raises Overloaded, OSError."""
         return self._copy("headers", self.header_size)
+
+    def keep(self, what: str) -> KeptCopy:
+        """The copy of "full" or "headers", for longer than this hook. Raises Overloaded, OSError."""
+        if what == "full":
+            return KeptCopy(self._budget, self.full_fd(), self.size)
+        return KeptCopy(self._budget, self.headers_fd(), self.header_size)
 
     def body_sink(self, size: int) -> BodySink:
         """Where a plugin's new body goes; `size` octets are announced. Raises CallFailed: more than fit."""

@@ -23,18 +23,24 @@ import uvloop
 from forkd import log
 from forkd.config.recipients import Accepted, Recipients
 from forkd.config.schema import Config, PluginConfig
+from forkd.hooks.breaker import Rule
 from forkd.hooks.dispatcher import Dispatcher
+from forkd.hooks.given import KeptCopy
+from forkd.queue.ids import Ids
 from forkd.queue.spool import Spool, spool_root
-from forkd.rpc import channel, passing
-from forkd.rpc.messages import Blame, Certificate, FromAnvil, Heartbeat, Ready, Stop, ToRole
+from forkd.rpc import channel, passing, records
+from forkd.rpc.messages import Blame, Certificate, FromAnvil, Heartbeat, Ready, RefusedCall, Stop, ToRole
 from forkd.rpc.start import RoleStart
 from forkd.sandbox.host import Host, HostPlugin, HostProgram
 from forkd.worker.admission import Admission
 from forkd.worker.authenticator import Authenticator
+from forkd.worker.crashes import Crashes
+from forkd.worker.failures import Failures
 from forkd.worker.names import Resolver
 from forkd.worker.rates import Rates
 from forkd.worker.services import Services
 from forkd.worker.session import Session
+from forkd.worker.shadow import Watcher
 from forkd.worker.tls import Certificates
 
 LOG_DELAY_S = 0.02
@@ -60,7 +66,7 @@ def main(start: RoleStart) -> int:
         return runner.run(Worker(start).run())
 
 
-def _host(start: RoleStart, on_blame: Callable[[str, str], None]) -> Host:
+def _host(start: RoleStart, on_blame: Callable[[str, int, str], None]) -> Host:
     """The way to sandboxes: of plugins, and of the program that knows passwords."""
     program = start.plugins.get(CHECKPASSWORD)
     return Host(
@@ -68,6 +74,7 @@ def _host(start: RoleStart, on_blame: Callable[[str, str], None]) -> Host:
         [_host_plugin(start, plugin) for plugin in start.plugin_configs],
         on_blame=on_blame,
         programs=[HostProgram(name=CHECKPASSWORD, socket_path=program)] if program else [],
+        broker=start.broker,
         overload_wait_s=float(start.config.sandbox.overload_wait),
     )
 
@@ -84,6 +91,7 @@ def _host_plugin(start: RoleStart, plugin: PluginConfig) -> HostPlugin:
         cpu_s=float(plugin.limits.cpu),
         memory=int(plugin.limits.memory),
         reuse=plugin.limits.reuse,
+        broker=plugin.capabilities.brokered,
     )
 
 
@@ -100,6 +108,9 @@ class Worker:
         self._start = start
         self._tasks: set[asyncio.Task[None]] = set()
         self._services: Services
+        self._host: Host
+        self._crashes: Crashes | None = None
+        self._watcher: Watcher
         self._stop_by: float | None = None
         self._stopping = asyncio.Event()
 
@@ -110,7 +121,8 @@ class Worker:
         loop.set_exception_handler(_log_stray)
         log.hold(lambda: loop.call_later(LOG_DELAY_S, log.flush))
         anvil = channel.RequestClient(loop, start.anvil, FromAnvil)
-        host = _host(start, self._blame)
+        host = self._host = _host(start, self._blame)
+        host.named.expected = start.names_calls
         services = self._services = self._open(loop, host, anvil)
         await services.authenticator.open(services)
         servers = [
@@ -147,7 +159,13 @@ class Worker:
         await services.authenticator.close()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
+        if late := tuple(self._tasks):
+            for task in late:
+                task.cancel()  # what they still have to tell, they tell now
+            await asyncio.wait(late)
         await host.close()
+        if self._crashes is not None:
+            self._crashes.close()
         anvil.close()
         log.finish()
         return 0
@@ -160,12 +178,28 @@ class Worker:
         def routable(local: str, domain: str) -> bool:
             return isinstance(recipients.resolve(local, domain, may_relay=False), Accepted)
 
+        self._crashes = self._open_crashes(loop)
+        failures = Failures(
+            start.plugin_configs,
+            background=self._background,
+            ids=Ids(f"w{start.slot}"),
+            crashes=self._crashes,
+            hashes=start.plugin_hashes,
+        )
+        self._watcher = Watcher(failures, self._background)
         dispatcher = Dispatcher(
             start.plugin_configs,
             host,
             message_budget_s=float(config.sandbox.message_budget),
             message_size=int(config.limits.message_size),
             routable=routable,
+            observer=self._watcher,
+            breaker=Rule(
+                window_s=float(config.breaker.window),
+                networks=config.breaker.networks,
+                pause_s=float(config.breaker.pause),
+            ),
+            keep_frames=self._crashes is not None,
         )
         rates = Rates(config.limits, workers=start.workers, anvil=anvil)
         return Services(
@@ -175,6 +209,7 @@ class Worker:
             hostname=config.server.hostname,
             poke=start.poke,
             dispatcher=dispatcher,
+            failures=failures,
             recipients=recipients,
             admission=Admission(config, workers=start.workers, anvil=anvil),
             rates=rates,
@@ -187,6 +222,25 @@ class Worker:
                 durable=config.queue.durability == "fsync",
             ),
             background=self._background,
+        )
+
+    def _open_crashes(self, loop: asyncio.AbstractEventLoop) -> Crashes | None:
+        crash = self._start.config.crash
+        if not crash.keep:
+            return None
+
+        def done(copy: KeptCopy) -> None:
+            loop.call_soon_threadsafe(copy.close)
+
+        def lost(record: str, reason: str) -> None:
+            loop.call_soon_threadsafe(lambda: log.crash_record(act="lost", record=record, reason=reason))
+
+        return Crashes(
+            records.crash_folder(self._start.config.server.data_dir),
+            keep=crash.keep,
+            max_size=int(crash.max_size),
+            on_done=done,
+            on_lost=lost,
         )
 
     async def _tick(self) -> None:
@@ -204,7 +258,9 @@ class Worker:
                     state="draining" if services.draining else "running",
                     sessions=len(services.sessions),
                     transactions=transactions,
-                    counters=dataclasses.asdict(services.counters),
+                    counters=dataclasses.asdict(services.counters) | services.failures.tally,
+                    info={f"breaker.{name}": state for name, state in self._watcher.breakers.items()},
+                    sandboxes=self._host.held(),
                 ),
             )
             self._show()
@@ -222,6 +278,9 @@ class Worker:
             if isinstance(order, Certificate):
                 self._services.certificates.replace(order.name, descriptors)
                 continue
+            if isinstance(order, RefusedCall):
+                self._host.named.told(order.plugin, order.pid, order.call)
+                continue
             for descriptor in descriptors:
                 os.close(descriptor)  # nothing else brings any
             if isinstance(order, Stop):
@@ -236,8 +295,8 @@ class Worker:
             self._stop_by = by
         self._stopping.set()
 
-    def _blame(self, plugin: str, reason: str) -> None:
-        channel.try_send(self._start.master, Blame(plugin=plugin, reason=reason))
+    def _blame(self, plugin: str, pid: int, reason: str) -> None:
+        channel.try_send(self._start.master, Blame(plugin=plugin, pid=pid, reason=reason))
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

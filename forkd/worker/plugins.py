@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from forkd import log
 from forkd.hooks.dispatcher import Decision, Holder, PluginRecord, SessionFacts, SessionHooks
+from forkd.hooks.walk import BREAKER_OPEN
 from forkd.smtp.address import Mailbox
 from forkd.worker.services import Services
 
@@ -93,20 +94,18 @@ class SessionPlugins:
             self._stories.append(record.short())
             if record.failure:
                 self._tell_failure(record)
+            elif record.log or record.count:
+                self._services.failures.told(self._session.id, record)
 
     def _tell_failure(self, record: PluginRecord) -> None:
-        counters = self._services.counters
+        services = self._services
         if record.failure == "overload":
-            counters.overloads += 1
+            services.counters.overloads += 1
+            services.failures.count(record.plugin, "overload")
             log.overload(what=f"plugin {record.plugin}", detail=record.detail, session=self._session.id)
-            return
-        counters.plugin_failures += 1
-        log.plugin_failure(
-            plugin=record.plugin,
-            hook=record.hook,
-            cause=record.failure,
-            session=self._session.id,
-            detail=record.detail,
-            on_failure=record.verdict,
-            output=record.output,
-        )
+        elif record.failure == BREAKER_OPEN:
+            # No line for each: that it opened has one, and the refusal's own line says why.
+            services.failures.count(record.plugin, "breaker_refused")
+        else:
+            services.counters.plugin_failures += 1
+            services.failures.failed(self._session.id, record)

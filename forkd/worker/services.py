@@ -19,6 +19,7 @@ from forkd.queue.spool import Spool, SpoolError
 from forkd.worker.admission import Admission
 from forkd.worker.clients import Clients
 from forkd.worker.copies import CopyBudget
+from forkd.worker.failures import Failures
 from forkd.worker.listening import Listening, listening
 from forkd.worker.names import Resolver
 from forkd.worker.rates import Rates
@@ -76,6 +77,7 @@ class Services:
         hostname: str,
         poke: int,
         dispatcher: Dispatcher,
+        failures: Failures,
         recipients: Recipients,
         admission: Admission,
         rates: Rates,
@@ -90,6 +92,7 @@ class Services:
         self.slot = f"w{slot}"
         self.hostname = hostname
         self.dispatcher = dispatcher
+        self.failures = failures
         self.admission = admission
         self.rates = rates
         self.names = names

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from forkd.hooks.dispatcher import Decision, Dispatcher, SessionHooks
+from forkd.hooks.asking import KEPT_BYTES
+from forkd.hooks.dispatcher import Decision, Dispatcher, PluginRecord, SessionHooks
 from forkd.hooks.facts import SessionFacts
 from forkd.rpc.calls import AddHeader, CallFailed
 from forkd.sdk import (
@@ -28,6 +30,7 @@ from tests.support.fake_host import (
     FakePlugin,
     Limits,
     Scope,
+    dispatcher_for,
     run,
 )
 
@@ -45,7 +48,7 @@ def copies() -> Iterator[FakeCopies]:
 
 
 def dispatcher(*plugins: FakePlugin, host: FakeHost, **settings: Any) -> Dispatcher:
-    return Dispatcher(plugins, host, routable=lambda *_: True, **settings)
+    return dispatcher_for(plugins, host, **settings)
 
 
 def ask(hooks: SessionHooks, hook: str, copies: FakeCopies | None = None, **arguments: Any) -> Decision:
@@ -403,3 +406,44 @@ def test_a_call_under_way_is_cut_off_and_its_sandbox_killed():
     asking.close()
     [sandbox] = host.sandboxes("p")
     assert (sandbox.released, sandbox.closed) == (False, True)
+
+
+# --- what a failure leaves ------------------------------------------------------------------------------
+
+
+def failed(*, keep_frames: bool, calls: int = 2, sender: Mailbox | None = None) -> PluginRecord:
+    """The record of the plugin's failure at `rcpt`, after so many calls at `mail`."""
+    plugin = FakePlugin("p", ("mail", "rcpt"))
+    host = FakeHost({"p": Broken(CallFailed("crash", "SIGSEGV"), at="rcpt")}, (plugin,))
+    hooks = dispatcher(plugin, host=host, keep_frames=keep_frames).session(FACTS, FakeHolder())
+    for _ in range(calls):
+        run(hooks.run("mail", sender=sender, parameters={}))
+    [record] = run(hooks.run("rcpt", recipient=Mailbox("b", "test.local"), parameters={})).records
+    return record
+
+
+def test_the_frames_of_a_failed_call_are_kept_where_asked_for():
+    """crash.keep: from the first to the one that failed, for `forkd plugin replay`."""
+    remains = failed(keep_frames=True).remains
+    assert remains is not None
+    frames = [json.loads(frame) for frame in remains.frames]
+    assert [(frame["n"], frame["hook"]) for frame in frames] == [(1, "mail"), (2, "mail"), (3, "rcpt")]
+    assert not remains.cut
+
+
+def test_otherwise_nothing_is_kept():
+    """What is not asked for costs nothing."""
+    remains = failed(keep_frames=False).remains
+    assert remains is not None
+    assert remains.frames == ()
+
+
+def test_of_many_frames_the_first_and_the_last_are_kept():
+    """A session may be long; what it fills is bounded, and the record says that something is missing."""
+    sender = Mailbox("x" * 20_000, "example.org")
+    remains = failed(keep_frames=True, calls=40, sender=sender).remains
+    assert remains is not None
+    assert remains.cut
+    assert sum(map(len, remains.frames)) <= KEPT_BYTES
+    numbers = [json.loads(frame)["n"] for frame in remains.frames]
+    assert (numbers[0], numbers[-1]) == (1, 41)

@@ -13,7 +13,17 @@ from forkd.hooks.spec import HOOKS
 from forkd.rpc.calls import AddHeader, CallFailed, Overloaded
 from forkd.sdk import Plugin, accept, add_header, defer, deny, discard, disconnect
 from forkd.smtp.address import Mailbox
-from tests.support.fake_host import Broken, FakeCopies, FakeHolder, FakeHost, FakePlugin, Limits, Powers, run
+from tests.support.fake_host import (
+    Broken,
+    FakeCopies,
+    FakeHolder,
+    FakeHost,
+    FakePlugin,
+    Limits,
+    Powers,
+    dispatcher_for,
+    run,
+)
 
 FACTS = SessionFacts(id="S1", client_ip="192.0.2.1", client_port=4000, hostname="mx.example")
 SENDER = Mailbox("a", "example.org")
@@ -39,7 +49,7 @@ def everywhere(answer: Any) -> Plugin:
 
 def dispatcher(*plugins: FakePlugin, host: FakeHost | None = None, **settings: Any) -> Dispatcher:
     settings.setdefault("routable", lambda local, domain: domain == "test.local")
-    return Dispatcher(plugins, host or FakeHost({}), **settings)
+    return dispatcher_for(plugins, host or FakeHost({}), **settings)
 
 
 def session(*plugins: FakePlugin, host: FakeHost) -> SessionHooks:

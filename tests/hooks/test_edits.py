@@ -9,7 +9,7 @@ import pytest
 
 from forkd.hooks.changes import MAX_ADDED_RECIPIENTS, MAX_HEADER_EDITS, Changes
 from forkd.hooks.decision import UNCHANGED
-from forkd.hooks.dispatcher import Decision, Dispatcher, SessionHooks
+from forkd.hooks.dispatcher import Decision, SessionHooks
 from forkd.hooks.facts import SessionFacts
 from forkd.rpc.calls import (
     AddHeader,
@@ -45,6 +45,7 @@ from tests.support.fake_host import (
     FakeHost,
     FakePlugin,
     Powers,
+    dispatcher_for,
     run,
 )
 
@@ -70,7 +71,7 @@ def chain(*hooks: Any, hook: str = "message", reads: tuple[str, ...] = READS, **
     behaviours = {
         f"p{n}": h if isinstance(h, Plugin | Broken) else Plugin(**{hook: h}) for n, h in enumerate(hooks)
     }
-    made = Dispatcher(
+    made = dispatcher_for(
         plugins,
         FakeHost(behaviours, plugins),
         routable=lambda local, domain: domain == "test.local" and local != "nobody",
@@ -205,7 +206,7 @@ def test_edits_are_seen_by_those_who_may_read_what_they_changed(
     )
     one = saying(add_header("X-B", "1"), delete_recipient("eve@test.local"), change_sender(""))
     host = FakeHost({"one": Plugin(message=one), "two": Plugin(message=lambda *_: None)}, plugins)
-    hooks = Dispatcher(plugins, host, routable=lambda *_: True).session(FACTS, FakeHolder())
+    hooks = dispatcher_for(plugins, host).session(FACTS, FakeHolder())
     hooks.begin(SENDER)
     hooks.add_recipient(BOB)
     hooks.add_recipient(EVE)
@@ -273,7 +274,7 @@ def test_exports_reach_later_plugins_at_once_and_stay(copies: FakeCopies):
     )
     look = Plugin(mail=lambda s, sender: seen.append(s.exports), rcpt=lambda s, to: seen.append(s.exports))
     host = FakeHost({"spf": Plugin(mail=lambda *_: export("SPFRESULT", "pass")), "look": look})
-    hooks = Dispatcher(plugins, host, routable=lambda *_: True).session(FACTS, FakeHolder())
+    hooks = dispatcher_for(plugins, host).session(FACTS, FakeHolder())
     decision = run(hooks.run("mail", sender=SENDER, parameters={}))
     assert decision.exports == {"SPFRESULT": "pass"}
     rcpt(hooks)
@@ -387,7 +388,7 @@ def test_exports_of_a_session_are_bounded():
     names = tuple(f"N{n}" for n in range(65))
     plugin = FakePlugin("p", ("mail",), powers=Powers(export=names))
     host = FakeHost({"p": Plugin(mail=lambda *_: [export(name, "x") for name in names])})
-    hooks = Dispatcher([plugin], host, routable=lambda *_: True).session(FACTS, FakeHolder())
+    hooks = dispatcher_for([plugin], host).session(FACTS, FakeHolder())
     decision = run(hooks.run("mail", sender=SENDER, parameters={}))
     assert decision.records[0].failure == "protocol"
     assert decision.exports == {}

@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forkd.hooks.changes import Changes
-from forkd.hooks.dispatcher import Dispatcher
 from forkd.hooks.facts import SessionFacts
 from forkd.message.edits import LineEnd, stream
 from forkd.queue.envelope import Edit
@@ -19,7 +18,16 @@ from forkd.sdk.edits import edit_of
 from forkd.sdk.headers import Headers, split_header
 from forkd.sdk.replay import apply, fold
 from forkd.smtp.address import Mailbox
-from tests.support.fake_host import EVERY_POWER, Broken, FakeCopies, FakeHolder, FakeHost, FakePlugin, run
+from tests.support.fake_host import (
+    EVERY_POWER,
+    Broken,
+    FakeCopies,
+    FakeHolder,
+    FakeHost,
+    FakePlugin,
+    dispatcher_for,
+    run,
+)
 
 HOOKS = {
     "connect": {},
@@ -91,7 +99,7 @@ def test_any_answer_is_a_decision(answer: bytes, hook: str, smtputf8: bool):
     """Nothing a sandbox says raises past the dispatcher, and a breach is answered as on_failure says."""
     plugin = FakePlugin("p", tuple(HOOKS), powers=EVERY_POWER, reads=("envelope", "body"), on_failure="defer")
     host = FakeHost({"p": Broken(answer)}, (plugin,))
-    hooks = Dispatcher([plugin], host, routable=lambda *_: True).session(
+    hooks = dispatcher_for([plugin], host).session(
         SessionFacts(id="S", client_ip="192.0.2.1", client_port=1), FakeHolder()
     )
     hooks.begin(None, smtputf8=smtputf8)

@@ -15,6 +15,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from forkd.config import schema
+from forkd.hooks.breaker import Change, Rule
+from forkd.hooks.decision import PluginRecord
+from forkd.hooks.dispatcher import Dispatcher
+from forkd.hooks.shadow import Shadowed
 from forkd.rpc.calls import MAX_FRAME_BYTES, Answer, CallFailed, Overloaded
 from forkd.sdk import Plugin
 from forkd.sdk.runner import Runner
@@ -70,6 +74,9 @@ class FakePlugin:
     reads: tuple[str, ...] = ()
     limits: Limits = Limits()
     on_failure: str = "disconnect"
+    mode: str = "enforce"
+    version: str = "1.0"
+    group: str = ""
     scope: Scope = Scope()
 
 
@@ -117,6 +124,11 @@ class FakeSandbox:
         self.closed = False
         self.released = False
         self.last_output = "last words"
+        how = None if self._broken is None else self._broken.how
+        self.untaken = isinstance(how, CallFailed) and how.cause == "unavailable"
+
+    async def last_report(self) -> None:
+        return None
 
     async def call(self, frame: bytes, n: int, *, timeout_s: float, message_fd: int = -1) -> Answer:
         assert not self.closed and not self.released, "a call on a sandbox that was let go"
@@ -160,6 +172,7 @@ class FakeCopies:
         """Raised instead of a copy or a sink."""
         self.new_body: bytes | None = None
         """What a plugin put in the body's place."""
+        self.kept: list[FakeKept] = []
         self._fds: list[int] = []
 
     @property
@@ -175,6 +188,11 @@ class FakeCopies:
 
     def full_fd(self) -> int:
         return self._copy("full", self.header + self.body)
+
+    def keep(self, what: str) -> FakeKept:
+        fd = self.full_fd() if what == "full" else self.headers_fd()
+        self.kept.append(FakeKept(os.dup(fd)))
+        return self.kept[-1]
 
     def body_sink(self, size: int) -> FakeSink:
         self.asked.append(f"sink {size}")
@@ -195,6 +213,59 @@ class FakeCopies:
         for fd in self._fds:
             os.close(fd)
         self._fds.clear()
+
+
+class FakeKept:
+    """A copy that outlives its hook."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class FakeObserver:
+    """Keeps what it is told, and what is to be run in the background for the test to run()."""
+
+    def __init__(self) -> None:
+        self.work: list[Coroutine[Any, Any, None]] = []
+        self.changes: list[tuple[str, str]] = []
+        self.answered: list[Shadowed] = []
+        self.failed: list[PluginRecord] = []
+        self.dropped: list[tuple[str, str, str]] = []
+
+    def background(self, work: Coroutine[Any, Any, None]) -> None:
+        self.work.append(work)
+
+    def run_background(self) -> None:
+        while self.work:
+            run(self.work.pop(0))
+
+    def breaker_changed(self, change: Change) -> None:
+        self.changes.append((change.plugin, change.state.value))
+
+    def shadow_answered(self, session: str, shadowed: Shadowed) -> None:
+        assert session
+        self.answered.append(shadowed)
+
+    def shadow_failed(self, session: str, record: PluginRecord) -> None:
+        assert session
+        self.failed.append(record)
+
+    def shadow_dropped(self, session: str, *, plugin: str, hook: str, why: str) -> None:
+        assert session
+        self.dropped.append((plugin, hook, why))
+
+
+def dispatcher_for(plugins: Sequence[FakePlugin], host: FakeHost, **settings: Any) -> Dispatcher:
+    """A dispatcher that nobody watches, unless told otherwise."""
+    settings.setdefault("routable", lambda *_: True)
+    settings.setdefault("observer", FakeObserver())
+    settings.setdefault("breaker", Rule())
+    return Dispatcher(plugins, host, **settings)
 
 
 class FakeSink:
@@ -243,8 +314,9 @@ class FakeHost:
     ) -> FakeSandbox:
         if self.full:
             raise Overloaded("no sandbox left")
-        assert evict is not None
-        assert in_mail is not None
+        if network:  # who has a share can be asked to give way
+            assert evict is not None
+            assert in_mail is not None
         self.networks.append(network)
         old = [s for s in self.sandboxes(plugin) if s.released and not s.closed] if self._reuse else []
         sandbox = FakeSandbox(

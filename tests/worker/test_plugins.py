@@ -7,13 +7,25 @@ from collections.abc import Coroutine
 from types import SimpleNamespace
 from typing import Any
 
-from forkd.hooks.dispatcher import Dispatcher, SessionFacts
+from forkd.hooks.dispatcher import SessionFacts
+from forkd.queue.ids import Ids
 from forkd.rpc.calls import CallFailed
 from forkd.sdk import Plugin, export
 from forkd.smtp.address import Mailbox
+from forkd.worker.failures import Failures
 from forkd.worker.plugins import SessionPlugins
 from forkd.worker.services import Counters
-from tests.support.fake_host import Behaviour, Broken, FakeHolder, FakeHost, FakePlugin, Limits, Powers, run
+from tests.support.fake_host import (
+    Behaviour,
+    Broken,
+    FakeHolder,
+    FakeHost,
+    FakePlugin,
+    Limits,
+    Powers,
+    dispatcher_for,
+    run,
+)
 
 SENDER = Mailbox("a", "example.org")
 
@@ -39,11 +51,13 @@ class World:
         self.host = FakeHost({"p": behaviour}, (plugin,))
         self.background: list[Coroutine[Any, Any, None]] = []
         services: Any = SimpleNamespace(
-            dispatcher=Dispatcher([plugin], self.host, routable=lambda *_: True),
+            dispatcher=dispatcher_for([plugin], self.host),
             background=self.background.append,
             counters=Counters(),
+            failures=Failures([plugin], background=self.background.append, ids=Ids("w0")),
         )
         self.counters: Counters = services.counters
+        self.failures: Failures = services.failures
         self.session = Asking()
         self.plugins = SessionPlugins(services, self.session)
 
@@ -141,10 +155,14 @@ def test_failures_and_overload_are_counted_apart():
     world = World(Broken(CallFailed("crash")), "mail", limits=Limits(fresh="call"))
     world.mail()
     assert (world.counters.plugin_failures, world.counters.overloads) == (1, 0)
+    [telling] = world.background
+    run(telling)
+    assert world.failures.tally == {"plugin.p.failed.crash": 1}
     other = World(Plugin(mail=nothing), "mail")
     other.host.full = True
     other.mail()
     assert (other.counters.plugin_failures, other.counters.overloads) == (0, 1)
+    assert other.failures.tally == {"plugin.p.overload": 1}
 
 
 def test_edits_show_in_the_story():

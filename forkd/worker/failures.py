@@ -1,0 +1,163 @@
+"""What do the log, the counters and the crash records get to know of a plugin's failure?
+
+The client has its answer by then: how its sandbox ended is waited for beside everything else, so that one
+line tells it all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from forkd import log
+from forkd.config.schema import PluginConfig
+from forkd.hooks.decision import PluginRecord
+from forkd.hooks.given import Ended
+from forkd.hooks.shadow import Shadowed
+from forkd.queue.ids import Ids
+from forkd.rpc.records import CrashRecord
+from forkd.worker.crashes import Crashes
+
+NAMES = 500
+"""Of counters, in one worker: they go to master in one record. Those beyond are not counted."""
+METRICS = 64
+"""Of one plugin's own."""
+NOT_RECORDED = frozenset({"unavailable", "failed earlier", "breaker open"})
+"""Causes of which there is nothing to replay."""
+
+
+class Failures:
+    """All plugins' failures in this worker.
+
+    tally       what happened so often since the worker started, by names that are made as it happens:
+                `plugin.NAME.failed.CAUSE` and others of `plugin.NAME`; they never fall.
+    background  runs what nobody waits for.
+    crashes     where records go; None: none are kept. hashes: of plugins' files, for them.
+    """
+
+    def __init__(
+        self,
+        plugins: Iterable[PluginConfig],
+        *,
+        background: Callable[[Coroutine[Any, Any, None]], None],
+        ids: Ids,
+        crashes: Crashes | None = None,
+        hashes: Mapping[str, str] | None = None,
+    ) -> None:
+        self.tally: Counter[str] = Counter()
+        self._plugins = {plugin.name: plugin for plugin in plugins}
+        self._background = background
+        self._ids = ids
+        self._crashes = crashes
+        self._hashes = hashes or {}
+
+    def count(self, plugin: str, what: str, by: int = 1) -> None:
+        """One more of `plugin.NAME.WHAT`."""
+        name = f"plugin.{plugin}.{what}"
+        if name in self.tally or len(self.tally) < NAMES:
+            self.tally[name] += by
+
+    def told(self, session: str, record: PluginRecord | Shadowed) -> None:
+        """What a plugin itself has logged and counted; its counters are `plugin.NAME.count.METRIC`."""
+        for line in record.log:
+            log.plugin_log(plugin=record.plugin, session=session, text=line)
+        prefix = f"plugin.{record.plugin}.count."
+        for metric, by in record.count.items():
+            if prefix + metric in self.tally or self._room(prefix):
+                self.count(record.plugin, f"count.{metric}", by)
+
+    def _room(self, prefix: str) -> bool:
+        return sum(name.startswith(prefix) for name in self.tally) < METRICS
+
+    def failed(self, session: str, record: PluginRecord) -> None:
+        """A call brought no usable answer (or was not even made): count, and tell."""
+        if record.remains is None:
+            self._write(session, record, None)
+        else:
+            self._background(self._tell(session, record))
+
+    async def _tell(self, session: str, record: PluginRecord) -> None:
+        assert record.remains is not None
+        ended: Ended | None = None
+        try:
+            ended = await record.remains.sandbox.last_report()
+        finally:  # a worker that stops tells it too
+            if ended is not None and ended.cause:
+                record = dataclasses.replace(record, failure=ended.cause, detail=ended.detail)
+            self._write(session, record, ended)
+
+    def _write(self, session: str, record: PluginRecord, ended: Ended | None) -> None:
+        self.count(record.plugin, f"failed.{record.failure.replace(' ', '_')}")
+        plugin = self._plugins[record.plugin]
+        call = (ended.call if ended is not None else "") or "number unknown"
+        call = call if record.failure == "syscall" else ""
+        kept = self._keep(session, record, f"{record.detail}: {call}" if call else record.detail)
+        usage: dict[str, Any] = {}
+        if ended is not None:
+            usage = {
+                "pid": ended.pid,
+                "status": ended.status,
+                "cpu_ms": (ended.user_s + ended.system_s) * 1000,
+                "memory_kib": ended.memory >> 10,
+            }
+        log.plugin_failure(
+            plugin=record.plugin,
+            version=plugin.version,
+            hook=record.hook,
+            cause=record.failure,
+            session=session,
+            detail=record.detail,
+            call=call,
+            on_failure=record.verdict,
+            output=record.output,
+            record=kept,
+            **usage,
+        )
+
+    def _keep(self, session: str, record: PluginRecord, detail: str) -> str:
+        """The id of its crash record; empty: there will be none."""
+        remains = record.remains
+        if remains is None:
+            return ""
+        message = remains.message
+        id_ = ""
+        if self._crashes is not None and remains.frames and record.failure not in NOT_RECORDED:
+            plugin = self._plugins[record.plugin]
+            crash = CrashRecord(
+                id=self._ids.new(),
+                at=time.time(),
+                plugin=plugin.name,
+                version=plugin.version,
+                hash=self._hashes.get(plugin.name, ""),
+                group=plugin.group,
+                session=session,
+                hook=record.hook,
+                cause=record.failure,
+                detail=detail,
+                output=record.output,
+                cut=remains.cut,
+                limits=_limits(plugin),
+            )
+            if self._crashes.submit(crash, remains.frames, message):
+                id_, message = crash.id, None
+            else:
+                self.count(plugin.name, "crash_lost")
+        if message is not None:
+            message.close()
+        return id_
+
+
+def _limits(plugin: PluginConfig) -> dict[str, int | float | str]:
+    """By name; sizes and times as plain numbers."""
+    plain: dict[str, int | float | str] = {}
+    for field in msgspec.structs.fields(plugin.limits):
+        value = getattr(plugin.limits, field.name)
+        plain[field.name] = (
+            value if isinstance(value, str) else int(value) if value == int(value) else float(value)
+        )
+    return plain
