@@ -11,7 +11,7 @@ what=${1:-run}
 packages="libcap-dev libseccomp2 gcc libc6-dev"
 if [ "$what" = test ]; then
     # Clients, servers and senders that the tests start.
-    packages="$packages swaks postfix curl make util-linux libcap2-bin openssl haproxy msmtp dovecot-core perl"
+    packages="$packages swaks postfix curl make util-linux libcap2-bin openssl haproxy msmtp dovecot-core clamav-daemon perl"
     packages="$packages libnet-ssleay-perl libio-socket-ssl-perl libauthen-sasl-perl libnet-dns-perl"
     # nodemailer, from npm, where there is no npm yet.
     command -v npm >/dev/null || packages="$packages nodejs npm"
@@ -88,4 +88,14 @@ if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ] || [ constraints.txt -nt
     echo "installing Python packages"
     .venv/bin/python -m pip install -q --disable-pip-version-check --use-pep517 -c constraints.txt -e ".$extra"
     touch "$stamp"
+fi
+
+# The published test vectors of SPF (RFC 7208's suite) and DKIM lie in the sources of pyspf and dkimpy.
+if [ "$what" = test ] && [ ! -d .venv/vectors ]; then
+    folder=$(mktemp -d .venv/vectors-XXXXXX)
+    .venv/bin/python -m pip download -q --disable-pip-version-check --no-deps --no-binary :all: \
+        -c constraints.txt -d "$folder" pyspf dkimpy
+    for archive in "$folder"/*.tar.gz; do tar -xzf "$archive" -C "$folder"; done
+    chmod 755 "$folder"
+    mv "$folder" .venv/vectors
 fi
