@@ -2,6 +2,7 @@
 
 commands  the table of commands, main(), and the one place where a failure becomes a message and a status
 options   --config, --data-dir, --json: the same everywhere
+lazy      a group of commands as a table: only the one that is called is imported
 failure   what a command raises when it cannot do what was asked
 problems  configuration problems for eyes: the line, a caret, the hint
 tables    what is printed for eyes: fits the terminal, obeys NO_COLOR
@@ -10,6 +11,7 @@ run       forkd run
 config    forkd config check | show
 daemon    forkd status | stop
 queue     forkd queue list | show | remove | flush
+plugin    forkd plugin check | list | show | diff …: its table; each has a module plugin_*.py of its own
 sandbox   forkd sandbox status
 version   forkd version
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
@@ -12,43 +11,34 @@ from typing import Any, Final
 import click
 
 from forkd.cli.failure import CommandFailed
+from forkd.cli.lazy import LazyGroup, Rows
 from forkd.cli.options import Invocation, print_json, use_color
 from forkd.cli.problems import problem_data, show_problems
 from forkd.config.problems import ConfigError
 from forkd.exits import Exit
 
-COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
+COMMANDS: Final[Rows] = {
     "run": ("forkd.cli.run", "run", "Serve mail until told to stop."),
     "config": ("forkd.cli.config", "config", "Check a configuration; show what is in force."),
     "status": ("forkd.cli.daemon", "status", "What runs, and how it is."),
     "stop": ("forkd.cli.daemon", "stop", "Stop the daemon; nothing accepted is lost."),
     "queue": ("forkd.cli.queue", "queue", "List, show, remove, retry queued mail."),
     "user": ("forkd.cli.user", "user", "Who may hand in mail with AUTH."),
+    "plugin": ("forkd.cli.plugin", "plugin", "What plugins are, what they may do, whether they are right."),
     "sandbox": ("forkd.cli.sandbox", "sandbox", "Which walls around plugins hold on this machine."),
     "version": ("forkd.cli.version", "version", "Versions of forkd and what it is built with."),
 }
 """Name -> module, attribute, line of help. A module is imported when its command is called."""
 
-LATER: Final = frozenset({"sessions", "plugin", "explain", "reload", "drain", "top"})
+LATER: Final = frozenset({"sessions", "explain", "reload", "drain", "top"})
 """Commands of later versions: said so, instead of "no such command"."""
 
 INTERRUPTED: Final = 130
 """What a shell shows for a command ended by Ctrl-C: 128 + SIGINT."""
 
 
-class _Commands(click.Group):
-    """The table above as a click group."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in COMMANDS:
-            return None
-        module, attribute, _ = COMMANDS[cmd_name]
-        command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
+class _Commands(LazyGroup):
+    """The table above, and a word about what is not there yet."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -58,13 +48,8 @@ class _Commands(click.Group):
             ctx.fail(f"not in this version of forkd: `{args[0]}` comes with a later one{hint}")
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """From the table, so that `forkd --help` imports no command."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
 
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, rows=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """A pre-forking SMTP daemon whose plugins run sandboxed.
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
+from forkd.cli.failure import CommandFailed
 from forkd.cli.options import config_option, json_option, print_json, say
 from forkd.config.load import LoadedConfig, load
 from forkd.config.problems import display_path
 from forkd.config.show import as_data, as_toml
+from forkd.exits import Exit
+from forkd.master import plugin_files
 
 
 @click.group()
@@ -28,7 +32,7 @@ def check(file: Path | None, config: Path | None, as_json: bool) -> int:
     lists that only a plugin itself understands are looked at by `forkd run`.
     """
     loaded = load(_one_file(file, config))
-    notes = [*loaded.notes, *_left_out(loaded)]
+    notes = [*loaded.notes, *_files(loaded), *_left_out(loaded)]
     if as_json:
         print_json(
             {
@@ -69,6 +73,21 @@ def _one_file(file: Path | None, config: Path | None) -> Path | None:
     if file is not None and config is not None and file != config:
         raise click.UsageError("name the configuration once: as FILE or by --config")
     return file or config
+
+
+def _files(loaded: LoadedConfig) -> list[str]:
+    """Notes on who else could write plugins' files. Raises CommandFailed for what `forkd run` refuses."""
+    notes = []
+    # Where root does not start it, it may be another user's service: that of whose configuration it is.
+    service = {loaded.file.stat().st_uid} if loaded.file is not None and os.geteuid() != 0 else set()
+    for index, plugin in enumerate(loaded.plugins):
+        uid = plugin.uid or loaded.config.sandbox.uid_base + index if os.geteuid() == 0 else None
+        for found in plugin_files.examine(plugin, uid, also=service):
+            if not found.note:
+                raise CommandFailed(f"plugin {plugin.name!r}: {found.text}", status=Exit.CONFIG)
+            notes.append(f"plugin {plugin.name}: {found.text}")
+        notes += plugin_files.examine_entries(plugin)
+    return notes
 
 
 def _left_out(loaded: LoadedConfig) -> list[str]:

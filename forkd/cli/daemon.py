@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +74,10 @@ def _facts(answer: dict[str, Any], data_dir: Path) -> list[tuple[str, object]]:
     ]
     facts += [(f"listener {name}", where) for name, where in answer.get("listeners", {}).items()]
     facts.append(("durability", answer.get("durability", "")))
-    done = ", ".join(
-        f"{name.replace('_', ' ')} {number}" for name, number in sorted(counters.items()) if number
+    facts.append(
+        ("since start", _shown(counters, lambda name: not name.startswith(_PLUGIN)) or "nothing yet")
     )
-    facts.append(("since start", done or "nothing yet"))
+    facts += _plugins(answer, counters)
     walls: dict[str, list[str]] = {}
     for layer, held in answer.get("sandbox", {}).items():
         walls.setdefault(held, []).append(layer)
@@ -83,11 +85,47 @@ def _facts(answer: dict[str, Any], data_dir: Path) -> list[tuple[str, object]]:
     return facts + [("note", note) for note in answer.get("notes", ())]
 
 
+_PLUGIN = "plugin."
+"""Counters of one plugin: plugin.NAME.WHAT (forkd/worker/failures.py); info of its breaker: breaker.NAME."""
+_BREAKER = "breaker."
+
+
+def _shown(counters: dict[str, int], wanted: Callable[[str], bool]) -> str:
+    return ", ".join(
+        f"{name.replace('_', ' ')} {number}"
+        for name, number in sorted(counters.items())
+        if number and wanted(name)
+    )
+
+
+def _plugins(answer: dict[str, Any], counters: dict[str, int]) -> list[tuple[str, object]]:
+    """A line for each plugin of which there is something to tell: failures, breaker, shadow."""
+    told: dict[str, dict[str, int]] = {}
+    for name, number in counters.items():
+        if name.startswith(_PLUGIN) and name.count(".") >= 2:
+            plugin, what = name.removeprefix(_PLUGIN).split(".", 1)
+            told.setdefault(plugin, {})[what] = number
+    workers = [process for process in answer.get("processes", ()) if process.get("role") == "worker"]
+    open_ = Counter(
+        name.removeprefix(_BREAKER)
+        for process in workers
+        for name in process.get("info", {})
+        if name.startswith(_BREAKER)
+    )
+    lines: list[tuple[str, object]] = []
+    for plugin in sorted(told.keys() | open_.keys()):
+        said = [
+            _shown({what.replace(".", " "): n for what, n in told.get(plugin, {}).items()}, lambda _: True)
+        ]
+        if open_[plugin]:
+            said.insert(0, f"BREAKER OPEN in {open_[plugin]} of {len(workers)} workers")
+        lines.append((f"plugin {plugin}", "; ".join(part for part in said if part)))
+    return lines
+
+
 def _process(process: dict[str, Any]) -> tuple[object, ...]:
     name = process.get("name") or process.get("slot", "")
-    done = ", ".join(
-        f"{key.replace('_', ' ')} {number}" for key, number in process.get("counters", {}).items() if number
-    )
+    done = _shown(process.get("counters", {}), lambda name: not name.startswith(_PLUGIN))
     info = ", ".join(f"{key} {value}" for key, value in process.get("info", {}).items())
     return (
         f"{process.get('role', '')} {name}".strip(),

@@ -1,4 +1,4 @@
-"""forkd sandbox status: which walls around plugins hold?"""
+"""forkd sandbox status: which walls hold, around plugins and around our own processes?"""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from forkd.cli.options import daemon_options, json_option, print_json, say
 from forkd.cli.tables import print_table
 
 MEANINGS: Final = {
-    "enforced": "a real sandbox tried to pass it at start-up and could not",
+    "enforced": "who stands behind it tried to pass it at start-up and could not",
     "absent": "this machine does not have it",
-    "failed": "a sandbox passed it",
+    "failed": "it was passed, or is not as it should be: the log says how",
     "unverified": "could not be tried from here",
 }
 
 
 @click.group()
 def sandbox() -> None:
-    """Which walls around plugins hold on this machine."""
+    """Which walls hold on this machine: around plugins, and around our own processes (roles)."""
 
 
 @sandbox.command()

@@ -76,6 +76,21 @@ def test_check_says_what_only_plugins_check(forkd: Forkd, tmp_path: Path):
     assert "note: filter: what only the plugin itself can check" in done.stderr
 
 
+def test_check_looks_at_who_may_write_plugins(forkd: Forkd, tmp_path: Path):
+    """As `forkd run` does: one line, with what to do."""
+    files = {
+        "mine__plugin_toml": 'name = "mine"\nversion = "1"\napi = 1\nhooks = ["mail"]\n',
+        "mine__mine_py": "",
+    }
+    write(tmp_path, forkd_toml=DOMAIN, **files, **{"plugins.d__10-mine_toml": 'plugin = "../mine"\n'})
+    (tmp_path / "mine/mine.py").chmod(0o666)
+    done = forkd("config", "check", "forkd.toml")
+    assert done.returncode == Exit.CONFIG
+    assert done.stderr == "forkd: plugin 'mine': everybody may write mine/mine.py: chmod -R go-w mine\n"
+    (tmp_path / "mine/mine.py").chmod(0o644)
+    assert forkd("config", "check", "forkd.toml").returncode == 0
+
+
 def test_check_looks_at_the_files_of_tls_and_auth(forkd: Forkd, tmp_path: Path):
     """Before the daemon finds out."""
     tls = '[certificate."mx.example.org"]\nchain = "no.pem"\n[auth]\nbackend = "users"\n'

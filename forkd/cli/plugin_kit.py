@@ -1,0 +1,87 @@
+"""Which options and words do `plugin test`, `bench` and `replay` share?"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, TypeVar
+
+import click
+import uvloop
+
+from forkd.cli.failure import CommandFailed
+from forkd.exits import Exit
+from forkd.kit.configured import Given, Unusable, configured, find
+from forkd.kit.samples import SampleError
+from forkd.kit.stage import NotStarted
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_T = TypeVar("_T")
+
+
+def plugin_options(function: _F) -> _F:
+    """PATH, --settings and --connect, as `path`, `settings`, `connect`."""
+    function = click.option(
+        "--connect",
+        "connect",
+        multiple=True,
+        metavar="TARGET=WHERE",
+        help="Where a connection goes that it wants: HOST:PORT or unix:/path. Default: nowhere.",
+    )(function)
+    function = click.option(
+        "--settings",
+        "-s",
+        "settings",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="A setting, as an admin would write it; the values of a list apart by commas, or as TOML.",
+    )(function)
+    return click.argument("path")(function)
+
+
+def dns_option(function: _F) -> _F:
+    """--dns, as `name_servers`."""
+    return click.option(
+        "--dns",
+        "name_servers",
+        multiple=True,
+        metavar="SERVER",
+        help="Who is asked for names, as 127.0.0.1:5353. Default: this machine's name servers.",
+    )(function)
+
+
+@contextlib.contextmanager
+def given_plugin(
+    path: str, settings: Sequence[str], connect: Sequence[str] = (), name_servers: Sequence[str] = ()
+) -> Iterator[Given]:
+    """The plugin, with all that it wants granted; whatever goes wrong inside is a CommandFailed."""
+    try:
+        with (
+            not_started(),
+            configured(find(path), settings=settings, targets=connect, name_servers=name_servers) as given,
+        ):
+            yield given
+    except (Unusable, SampleError) as error:
+        raise CommandFailed(str(error), status=Exit.USAGE) from error
+
+
+@contextlib.contextmanager
+def not_started() -> Iterator[None]:
+    """A plugin that does not start inside is a CommandFailed."""
+    try:
+        yield
+    except NotStarted as error:
+        where = (
+            "plugin_init refuses its settings" if error.phase == "settings" else "the plugin does not start"
+        )
+        raise CommandFailed(f"{where}: {error}", status=Exit.PLUGIN) from error
+
+
+def run(work: Coroutine[Any, Any, _T]) -> _T:
+    """On the event loop that a worker has."""
+    return uvloop.run(work)
+
+
+def milliseconds(seconds: float) -> str:
+    """For a table."""
+    return f"{seconds * 1000:.2f}"

@@ -1,0 +1,142 @@
+"""Which plugins are there, for `plugin list` and `plugin show`? Those in entries, and those that could be."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from forkd.cli.control import control_socket, request
+from forkd.cli.failure import CommandFailed
+from forkd.config.installed import environment, packages
+from forkd.config.load import LoadedConfig, read_toml
+from forkd.config.manifest import FILE_NAME, PluginFolder, read_manifest
+from forkd.config.problems import Problems
+from forkd.config.schema import Member, PluginConfig
+from forkd.config.stock import PLUGINS, stock_plugins
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Known:
+    """A plugin in a folder. `source`: stock | package | folder; `entry`: the file that names it."""
+
+    name: str
+    version: str
+    folder: Path
+    source: str
+    description: str = ""
+    entry: Path | None = None
+    plugin: PluginConfig | None = None
+    """What it is in force as: itself, or its group."""
+    member: Member | None = None
+
+
+def manifest_of(folder: Path) -> PluginFolder:
+    """What its author says. Raises ConfigError."""
+    problems = Problems()
+    found = read_manifest(folder, read_toml, problems)
+    problems.raise_if_any()
+    assert found is not None
+    return found
+
+
+def known(loaded: LoadedConfig) -> list[Known]:
+    """Those that are on, in their order; then those that are off, by name."""
+    on = [
+        _named(member.folder, plugin=plugin, member=member)
+        for plugin in loaded.plugins
+        for member in plugin.members
+    ]
+    off: dict[Path, Known] = {}
+    for entry, folder in _switched_off(loaded):
+        off.setdefault(folder, _named(folder, entry=entry))
+    for name in stock_plugins():
+        off.setdefault(PLUGINS / name, _named(PLUGINS / name))
+    for package in packages(environment(None)):
+        if (package.folder / FILE_NAME).is_file():
+            off.setdefault(package.folder, _named(package.folder, source="package"))
+    there = {one.folder for one in on}
+    return [*on, *sorted((one for one in off.values() if one.folder not in there), key=lambda one: one.name)]
+
+
+def find(name: str, loaded: LoadedConfig) -> Known:
+    """The plugin of that name, or in that folder. Raises CommandFailed."""
+    everything = known(loaded)
+    folder = Path(name).absolute()
+    if (folder / FILE_NAME).is_file():
+        return next((one for one in everything if one.folder == folder), None) or _named(folder)
+    for one in everything:
+        if one.name == name:
+            return one
+    names = ", ".join(one.name for one in everything)
+    raise CommandFailed(f"there is no plugin {name}", hint=f"there is {names}; or name its folder")
+
+
+def zygotes(loaded: LoadedConfig) -> dict[str, dict[str, Any]]:
+    """Plugin or group -> its zygote as the running daemon has it; empty: none runs.
+
+    With failures by cause over all workers, and how many workers have its breaker open.
+    """
+    data_dir = loaded.config.server.data_dir
+    if not control_socket(data_dir).exists():
+        return {}
+    try:
+        processes = request(data_dir, "status").get("processes", ())
+    except CommandFailed:
+        return {}
+    found = {
+        one["name"]: dict(one, failures={}, breaker_open=0)
+        for one in processes
+        if one.get("role") == "zygote"
+    }
+    for process in processes:
+        for counter, count in process.get("counters", {}).items():
+            # plugin.NAME.failed.CAUSE (forkd/worker/failures.py)
+            name, _, cause = counter.removeprefix("plugin.").partition(".failed.")
+            if cause and name in found and count:
+                failures = found[name]["failures"]
+                failures[cause] = failures.get(cause, 0) + count
+        for name, zygote in found.items():
+            zygote["breaker_open"] += f"breaker.{name}" in process.get("info", {})
+    return found
+
+
+def _named(
+    folder: Path,
+    *,
+    source: str = "",
+    entry: Path | None = None,
+    plugin: PluginConfig | None = None,
+    member: Member | None = None,
+) -> Known:
+    manifest = manifest_of(folder).manifest
+    if not source:
+        source = "stock" if folder.parent == PLUGINS else "folder"
+        if any(folder.is_relative_to(place) for place in (plugin.libraries if plugin else ())):
+            source = "package"
+    return Known(
+        name=manifest.name,
+        version=manifest.version,
+        folder=folder,
+        source=source,
+        description=manifest.description,
+        entry=member.entry if member else entry,
+        plugin=plugin,
+        member=member,
+    )
+
+
+def _switched_off(loaded: LoadedConfig) -> Iterator[tuple[Path, Path]]:
+    """Entries with enabled = false, and the folders they name."""
+    for file in _entries(loaded.config.plugins.dir):
+        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+        wanted = raw.get("plugin", "")
+        folder = file.parent / wanted if "/" in wanted else PLUGINS / wanted
+        if raw.get("enabled") is False and wanted and (folder / FILE_NAME).is_file():
+            yield file, folder.resolve() if "/" in wanted else folder
+
+
+def _entries(folder: Path | None) -> Iterable[Path]:
+    return sorted(folder.glob("[!.]*.toml")) if folder is not None else ()
