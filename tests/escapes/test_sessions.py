@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from forkd.sandbox import launch
 from tests.support.sandboxes import (
+    FURTHER_MODES,
     MODES,
     Stage,
-    StartFailed,
     as_mode,
     failure_of,
     greet,
@@ -20,78 +19,6 @@ from tests.support.sandboxes import (
     stage,
     text_of,
 )
-
-REFUSED_AT_IMPORT = {
-    "82 shared mapping": ("mmap.mmap(-1, 4096)", "PermissionError"),
-    "82 memory file": ("os.memfd_create('x')", "PermissionError"),
-    "82 SysV memory": ("call('shmget', 1, 4096, 0o666)", "died"),
-    "83 socket pair": ("socket.socketpair()", "PermissionError"),
-    "83 pipe": ("os.pipe()", "PermissionError"),
-    "83 event": ("os.eventfd(0)", "PermissionError"),
-    "83 thread": ("_thread.start_new_thread(time.sleep, (60,))", "can't start new thread"),
-    "85 exception": ("raise ValueError('broken plugin')", "ValueError: broken plugin"),
-    "85 exit": ("sys.exit(3)", "SystemExit: 3"),
-    "85 crash": ("ctypes.string_at(8)", "died"),
-    "85 too much memory": ("bytearray(10 << 30)", "MemoryError"),
-    "85 files of others": ("open('/etc/passwd')", "PermissionError"),
-    "85 network": ("socket.socket()", "PermissionError"),
-    "85 a program": ("os.execv('/bin/true', ['true'])", "PermissionError"),
-    "84 namespaces": ("call('unshare', 0x10000000)", "died"),
-    "84 kill master": ("os.kill(os.getppid(), 9)", "PermissionError"),
-    "84 a filter that lets go": ("call('seccomp', 1, 8, 0)", "died"),
-    "84 Landlock anew": ("call('landlock_create_ruleset', 0, 0, 1)", "died"),
-}
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", REFUSED_AT_IMPORT)
-def test_the_zygote_is_confined_before_the_plugin_is_loaded(name: str, mode: str):
-    """Sandbox.md, "Life": whatever the zygote may do, a hostile plugin may do; the traceback is told."""
-    act, told = REFUSED_AT_IMPORT[name]
-    code = f"NR.update({_numbers()!r})\n{act}\ndef attack(_): pass\n"
-
-    def body() -> None:
-        with stage(mode) as st:
-            with pytest.raises(StartFailed) as failed:
-                st.start(code)
-            assert told in str(failed.value)
-            assert not st.processes()
-
-    as_mode(mode, body)
-
-
-def _numbers() -> dict[str, int]:
-    from tests.support.sandboxes import NUMBERS
-
-    return NUMBERS
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_a_plugin_that_hangs_at_import_is_late(mode: str):
-    """Attack 85: master has a start deadline; killing the zygote leaves nothing."""
-
-    def body() -> None:
-        with stage(mode) as st, pytest.raises(StartFailed, match="late"):
-            st.start("while True: pass\n", timeout_s=0.5)
-
-    as_mode(mode, body)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_a_forged_ready_is_seen_through(mode: str):
-    """Attack 84: a message out of protocol, or of another pid, is refused by master."""
-    code = """
-import _socket
-control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, 3)
-control.send(b'{"t":"ready","api":1,"pid":1,"layers":{}}')
-while True: time.sleep(1)
-"""
-
-    def body() -> None:
-        with stage(mode) as st, pytest.raises(launch.LaunchError, match="pid 1"):
-            st.start(code)
-
-    as_mode(mode, body)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -175,9 +102,12 @@ def attack(pid):
     as_mode(mode, body)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_sessions_outlive_their_zygote(mode: str):
-    """Attack 86: its sandboxes go on answering; the leash still ends them; new ones are an error at once."""
+@pytest.mark.parametrize(
+    "mode", [*MODES, *(mode for mode in FURTHER_MODES if mode.endswith("no namespaces"))]
+)
+def test_when_their_zygote_dies(mode: str):
+    """Attack 86: in a PID namespace they end with it, and are told apart from a deadline; else they go on
+    answering, and the leash still ends them."""
 
     def body() -> None:
         with stage(mode) as st:
@@ -188,9 +118,45 @@ def test_sessions_outlive_their_zygote(mode: str):
                 await greet(sandbox, 1)
                 os.kill(st.zygote.pid, signal.SIGKILL)
                 os.waitpid(st.zygote.pid, 0)
+                if "pid" in st.zygote.namespaces:
+                    failed = await failure_of(mail(sandbox, n=2))
+                    assert failed.cause == "crash"
+                    return
                 await greet(sandbox, 2)
                 failed = await failure_of(mail(sandbox, n=3, timeout_s=0.2))
                 assert failed.cause == "deadline"
+
+            st.run(scenario)
+
+    as_mode(mode, body)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_two_forks_draw_the_same(mode: str):
+    """Attack 90: every source of randomness that a plugin may have loaded before the fork."""
+    code = """
+import hashlib, ssl, tempfile, uuid
+first = random.random(), uuid.uuid4(), ssl.RAND_bytes(8)  # so that each has a state to copy
+own = random.Random()
+def attack(_):
+    draws = (random.random(), random.getrandbits(64), secrets.token_hex(8), uuid.uuid4().hex,
+             uuid.uuid1().hex, ssl.RAND_bytes(8).hex(), os.urandom(8).hex(), random.SystemRandom().random(),
+             next(tempfile._RandomNameSequence()))
+    return " ".join(str(draw) for draw in draws)
+"""
+
+    def body() -> None:
+        with stage(mode) as st:
+            st.start(code)
+
+            async def scenario(st: Stage) -> None:
+                seen = []
+                for n in range(5):
+                    sandbox = await st.host.take("plugin", f"s{n}")
+                    seen.append(text_of(await mail(sandbox)).split())
+                    sandbox.close()
+                for draws in zip(*seen, strict=True):
+                    assert len(set(draws)) == len(seen), draws
 
             st.run(scenario)
 
