@@ -35,8 +35,8 @@ def person(name: str) -> Person:
     if name == "root":
         if os.geteuid() != 0:
             pytest.skip("only root can start forkd as root")
-        # Any three users serve; these exist everywhere, own nothing of ours and nobody logs in as them.
-        users = 'user = "nobody"\nqueue_user = "mail"\nadmin_user = "daemon"\n'
+        # Any four users serve; these exist everywhere, own nothing of ours and nobody logs in as them.
+        users = 'user = "nobody"\nqueue_user = "mail"\nadmin_user = "daemon"\nbroker_user = "news"\n'
         return Person("root", (), users, 0)
     if os.geteuid() != 0:
         return Person("user", (), "", os.geteuid())

@@ -151,7 +151,7 @@ def test_a_recipient_that_rcpt_would_refuse_is_not_added(make_daemon: Make, addr
         client.mail("alice@example.org")
         client.rcpt("user@test.local")
         assert client.data(a_mail(["add_recipient", address]))[0] == 421
-    assert daemon.events("plugin_failure")[-1]["cause"] == "protocol"
+    assert daemon.told("plugin_failure")[-1]["cause"] == "protocol"
     assert not daemon.mailbox("user")
 
 

@@ -206,7 +206,7 @@ def test_a_c_loop_with_all_signals_blocked_is_gone_after_its_deadline(make_daemo
     assert replies[-1].startswith(b"421 4.3.0")
     assert DEADLINE_S <= took < DEADLINE_S + 1.0
     assert len({tuple(session) for session in neighbours.sessions}) == 1
-    failure = daemon.events("plugin_failure")[-1]
+    failure = daemon.told("plugin_failure")[-1]
     assert failure["cause"] == "deadline"
     wait_for(lambda: not _spinning(daemon.pids() - before), timeout_s=1)
 

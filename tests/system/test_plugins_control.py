@@ -109,7 +109,7 @@ def test_a_crash_in_a_reused_process_costs_its_session_only(make_daemon: Make) -
     idle = client_of(daemon)
     pid, *_ = tell(idle)
     assert client_of(daemon).mail("crash@example.org")[0] == 421
-    assert [f["cause"] for f in failures(daemon)] == ["crash"]
+    assert [f["cause"] for f in daemon.told("plugin_failure")] == ["crash"]
     assert deliver(client_of(daemon))[0] == 250
     assert tell(idle)[0] == pid
 
@@ -137,7 +137,7 @@ def test_a_group_is_one_process_with_the_grants_and_the_failures_of_all(make_dae
     code, text = client.docmd("DATA")
     assert (code, b"saw seen@example.org" in text) == (550, True), "the second's grant is the group's"
     assert client.mail("crash@example.org")[0] == 421
-    assert [(f["plugin"], f["cause"]) for f in failures(daemon)] == [("both", "crash")]
+    assert [(f["plugin"], f["cause"]) for f in daemon.told("plugin_failure")] == [("both", "crash")]
     told = " ".join(str(event.get("plugins")) for event in daemon.events())
     assert "both.second" in told, daemon.log_text()
 
@@ -191,7 +191,7 @@ def test_session_time_is_for_all_calls_of_a_session(make_daemon: Make) -> None:
         client.rset()
     assert codes[-1] == 421
     assert len(codes) <= 4
-    assert failures(daemon)[-1]["cause"] == "deadline"
+    assert daemon.told("plugin_failure")[-1]["cause"] == "deadline"
     assert deliver(client_of(daemon))[0] == 250
 
 
