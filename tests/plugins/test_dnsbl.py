@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forkd.sdk.fakes import FakeDns
 
 from forkd.sdk import QuotaExceeded
+from forkd.sdk.fakes import FakeDns
 from forkd.sdk.testing import (
     Answer,
     LoadedPlugin,

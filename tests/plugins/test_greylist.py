@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forkd.sdk.fakes import FakeState
 
 from forkd.sdk import QuotaExceeded, StateError, Unavailable
+from forkd.sdk.fakes import FakeState
 from forkd.sdk.testing import (
     Answer,
     LoadedPlugin,

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forkd.sdk.fakes import FakeState
 from hypothesis import given
 from hypothesis import strategies as st
 
 from forkd.sdk import QuotaExceeded, Unavailable
+from forkd.sdk.fakes import FakeState
 from forkd.sdk.testing import (
     Answer,
     LoadedPlugin,
