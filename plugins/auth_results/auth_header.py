@@ -31,6 +31,24 @@ def _authserv_id(value: str) -> str | None:
     return None
 
 
+def without_comments(value: str) -> str:
+    """The value with every comment taken out, nested ones too; one that never ends goes on to the end."""
+    kept = []
+    depth = at = 0
+    while at < len(value):
+        character = value[at]
+        if character == "\\" and depth:
+            at += 1
+        elif character == "(":
+            depth += 1
+        elif character == ")" and depth:
+            depth -= 1
+        elif not depth:
+            kept.append(character)
+        at += 1
+    return "".join(kept)
+
+
 def _behind_comments(value: str) -> str | None:
     depth = at = 0
     while at < len(value):

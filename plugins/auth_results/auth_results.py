@@ -44,7 +44,9 @@ SETTINGS
     spf, dkim       what is checked; default: both
     trusted         default: this machine
     max_signatures  default: 5; those below are not looked at
-    max_size        default: 26214400 octets; larger messages' signatures are not checked (dkim=policy)
+    max_size        default: 26214400 octets; larger messages' signatures are not checked (dkim=policy).
+                    One of that size takes 0.5 s of CPU time, and limits.cpu is for all of a session: raise
+                    it where relays hand in much mail in one
     min_key         default: 1024 bits of an RSA key; smaller keys do not count, nor does rsa-sha1
 
 NAMES CARRY DATA
@@ -145,8 +147,9 @@ class Checks:
         signatures: list[auth_dkim.Signature] = []
         too_large = self._dkim and message.size > self._max_size
         if self._dkim and not too_large:
-            whole = b"".join(message.pieces())
-            signatures = auth_dkim.check(session.dns, whole, most=self._most, min_key=self._min_key)
+            signatures = auth_dkim.check(
+                session.dns, message.headers.raw, message.body, most=self._most, min_key=self._min_key
+            )
         if self._signed and (refused := self._refuse(message, signatures)) is not None:
             return refused
         results = [*self._spf_result(session, envelope.sender), *map(_dkim_result, signatures)]
@@ -226,11 +229,15 @@ def _quoted(text: str) -> str:
 
 
 def _from_domains(message: Message) -> set[str]:
-    """Of every address in every From: a second one, which some readers show, is looked at too."""
+    """Of every address in every From: a second one, which some readers show, is looked at too.
+
+    Comments may stand anywhere in an address (RFC 5322 3.2.2): it is read with them and without.
+    """
     found = set()
     for value in message.headers.get_all("From"):
-        for domain in re.findall(r"@\s*([A-Za-z0-9.-]+|\[[^\]]*\])", value):
-            found.add(domain.lower().rstrip("."))
+        for text in (value, auth_header.without_comments(value)):
+            for domain in re.findall(r"@\s*([A-Za-z0-9-]+(?:\s*\.\s*[A-Za-z0-9-]+)*)", text):
+                found.add("".join(domain.split()).lower())
     return found
 
 

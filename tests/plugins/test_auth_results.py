@@ -271,6 +271,33 @@ def test_mail_from_a_domain_that_signs_needs_its_signature():
     assert_deferred(late, code=451, enhanced="4.4.3")
 
 
+@pytest.mark.parametrize(
+    "author",
+    [
+        "x@(c)example.org",
+        "x@example(a (nested) one).org",
+        "x@ example . org",
+        "(a@b.example) x@Example.ORG",
+        '"a@b.example" <x@example.org>',
+        "(never closed x@example.org",
+    ],
+)
+def test_odd_forms_of_an_author_hide_no_domain(author: str):
+    """RFC 5322 3.2.2, 4.4: comments and blanks within an address."""
+    message = MESSAGE.replace("a@example.org", author)
+    assert_denied(ask(message, signed_domains=["example.org"]), enhanced="5.7.22")
+
+
+def test_a_body_is_prepared_once_for_all_signatures():
+    """A large body with several signatures: each over its own body, in simple and relaxed form."""
+    relaxed = signed(canonicalize=(b"relaxed", b"relaxed"))
+    simple = signed(canonicalize=(b"simple", b"simple"))
+    both = relaxed.split(b"From:")[0] + simple.split(b"From:")[0] + simple[simple.index(b"From:") :]
+    said = field(ask(relaxed.split(b"From:")[0] + both))
+    assert said.count("dkim=pass") == 3
+    assert field(ask((relaxed.split(b"From:")[0] + both).replace(b"body", b"other"))).count("dkim=fail") == 3
+
+
 def test_a_second_author_is_looked_at_too():
     """Some readers show the last From."""
     double = f"From: b@other.example\n{MESSAGE}"
