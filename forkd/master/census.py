@@ -35,23 +35,39 @@ LEAVE, LEAVE_SHARE = 16, 0.25
 
 Process = tuple[int, int]
 """pid, and start time in clock ticks since boot: pids come again."""
+Sessions = Mapping[int, int]
+"""Sessions of zygotes: the leader's pid, and its start time (0: not known)."""
 Held = Mapping[str, tuple[int, int]]
 """Plugin -> sandboxes that one worker held since its last heartbeat: the fewest, the most."""
 
 
-def look(sessions: Iterable[int]) -> dict[int, set[Process]]:
-    """Session -> its living processes, its leader not counted."""
+def look(sessions: Sessions) -> dict[int, set[Process]]:
+    """Session -> its living processes, its leader not counted.
+
+    One whose number another leader has by now has none: those are strangers.
+    """
     found: dict[int, set[Process]] = {session: set() for session in sessions}
+    strangers: set[int] = set()
     if not found:
         return found
     for name in os.listdir("/proc"):  # noqa: PTH208 - names alone, a thousand of them
         if not name.isdecimal():
             continue
         fields = _stat(name)
-        session = int(fields[3]) if fields else 0
-        if session in found and int(name) != session and fields[0] not in (b"Z", b"X"):
-            found[session].add((int(name), int(fields[19])))
-    return found
+        if not fields:
+            continue
+        pid, session, started = int(name), int(fields[3]), int(fields[19])
+        if pid in found and started != sessions[pid]:
+            strangers.add(pid)
+        elif session in found and pid != session and fields[0] not in (b"Z", b"X"):
+            found[session].add((pid, started))
+    return {session: set() if session in strangers else there for session, there in found.items()}
+
+
+def start_time(pid: int) -> int:
+    """Of a process that is not reaped; 0: it cannot be seen."""
+    fields = _stat(str(pid))
+    return int(fields[19]) if fields else 0
 
 
 def session_of(pid: int) -> int:
@@ -69,19 +85,20 @@ def _stat(pid: str) -> list[bytes]:
         return []
 
 
-def end(sessions: Iterable[int], within_s: float = 0.1) -> None:
+def end(sessions: Sessions, within_s: float = 0.1) -> None:
     """SIGKILL to all processes of sessions whose leader is dead, until none is left. Blocks for that.
 
     A session's number is not given out again while somebody is in it; those without are forgotten by judge().
     """
-    left = set(sessions)
+    left = dict(sessions)
     until = time.monotonic() + within_s
     while left and time.monotonic() < until:
         seen = look(left)
-        left = {session for session in left if seen[session]}
-        for pid, _ in (process for session in left for process in seen[session]):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+        left = {session: left[session] for session in left if seen[session]}
+        for pid, started in (process for session in left for process in seen[session]):
+            if start_time(pid) == started:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -97,8 +114,9 @@ class _Told:
 class _Plugin:
     """One zygote, and what it left behind when it died."""
 
-    sessions: set[int]
+    sessions: dict[int, int]
     newest: int = 0
+    """Its living zygote; 0: it is dead."""
     seen: set[Process] = dataclasses.field(default_factory=set)
     looked: bool = False
     suspicions: int = 0
@@ -117,18 +135,27 @@ class Census:
         """When judge() should be called next; None: there is no plugin."""
         return self._looked_at + LOOK_S if self._plugins else None
 
-    def started(self, plugin: str, pid: int) -> None:
-        """Its zygote was started: leader of a new session. What its last one left is looked at too."""
-        entry = self._plugins.setdefault(plugin, _Plugin(set()))
-        entry.sessions.add(pid)
+    def started(self, plugin: str, pid: int, at: int) -> None:
+        """Its zygote was started: leader of a new session. What its last one left is looked at too.
+
+        at   its start_time()
+        """
+        entry = self._plugins.setdefault(plugin, _Plugin({}))
+        entry.sessions[pid] = at
         entry.newest = pid
         entry.looked = False
         entry.suspicions = 0
 
-    def sessions(self, plugin: str) -> set[int]:
+    def reaped(self, plugin: str, pid: int) -> None:
+        """Its zygote is dead: as soon as nobody is in its session, the number may be another's."""
+        entry = self._plugins.get(plugin)
+        if entry is not None and entry.newest == pid:
+            entry.newest = 0
+
+    def sessions(self, plugin: str) -> dict[int, int]:
         """Of its zygote, and of dead ones whose processes live."""
         entry = self._plugins.get(plugin)
-        return set() if entry is None else set(entry.sessions)
+        return {} if entry is None else dict(entry.sessions)
 
     def heard(self, worker: int, held: Held, now: float) -> None:
         """A heartbeat of a worker, by its pid."""
@@ -156,7 +183,9 @@ class Census:
             why = self._suspicion(name, plugin, there, told) if spoke and plugin.looked else ""
             plugin.suspicions = plugin.suspicions + 1 if why else 0
             plugin.seen, plugin.looked = there, True
-            plugin.sessions = {each for each in plugin.sessions if seen.get(each) or each == plugin.newest}
+            plugin.sessions = {
+                pid: at for pid, at in plugin.sessions.items() if seen.get(pid) or pid == plugin.newest
+            }
             if plugin.suspicions >= TWICE:
                 condemned.append((name, why))
         self._told = {worker: _Told() for worker in alive}

@@ -42,11 +42,13 @@ class Child:
 
     channel  master's end, non-blocking
     output   a pipe with its stdout and stderr, or -1
+    reaped   it is dead, and its pid may be another's: nothing may be sent there any more
     """
 
     pid: int
     channel: socket.socket | None
     output: int = -1
+    reaped: bool = False
 
     def hear(self, now: float) -> tuple[list[Said], bool]:  # noqa: ARG002 - zygotes.py needs it
         """(what it said since the last time, it hung up). Raises BadRecord."""
@@ -64,8 +66,9 @@ class Child:
 
     def kill(self) -> None:
         """SIGKILL; harmless when it is dead but not yet reaped (its pid is not free before that)."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        if not self.reaped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Give up channel and output."""

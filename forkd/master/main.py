@@ -226,11 +226,11 @@ class Daemon:
             sandbox=self._config.sandbox,
         )
         self._zygotes = [
-            Zygote(spec, self._runtime, loaded, str(plugin.python or ""))
+            Zygote(spec, self._runtime, loaded, str(plugin.python or ""), shown=self._layers)
             for plugin, spec, loaded in zip(plugins, specs, files, strict=True)
         ]
         if program is not None:
-            self._zygotes.append(Zygote(program, self._runtime))
+            self._zygotes.append(Zygote(program, self._runtime, shown=self._layers))
         for zygote in self._zygotes:
             self._cleanup.callback(zygote.listener.close)
         self._refusals = refusals.listen((zygote.spec.uid, zygote.spec.name) for zygote in self._zygotes)

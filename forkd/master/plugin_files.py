@@ -1,4 +1,4 @@
-"""May a plugin's files be believed, and which were they? Owners and modes before it starts; a hash.
+"""May a plugin's files be believed, and which are they? Owners and modes before it starts; a hash.
 
 A plugin runs as a uid that must never be able to change what is loaded next time, and neither may anybody
 else whom the admin does not trust anyway. So for a plugin's folder, what lies in it, the folders above,
@@ -15,8 +15,9 @@ The hash is that of the list that sha256sum(1) prints, so that it can be checked
     cd FOLDER && find . -type f -not -path '*/.*' -not -path '*/__pycache__/*' -printf '%P\\0' |
       LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum
 
-Hidden files cannot be imported, and compiled ones are written by whoever may write the sources. A virtual
-environment's packages are told apart by what pip wrote down of them (RECORD).
+Hidden files cannot be imported, and compiled ones are never loaded from there (sdk/plugin.py). A virtual
+environment's packages are told apart by what pip wrote down of them (RECORD); the plugin's folder itself is
+never one.
 """
 
 from __future__ import annotations
@@ -27,12 +28,11 @@ import hashlib
 import os
 import pwd
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 import forkd
-from forkd import log
 from forkd.config.problems import display_path
 from forkd.config.schema import PluginConfig
 
@@ -165,22 +165,30 @@ def examine_entries(plugin: PluginConfig) -> list[str]:
 
 def _judged(root: Path, judge: Judge, *, environment: bool = False) -> Iterator[Finding]:
     """environment: all of it belongs to one; nobody asks where links lead."""
-    for path, installed in _walk(root):
+    for path, installed in walk(root):
         if (environment or installed) and path.is_symlink():
             continue
         if (found := judge.entry(path, root=root)) is not None:
             yield found
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, bool]]:
+def walk(root: Path) -> Iterator[tuple[Path, bool]]:
     """The folder and all that is in it; whether that belongs to a virtual environment. Raises OSError."""
     yield root, False
     environments: set[str] = set()
     for folder, folders, files in os.walk(root, onerror=_raise):
-        if "pyvenv.cfg" in files or os.path.dirname(folder) in environments:  # noqa: PTH120 - thousands of them
+        above = os.path.dirname(folder)  # noqa: PTH120 - thousands of them
+        inside = folder != str(root) and "pyvenv.cfg" in files and _is_environment(folder)
+        if inside or above in environments:
             environments.add(folder)
         for name in (*folders, *files):
             yield Path(folder, name), folder in environments
+
+
+def _is_environment(folder: str) -> bool:
+    """Has it what `python -m venv` makes, beside pyvenv.cfg? Else that file alone would hide code."""
+    path = Path(folder)
+    return os.path.lexists(path / "bin/python") and any(path.glob("lib/python3*/"))
 
 
 def _raise(error: OSError) -> None:
@@ -206,7 +214,7 @@ def digest(folder: Path) -> str:
     whole = hashlib.sha256()
     rows = []
     real = Path(os.path.realpath(folder))
-    for path, installed in _walk(real):
+    for path, installed in walk(real):
         relative = os.fsencode(path.relative_to(real))
         parts = relative.split(b"/")
         if installed or any(part.startswith(b".") for part in parts) or os.fsencode(COMPILED) in parts:
@@ -223,54 +231,6 @@ def _row(name: bytes, found: str) -> bytes:
     """As sha256sum has it: a name with a backslash or a line end is written with escapes."""
     escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
     return (b"\\" if escaped != name else b"") + found.encode() + b"  " + escaped + b"\n"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Loaded:
-    """Which files a plugin or group had when forkd started: nothing else is loaded until it starts again."""
-
-    plugin: PluginConfig
-    digests: Mapping[str, str]
-    """Member -> hash of its files."""
-    installed: str
-    """Hash of what pip wrote down of the packages it may import."""
-
-    @classmethod
-    def now(cls, plugin: PluginConfig) -> Loaded:
-        """As they lie there. Raises OSError."""
-        digests = {member.name: digest(member.folder) for member in plugin.members}
-        return cls(plugin, digests, _installed(plugin.libraries))
-
-    def changed(self) -> str:
-        """What is not as it was, in words; empty: nothing. Blocks for reading the files."""
-        try:
-            now = Loaded.now(self.plugin)
-        except OSError as error:
-            return f"{display_path(Path(error.filename or self.plugin.folder))} {CHANGED}"
-        for member in self.plugin.members:
-            if now.digests[member.name] != self.digests[member.name]:
-                return f"{display_path(member.folder)} {CHANGED}"
-        return f"what is installed for it {CHANGED}" if now.installed != self.installed else ""
-
-    def told(self) -> None:
-        """Into the log: what was loaded."""
-        for member in self.plugin.members:
-            group = self.plugin.group
-            log.plugin_loaded(
-                plugin=member.name, version=member.version, sha256=self.digests[member.name], group=group
-            )
-
-    def shown(self) -> dict[str, str]:
-        """For `forkd status`."""
-        return {f"sha256 {name}": found for name, found in self.digests.items()}
-
-
-def _installed(folders: Iterable[Path]) -> str:
-    whole = hashlib.sha256()
-    for folder in folders:
-        for record in sorted(folder.glob("*.dist-info/RECORD")):
-            whole.update(os.fsencode(record.parent.name) + hashlib.sha256(record.read_bytes()).digest())
-    return whole.hexdigest()
 
 
 # --- users and groups -----------------------------------------------------------------------------------

@@ -112,6 +112,7 @@ def _try(subject: Subject, targets: _Targets) -> list[str]:
 
 def _expected(walls: Walls, targets: _Targets) -> dict[str, str]:
     expected = {"exec": "EACCES", "signal": "EPERM", "fork": "EPERM", "thread": _DONE, "read code": _DONE}
+    expected |= {"fast open by sendto": "EPERM", "fast open by sendmsg": "EPERM"}
     if confine.landlock_abi() >= role_walls.FILES_ABI and targets.foreign(walls):
         expected |= {"read": "EACCES", "write": "EACCES"}
     if confine.landlock_abi() >= role_walls.SCOPE_ABI:
@@ -132,6 +133,8 @@ def _acts(walls: Walls, targets: _Targets) -> dict[str, str]:
         "fork": _act(lambda: os._exit(0) if os.fork() == 0 else None),
         "thread": _act(_thread),
         "read code": _act(lambda: Path(os.__file__).read_bytes()),
+        "fast open by sendto": _act(lambda: _fast_open(lambda end, flag: end.send(b"", flag))),
+        "fast open by sendmsg": _act(lambda: _fast_open(lambda end, flag: end.sendmsg([b""], (), flag))),
         "abstract socket": _act(lambda: _connect(targets.abstract)),
     }
     if foreign is not None:
@@ -163,6 +166,14 @@ def _make(folder: Path) -> None:
 def _connect(name: str) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.connect("\0" + name)
+
+
+def _fast_open(send: Callable[[socket.socket, int], object]) -> None:
+    """On a client's TCP socket it would pass Landlock. A unix socket ignores the flag: here the filter alone
+    answers."""
+    one, two = socket.socketpair()
+    with one, two:
+        send(one, socket.MSG_FASTOPEN)
 
 
 def _thread() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Sequence
 from typing import Literal
@@ -77,7 +78,7 @@ class Shutdown:
             place.slot.stop(now)
             if place.child is not None and not place.slot.killed:
                 place.slot.killed = True
-                place.child.kill()
+                _kill(place)
         return first
 
     def go_on(self, now: float) -> None:
@@ -92,13 +93,13 @@ class Shutdown:
     def abandon(self) -> None:
         """Kill and reap all that is left."""
         for place in self._places:
-            if place.child is not None:
-                place.child.kill()
+            _kill(place)
         for place in self._places:
             if place.child is not None:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(place.child.pid, 0)
-                place.child.close()
+                with contextlib.suppress(OSError):
+                    place.child.close()
 
     def _tell(self, now: float) -> None:
         for place in self._places:
@@ -112,3 +113,15 @@ class Shutdown:
                 if place.child.channel is not None and place.role.starter == "zygote":
                     self._watch.remove(place.child.channel.fileno())
                 place.child.stop(limit_s)
+
+
+def _kill(place: Place) -> None:
+    """Where all have to go: whatever goes wrong with one of them, the next one's turn comes."""
+    if place.child is None:
+        return
+    try:
+        place.child.kill()
+    except Exception as error:
+        log.bug(where=place.shown, error=error)
+        with contextlib.suppress(OSError):
+            os.kill(place.child.pid, signal.SIGKILL)

@@ -266,11 +266,13 @@ class Supervisor:
 
     def _died(self, place: Place, wait_status: int, now: float) -> None:
         assert place.child is not None
+        place.child.reaped = True
         self._hear(place, now)
         if place.output is not None and place.output.read(now):
             place.output.finish()
         self._let_go(place)
         slot, pid = place.slot, place.slot.pid
+        self._trust.reaped(place, pid)
         ended = describe(wait_status)
         was = slot.state
         delay_s = slot.exited(now)

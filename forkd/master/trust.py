@@ -32,7 +32,13 @@ class Trust:
     def started(self, place: Place) -> None:
         """A process was started there."""
         if isinstance(place.child, ZygoteChild) and place.child.counted:
-            self._census.started(place.slot.name, place.child.pid)
+            pid = place.child.pid
+            self._census.started(place.slot.name, pid, census.start_time(pid))
+
+    def reaped(self, place: Place, pid: int) -> None:
+        """The process that was there is no more."""
+        if place.role.starter == "zygote":
+            self._census.reaped(place.slot.name, pid)
 
     def heard(self, place: Place, beat: Heartbeat, now: float) -> None:
         """A heartbeat came from there."""
@@ -51,7 +57,7 @@ class Trust:
         if self._census.due is None or now < self._census.due:
             return
         names = {place.slot.name for place in self._places if place.role.starter == "zygote"}
-        sessions = {session for name in names for session in self._census.sessions(name)}
+        sessions = {pid: at for name in names for pid, at in self._census.sessions(name).items()}
         workers = [
             place.slot.pid
             for place in self._places

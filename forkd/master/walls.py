@@ -12,7 +12,7 @@ from forkd.config.schema import PluginConfig
 from forkd.exits import Exit
 from forkd.master import plugin_files, zygotes
 from forkd.master.errors import StartError
-from forkd.master.plugin_files import Loaded
+from forkd.master.plugin_loaded import Loaded
 from forkd.master.privileges import Identities
 from forkd.sandbox import policy as policies
 from forkd.sandbox import selftest

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -16,12 +16,23 @@ from forkd.exits import Exit
 from forkd.master import signals
 from forkd.master.child import Child, Failed, Said
 from forkd.master.errors import StartError
-from forkd.master.plugin_files import Loaded
+from forkd.master.plugin_loaded import Loaded
 from forkd.master.runtime import Runtime
 from forkd.rpc.channel import BadRecord
 from forkd.rpc.messages import Heartbeat, Ready
 from forkd.sandbox import launch
 from forkd.sandbox import policy as policies
+
+_WALLS = {
+    "rlimits": "rlimits",
+    "no_new_privs": "no_new_privs",
+    "non_dumpable": "non_dumpable",
+    "landlock": "files",
+    "network": "network",
+    "signals": "signals",
+    "seccomp": "seccomp",
+}
+"""Row of the self-test -> what a zygote calls that wall when it is ready."""
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -33,7 +44,12 @@ class ZygoteChild(Child):
     files: Loaded | None = None
     python: str = ""
     """The interpreter, where it is one of the plugin's own."""
+    shown: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """What the self-test found (walls.self_test); it is to have no less."""
     heard: bool = False
+    namespaced: bool = True
+    sees_all: bool = False
+    """The admin granted it "/": it gets no mount root."""
     name: str = ""
     counted: bool = False
     """Its processes are sandboxes that workers hold, and are counted (census.py)."""
@@ -61,7 +77,7 @@ class ZygoteChild(Child):
             elif isinstance(message, launch.Failed):
                 last = message.error.strip().rpartition("\n")[2]
                 said.append(Failed(f"{message.phase} failed: {last}", message.error))
-            elif problems := self._look(self.process):
+            elif problems := [*self._look(self.process), *self._lacking(self.process, message)]:
                 said.append(Failed(f"its walls are not as they should be: {'; '.join(problems)}"))
             elif self.files is not None and (changed := self.files.changed()):
                 said.append(Failed(changed))
@@ -87,10 +103,26 @@ class ZygoteChild(Child):
             )
         return seen.problems
 
+    def _lacking(self, process: launch.ZygoteProcess, ready: launch.Ready) -> list[str]:
+        """Which walls the self-test had here, and this zygote has not."""
+        enforced = [layer for layer, result in self.shown.items() if result == "enforced"]
+        lacking = [
+            f"{layer} is {ready.layers.get(wall, 'unknown')}"
+            for layer in enforced
+            if (wall := _WALLS.get(layer)) and wall in self.layers and ready.layers.get(wall) != "on"
+        ]
+        if "namespaces" in enforced and self.namespaced:
+            lacking += [f"it has no {name} namespace of its own" for name in process.shared]
+            if not process.mount_root and not self.sees_all:
+                lacking.append("it has no mount root of its own")
+        return lacking
+
     def kill(self) -> None:
         """SIGKILL to it and to everything that it has forked, in its sandboxes or beside them."""
-        if self.process is not None:
+        if self.process is not None and not self.reaped:
             launch.end_all(self.process)
+        elif self.process is not None:
+            launch.end_rest(self.process)
 
     def stop(self, limit_s: float | None) -> None:  # noqa: ARG002
         """It has nothing to finish: the workers, and with them its sandboxes' sessions, are gone by now."""
@@ -116,12 +148,20 @@ class Zygote:
 
     files   what it may load; None: it loads no plugin
     python  its own interpreter, as the admin named it
+    shown   what the self-test found: what is enforced there is required of each process
     """
 
     def __init__(
-        self, spec: launch.ZygoteSpec, runtime: Runtime, files: Loaded | None = None, python: str = ""
+        self,
+        spec: launch.ZygoteSpec,
+        runtime: Runtime,
+        files: Loaded | None = None,
+        python: str = "",
+        *,
+        shown: Mapping[str, str] | None = None,
     ) -> None:
         self.spec = spec
+        self.shown = shown or {}
         self.files = files
         self.python = python
         self.listener = runtime.listen_plugin(spec.name)
@@ -143,6 +183,9 @@ class Zygote:
             layers=self.spec.layers,
             files=self.files,
             python=self.python,
+            shown=self.shown,
+            namespaced=self.spec.namespaces,
+            sees_all=any(path.resolve() == Path("/") for path in self.spec.files),
             name=self.spec.name,
             counted=self.spec.kind == "python",
         )

@@ -146,12 +146,12 @@ class Named:
         self.expected = False
         self._told: deque[tuple[float, str, int, str]] = deque(maxlen=KEPT)
         """When, plugin, pid, call."""
-        self._waiting: dict[int, asyncio.Future[str]] = {}
-        """pid -> who waits for it."""
+        self._waiting: dict[tuple[str, int], tuple[bool, asyncio.Future[str]]] = {}
+        """Plugin and pid -> is that the kernel's number, and who waits for it."""
 
     def told(self, plugin: str, pid: int, call: str) -> None:
         """Master says: process `pid`, of `plugin`, was killed for `call`."""
-        future = self._waiting.get(pid)
+        _, future = self._waiting.get((plugin, pid), (False, None))
         if future is not None and not future.done():
             future.set_result(call)
         else:
@@ -172,13 +172,18 @@ class Named:
         if not self.expected:
             return ""
         loop = asyncio.get_running_loop()
-        future = self._waiting[number] = loop.create_future()
+        future = loop.create_future()
+        key, mine = (plugin, number), (pid != 0, future)
+        # What a zygote claims never takes the place of what the kernel says.
+        if pid or not self._waiting.get(key, mine)[0]:
+            self._waiting[key] = mine
         timer = loop.call_later(WAIT_S, _give_up, future)
         try:
             call = await future
         finally:
             timer.cancel()
-            self._waiting.pop(number, None)
+            if self._waiting.get(key) is mine:
+                del self._waiting[key]
         return call or ("" if pid else self._one_of(plugin))
 
     def _one_of(self, plugin: str) -> str:

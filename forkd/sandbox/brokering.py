@@ -37,8 +37,8 @@ class Brokering:
 
     def give(self, plugin: str, session: str, end: int) -> Token | None:
         """Give the broker its end of a sandbox's channel; None: it has none, and `end` is closed anyhow."""
-        connection = self._socket or self._connect()
         try:
+            connection = self._socket or self._connect()
             if connection is None:
                 return None
             self._n += 1
@@ -69,16 +69,18 @@ class Brokering:
         now = time.monotonic()
         if not self._path or now < self._retry_at:
             return None
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        connection.setblocking(False)
+        connection: socket.socket | None = None
         try:
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # EMFILE is one way to fail
+            connection.setblocking(False)
             # A unix socket connects at once or not at all (EAGAIN: backlog full).
             connection.connect(self._path)
+            # The broker says nothing to workers: whatever can be read is its end.
+            self._loop.add_reader(connection.fileno(), self.close)
         except OSError:
-            connection.close()
+            if connection is not None:
+                connection.close()
             self._retry_at = now + RECONNECT_S
             return None
         self._socket = connection
-        # The broker says nothing to workers: whatever can be read is its end.
-        self._loop.add_reader(connection.fileno(), self.close)
         return connection

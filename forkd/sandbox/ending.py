@@ -53,19 +53,33 @@ def end_all(process: Endable) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     until = time.monotonic() + _ENOUGH_S
-    while time.monotonic() < until:
-        if process.cgroup is not None:
-            cgroups.signal_all(process.cgroup)
-        found = members(process)
-        if not found:
-            return
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(OSError):  # no descriptor is left to look with
+        while time.monotonic() < until:
+            if process.cgroup is not None:
+                cgroups.signal_all(process.cgroup)
+            found = members(process)
+            if not found:
+                return
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def end_rest(process: Endable) -> None:
+    """The same when the zygote is reaped, as far as it goes without its pid. Never raises.
+
+    A PID namespace has ended with it; a cgroup is known by its folder. What else there is, master's census
+    of its session finds.
+    """
+    if process.cgroup is not None and not cgroups.kill(process.cgroup):
+        cgroups.signal_all(process.cgroup)
 
 
 def members(process: Endable) -> list[int]:
-    """Its living processes, itself among them: by session and, where it has one of its own, by uid."""
+    """Its living processes, itself among them: by session and, where it has one of its own, by uid.
+
+    Everybody's are looked at, and a process has any octets for a name. Raises OSError.
+    """
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -83,4 +97,4 @@ def members(process: Endable) -> list[int]:
 
 def _runs_as(entry: Path, uid: int) -> bool:
     """By its status: the folder of a process that is not dumpable belongs to root."""
-    return f"\nUid:\t{uid}\t" in (entry / "status").read_text()
+    return b"\nUid:\t%d\t" % uid in (entry / "status").read_bytes()

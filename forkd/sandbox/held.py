@@ -81,19 +81,31 @@ class Sandbox:
         self.lingered = False
         self.report: Report | None = None
         self.awaited: asyncio.Future[None] | None = None
-        # Blocking objects, used with MSG_DONTWAIT: the flag is of the description, and the sandbox blocks.
-        self.channel, channel = _socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0)
-        self.channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        refuse_descriptors(self.channel)
-        leash, self._leash = os.pipe2(os.O_CLOEXEC)
-        self._output, printed = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self.theirs: tuple[int, ...] = (channel.detach(), leash, printed)
+        self.theirs: tuple[int, ...] = ()
+        self._leash = self._output = -1
         self._brokers_end = -1
         """Of its channel to the broker; -1: given away, or it has no such channel."""
         self._broker: Token | None = None
         """That channel, once the broker has it."""
-        if kennel.plugin.broker:
-            self._make_brokers_channel()
+        # Blocking objects, used with MSG_DONTWAIT: the flag is of the description, and the sandbox blocks.
+        self.channel, channel = _socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0)
+        try:
+            self.theirs = (channel.detach(),)
+            self.channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            refuse_descriptors(self.channel)
+            leash, self._leash = os.pipe2(os.O_CLOEXEC)
+            self.theirs += (leash,)
+            self._output, printed = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            self.theirs += (printed,)
+            if kennel.plugin.broker:
+                self._make_brokers_channel()
+        except OSError:
+            # EMFILE half-way: what there is of it must not stay open, or the next one fails as well.
+            for fd in (*self.theirs, self._leash, self._output):
+                if fd >= 0:
+                    os.close(fd)
+            self.channel.close()
+            raise
 
     @property
     def plugin(self) -> str:

@@ -20,6 +20,10 @@ BOOT = Path(__file__).with_name("boot.py")
 _ANSWER_S = 30.0
 
 
+class InterpreterError(Exception):
+    """What it reads is not known; the text is for the admin."""
+
+
 def environment(python: str) -> dict[str, str]:
     """Of a zygote under that interpreter.
 
@@ -34,14 +38,19 @@ def paths(python: str, *, uid: int | None = None, gid: int | None = None) -> tup
     """The files and folders it reads, itself and its loader among them.
 
     uid, gid  whom to ask as: it is not to run with our rights. Blocks for some 30 ms, the first time.
-    (): it cannot be started, or does not answer; a zygote under it will say what is wrong.
+    (): it ended well and told nothing: too old, or no Python; a zygote under it will say what is wrong.
+    Raises InterpreterError when it could not be asked, be it for the moment.
     """
     try:
         key = (python, Path(python).stat().st_mtime_ns)
         if key not in _known:
             _known[key] = _ask(python, uid, gid)
-    except (OSError, ValueError, TypeError, subprocess.SubprocessError, executables.ExecutableError):
-        return ()
+    except subprocess.CalledProcessError as error:
+        last = error.stderr.strip().rpartition(b"\n")[2].decode("utf-8", "backslashreplace")
+        said = f"status {error.returncode}: {last or 'nothing said'}"
+        raise InterpreterError(f"{python} was asked what it reads, and failed with {said}") from error
+    except (OSError, ValueError, subprocess.SubprocessError, executables.ExecutableError) as error:
+        raise InterpreterError(f"{python} cannot be asked what it reads: {error}") from error
     return _known[key]
 
 
@@ -61,5 +70,10 @@ def _ask(python: str, uid: int | None, gid: int | None) -> tuple[str, ...]:
         check=True,
         **ids,
     )
-    found: list[str] = json.loads(done.stdout)
+    try:
+        found = json.loads(done.stdout)
+    except ValueError:
+        return ()
+    if not isinstance(found, list) or not all(isinstance(path, str) for path in found):
+        return ()
     return tuple(dict.fromkeys([*map(str, executables.needed((python,))), *found])) if found else ()

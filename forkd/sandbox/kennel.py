@@ -143,8 +143,13 @@ class Kennel:
         sandbox = self._rested_one() if self._rested else None
         if sandbox is None:
             sandbox = self._spares.popleft() if self._spares else self._make()
+        try:
+            sandbox.begin(place)
+        except BaseException:
+            sandbox.place = None  # not taken yet
+            sandbox.close()
+            raise
         self._shares.take(place)
-        sandbox.begin(place)
         self._working.add(sandbox)
         if self.plugin.spare:
             self._refill_later()
@@ -220,7 +225,8 @@ class Kennel:
                 if last:
                     self._unreachable(error)
                 continue
-            self._listen(write=not sent)
+            if self._link.fd >= 0:  # nothing waited any more: nobody had to connect
+                self._listen(write=not sent)
             return
 
     def _unreachable(self, error: OSError) -> None:

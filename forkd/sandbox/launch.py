@@ -21,20 +21,21 @@ from typing import Literal
 import msgspec
 
 from forkd.sandbox import cgroups, executables, interpreter, linux, mounts, namespaces, wire
-from forkd.sandbox.ending import end_all
+from forkd.sandbox.ending import end_all, end_rest
 from forkd.sandbox.outside import Verification, inspect, verify
 from forkd.sandbox.reach import check_reach, unreachable
 from forkd.sandbox.spec import Around, Member, ZygoteSpec
 
 __all__ = ["EXIT_LAUNCH", "Failed", "LaunchError", "Member", "Ready", "Verification", "ZygoteProcess"]
-__all__ += ["ZygoteSpec", "check_program", "drop_ids", "end_all", "inspect", "launch", "look", "read_control"]
-__all__ += ["unreachable", "verify"]
+__all__ += ["ZygoteSpec", "check_program", "drop_ids", "end_all", "end_rest", "inspect", "launch", "look"]
+__all__ += ["read_control", "unreachable", "verify"]
 
 EXIT_LAUNCH = 120
 """The process ended before the exec; why stands in its output."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _PR_CAPBSET_DROP = 24
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 
 
 class LaunchError(Exception):
@@ -60,6 +61,11 @@ class ZygoteProcess:
     mount_root: bool = False
     cgroup: Path | None = None
     uid: int | None = None
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Namespaces that a zygote should have of its own, and this one has not."""
+        return tuple(name for name in namespaces.WANTED if name not in self.namespaces)
 
     def close(self) -> None:
         """Let go of it; the caller reaps `pid`, best before."""
@@ -165,7 +171,7 @@ def launch(spec: ZygoteSpec, *, listener: socket.socket) -> ZygoteProcess:
         except OSError:
             os.waitpid(pid, 0)  # refused, it ends
             raise
-    except (OSError, executables.ExecutableError) as error:
+    except (OSError, executables.ExecutableError, interpreter.InterpreterError) as error:
         os.close(read_end)
         ours.close()
         if cgroup is not None:
@@ -200,7 +206,7 @@ def _around(spec: ZygoteSpec) -> tuple[Around, mounts.Plan | None]:
         return Around(interpreter=reads), None
     possible = namespaces.possible()
     plan = None
-    if possible.mount_root and "mount_root" in spec.layers and reads:
+    if possible.mount_root and "mount_root" in spec.layers and reads:  # without those it starts nothing
         views = [path for paths in spec.views() for path in paths]
         plan = mounts.plan([*views, *reads, str(_PACKAGE / "__init__.py")])
     around = Around(
@@ -287,6 +293,9 @@ def drop_ids(uid: int | None, gid: int | None) -> None:
 
 
 def _take_ids(uid: int | None, gid: int | None) -> None:
+    with contextlib.suppress(OSError):  # before Linux 4.3 there is none
+        # What a service manager gave an ordinary user (AmbientCapabilities) would outlive the exec.
+        linux.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     if gid is not None:
         os.setgroups([])
         os.setresgid(gid, gid, gid)

@@ -7,7 +7,8 @@ else gets one that maps his own uid and gid and nothing more.
 
 What this machine and this user allow is rehearsed once, by throw-away processes that do all of it: clone,
 map, build a mount root. Whatever was refused is left out from then on, with the reason; what was not refused
-is asked of every zygote, and one that cannot have it is not started.
+is asked of every zygote, and one that cannot have it is not started. A refusal that may pass (too many there
+are, no memory) is not kept: the next zygote's start rehearses anew.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import errno
 import functools
 import os
 import signal
@@ -67,22 +69,42 @@ class Possible:
 
 
 def possible() -> Possible:
-    """What this machine allows this user. Blocks for some 5 ms, the first time."""
-    return _possible(os.geteuid())
+    """What this machine allows this user. Blocks for some 5 ms, the first time. Raises OSError."""
+    uid = os.geteuid()
+    if uid in _known:
+        return _known[uid]
+    why: list[str] = []
+    found = _possible(uid, why)
+    if not any(passing in text for passing in _PASSING for text in why):
+        _known[uid] = found
+    return found
 
 
-@functools.cache
-def _possible(uid: int) -> Possible:
+_known: dict[int, Possible] = {}
+_PASSING = [
+    os.strerror(number)
+    for number in (errno.ENOSPC, errno.EUSERS, errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+]
+
+
+def _possible(uid: int, said: list[str]) -> Possible:
+    """said: is given whatever was refused on the way, and why."""
+
+    def rehearse(*names: str) -> dict[str, str]:
+        refused = _rehearse(names)
+        said.extend(refused.values())
+        return refused
+
     for user in ((USER,),) if uid else ((), (USER,)):
         wanted = (*user, *WANTED)
-        refused = _rehearse(wanted)
+        refused = rehearse(*wanted)
         if not set(refused) & {"clone", USER}:
             return _found(wanted, refused)
-    if why := _rehearse(user):
+    if why := rehearse(*user):
         return Possible(refused={USER: " ".join(why.values())})
-    refused = {name: _rehearse((*user, name)).get("clone", "") for name in WANTED}
+    refused = {name: rehearse(*user, name).get("clone", "") for name in WANTED}
     names = (*user, *(name for name, why in refused.items() if not why))
-    return _found(names, {name: why for name, why in refused.items() if why} | _rehearse(names))
+    return _found(names, {name: why for name, why in refused.items() if why} | rehearse(*names))
 
 
 def _found(names: tuple[str, ...], refused: dict[str, str]) -> Possible:
@@ -214,13 +236,9 @@ def _play(names: tuple[str, ...], writer: int) -> int:
 def _counts(names: tuple[str, ...]) -> bool:
     """Does RLIMIT_NPROC there count this user's processes outside as well? Then a limit is of no use.
 
-    Two: the rehearsing process and its child. Outside there are at least we ourselves.
+    Two: the rehearsing process and its child. Outside there are at least we ourselves. Raises OSError.
     """
-    try:
-        pid = _throw_away(names, _count)
-    except OSError:
-        return False
-    return os.waitpid(pid, 0)[1] == 0
+    return os.waitpid(_throw_away(names, _count), 0)[1] == 0
 
 
 def _count() -> int:

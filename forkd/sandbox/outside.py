@@ -1,7 +1,8 @@
 """What is seen of a zygote from outside, once it has said that it is ready?
 
 Its word is a claim: the plugin has run by then. The kernel's is not. What may not be looked at (an ordinary
-user sees less than root; Landlock shows nobody anything) is told as unverified.
+user sees less than root; Landlock shows nobody anything) is told as unverified. What is read here the
+plugin has had a hand in (the names of files that it mapped, for one): octets, of which nothing is expected.
 """
 
 from __future__ import annotations
@@ -53,14 +54,16 @@ def inspect(
     expected = {"Threads": "1", "NoNewPrivs": "1", "CapEff": "0" * 16, "CapPrm": "0" * 16}
     if "seccomp" in layers:
         expected["Seccomp"] = "2"
-        if int(status["Seccomp_filters"]) < int(own["Seccomp_filters"]) + 1:
-            problems.append(f"{status['Seccomp_filters']} system call filters")
+        if not (ours := own.get("Seccomp_filters", "")).isdecimal():
+            unverified.append("number of system call filters")  # before Linux 5.9
+        elif not (theirs := status.get("Seccomp_filters", "")).isdecimal() or int(theirs) <= int(ours):
+            problems.append(f"{theirs or 'no'} system call filters")
     problems += [
-        f"{field} is {status[field].strip()}"
+        f"{field} is {seen or 'not told'}"
         for field, value in expected.items()
-        if status[field].strip() != value
+        if (seen := status.get(field, "")) != value
     ]
-    if "pid" in namespaces and status["NSpid"].split()[1:] != ["1"]:
+    if "pid" in namespaces and status.get("NSpid", "").split()[1:] != ["1"]:
         problems.append("it is not the first process of a PID namespace")
     looks: tuple[tuple[str, Callable[[], list[str]]], ...] = (
         ("mappings", lambda: _shared_mappings(root)),
@@ -73,19 +76,26 @@ def inspect(
             problems += look()
         except OSError:
             unverified.append(what)
+        except (ValueError, LookupError) as error:
+            problems.append(f"its {what} cannot be read: {error!r}")
     if set(_LANDLOCK) & set(layers):
         unverified.append("Landlock")
     return Verification(tuple(problems), tuple(unverified))
 
 
 def _status(process: Path) -> dict[str, str]:
-    lines = (process / "status").read_text().splitlines()
-    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    fields = (line.partition(":\t") for line in _lines(process / "status"))
+    return {name: value.strip() for name, separator, value in fields if separator}
 
 
 def _shared_mappings(process: Path) -> list[str]:
-    lines = (process / "maps").read_text().splitlines()
-    return [f"shared mapping {line}" for line in lines if "rw-s" in line]
+    return [f"shared mapping {line}" for line in _lines(process / "maps") if _shared(line)]
+
+
+def _shared(line: str) -> bool:
+    """Writable, and seen by whoever else maps it: the second field of proc_pid_maps(5), as rw-s."""
+    permissions = line.split(" ", 2)[1]
+    return "w" in permissions and permissions.endswith("s")
 
 
 def _shared_namespaces(process: Path, namespaces: Iterable[str]) -> list[str]:
@@ -98,7 +108,7 @@ def _shared_namespaces(process: Path, namespaces: Iterable[str]) -> list[str]:
 
 def _strange_mounts(process: Path) -> list[str]:
     """A tmpfs as its root, and nothing that could be written."""
-    mounts = [line.split() for line in (process / "mountinfo").read_text().splitlines()]
+    mounts = [line.split(" ") for line in _lines(process / "mountinfo")]
     found = [f"{fields[4]} is mounted for writing" for fields in mounts if "ro" not in fields[5].split(",")]
     if not any(fields[4] == "/" and "tmpfs" in fields[fields.index("-") :] for fields in mounts):
         found.append("its root is not one of its own")
@@ -110,7 +120,7 @@ def _strange_descriptors(folder: Path) -> list[str]:
     strange = []
     for entry in folder.iterdir():
         try:
-            target = str(entry.readlink())
+            target = _shown(os.fsencode(entry.readlink()))
         except FileNotFoundError:
             continue
         number = int(entry.name)
@@ -122,3 +132,13 @@ def _strange_descriptors(folder: Path) -> list[str]:
         if not fine:
             strange.append(f"descriptor {number} is {target}")
     return strange
+
+
+def _lines(file: Path) -> list[str]:
+    """Of a file of /proc. Only the line feed ends one: nothing else is escaped in names (proc(5))."""
+    return [_shown(line) for line in file.read_bytes().split(b"\n") if line]
+
+
+def _shown(octets: bytes) -> str:
+    """Names of files are any octets: what is none of UTF-8 is shown as one writes it."""
+    return octets.decode("utf-8", "backslashreplace")

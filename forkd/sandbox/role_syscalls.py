@@ -13,7 +13,9 @@ A test holds that whatever is KILL for a plugin is refused here too.
 from __future__ import annotations
 
 import errno
+import itertools
 import socket
+from collections.abc import Iterator
 
 from forkd.sandbox.syscalls import ALLOW, INT, KILL, PROT_EXEC, PROT_WRITE, Is, Row
 
@@ -24,6 +26,8 @@ _F_SETOWN, _F_SETSIG, _F_SETOWN_EX = 8, 10, 15
 _TIOCSTI, _TIOCLINUX, _FIOSETOWN, _SIOCSPGRP = 0x5412, 0x541C, 0x8901, 0x8902
 _PR_SET_DUMPABLE, _PR_SET_MM, _PR_SET_PTRACER = 4, 35, 0x5961_6D61
 _PROT_BTI = 0x10
+_MSG_FASTOPEN = 0x2000_0000
+_TYPE = 0xF
 _FAMILIES = 46
 """AF_MAX of Linux 6.18: beyond it the kernel itself refuses."""
 
@@ -54,6 +58,14 @@ EVERY: tuple[Row, ...] = (
     Row(ALLOW, "sched_setaffinity", "own processors", only=(Is(0, INT, 0),), otherwise=errno.EPERM),
     Row(errno.EPERM, "sched_setscheduler sched_setattr sched_setparam ioprio_set", "no neighbour is slowed"),
     Row(errno.EPERM, "migrate_pages move_pages", "nor his memory moved"),
+    # --- no connection past Landlock ------------------------------------------------------------------
+    Row(
+        errno.EPERM,
+        "sendto sendmmsg",
+        "a client's socket, disconnected, would connect anywhere by sending",
+        given=(Is(3, _MSG_FASTOPEN, _MSG_FASTOPEN),),
+    ),
+    Row(errno.EPERM, "sendmsg", "likewise", given=(Is(2, _MSG_FASTOPEN, _MSG_FASTOPEN),)),
     # --- it stays as it is ---------------------------------------------------------------------------
     Row(errno.EPERM, "prctl", "stays non-dumpable", given=(Is(0, INT, _PR_SET_DUMPABLE),)),
     Row(errno.EPERM, "prctl", "untraced", given=(Is(0, INT, _PR_SET_PTRACER),)),
@@ -128,23 +140,30 @@ def _sockets(families: frozenset[int]) -> tuple[Row, ...]:
     )
 
 
-_DATAGRAMS = tuple(
-    Row(
-        ALLOW,
-        "socket",
-        "UDP alone: a TCP socket could connect by sendto (TCP_FASTOPEN), past Landlock",
-        given=(Is(0, INT, family),),
-        only=(Is(1, 0xF, socket.SOCK_DGRAM),),
-    )
-    for family in (socket.AF_INET, socket.AF_INET6)
-)
+def _ip(types: dict[int, int]) -> Iterator[Row]:
+    """Of each type of socket its one protocol, or 0, which means the same; no other type."""
+    for family, kind in itertools.product((socket.AF_INET, socket.AF_INET6), range(_TYPE + 1)):
+        given = (Is(0, INT, family), Is(1, _TYPE, kind))
+        if kind not in types:
+            yield Row(errno.EACCES, "socket", "another type", given=given)
+            continue
+        why = "MPTCP, SCTP and others pass Landlock, which bounds TCP alone"
+        no_other_bit = Is(2, INT & ~types[kind], 0)
+        yield Row(ALLOW, "socket", why, given=given, only=(no_other_bit,), otherwise=errno.EPROTONOSUPPORT)
+        for part in range(1, types[kind]):
+            if part & types[kind] == part:
+                yield Row(errno.EPROTONOSUPPORT, "socket", why, given=(*given, Is(2, INT, part)))
+
+
 _LOCAL = frozenset({int(socket.AF_UNIX)})
 _INTERNET = _LOCAL | {int(socket.AF_INET), int(socket.AF_INET6)}
+_UDP = {int(socket.SOCK_DGRAM): int(socket.IPPROTO_UDP)}
+_TCP = {int(socket.SOCK_STREAM): int(socket.IPPROTO_TCP)}
 
 NETWORKS: dict[str, tuple[Row, ...]] = {
     "none": _sockets(_LOCAL),
-    "ask": (*_sockets(_INTERNET), *_DATAGRAMS),
-    "connect": _sockets(_INTERNET),
+    "ask": (*_sockets(_INTERNET), *_ip(_UDP)),
+    "connect": (*_sockets(_INTERNET), *_ip(_UDP | _TCP)),
 }
 """A role's network -> rows: unix sockets alone; questions by UDP; TCP too (Landlock bounds its ports)."""
 

@@ -302,9 +302,9 @@ def _tasks_now() -> int:
     found = 0
     for status in Path("/proc").glob("[0-9]*/status"):
         with contextlib.suppress(OSError):
-            text = status.read_text()
-            if f"\nUid:\t{os.geteuid()}\t" in text:
-                found += int(text.partition("\nThreads:\t")[2].partition("\n")[0])
+            octets = status.read_bytes()  # a process has any octets for a name
+            if b"\nUid:\t%d\t" % os.geteuid() in octets:
+                found += int(octets.partition(b"\nThreads:\t")[2].partition(b"\n")[0])
     return found
 
 

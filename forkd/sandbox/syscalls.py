@@ -67,6 +67,9 @@ class Row:
 _READ_ONLY = Is(2, os.O_ACCMODE | os.O_CREAT | os.O_TRUNC | 0o20000000, os.O_RDONLY)
 """openat's flags: no writing, creating, truncating; 0o20000000 is the kernel's __O_TMPFILE."""
 
+_LISTENER = Is(0, INT, 4)
+"""The zygote's listening socket (wire.LISTENER_FD). In a sandbox that number is the leash, a pipe."""
+
 ONE_PROCESS = Is(0, INT, os.PRIO_PROCESS)
 
 LOAD: tuple[Row, ...] = (
@@ -105,7 +108,14 @@ LOAD: tuple[Row, ...] = (
     # --- its descriptors ---------------------------------------------------------------------------
     Row(ALLOW, "read readv pread64 write writev close lseek", "on what it was given"),
     Row(ALLOW, "poll ppoll select pselect6", "waiting"),
-    Row(ALLOW, "recvfrom recvmsg shutdown getsockname getpeername getsockopt", "its channel"),
+    Row(ALLOW, "recvfrom recvmsg getsockname getpeername getsockopt", "its channel"),
+    Row(
+        errno.EPERM,
+        "shutdown",
+        "the listening socket is master's: shut down, it would be so for every zygote that comes after",
+        only=(_LISTENER,),
+        otherwise=ALLOW,
+    ),
     Row(ALLOW, "sendto", "without an address: only to its own peer", only=(Is(4, LONG, 0),)),
     Row(ALLOW, "accept accept4", "the zygote's one listening socket; a sandbox has none"),
     # --- reading files: Landlock decides which -----------------------------------------------------
@@ -124,7 +134,14 @@ LOAD: tuple[Row, ...] = (
     # --- the zygote's own work; CHILD takes it away ------------------------------------------------
     Row(ALLOW, "clone", "fork, and no thread", given=(Is(0, INT, FORK_FLAGS),)),
     Row(ALLOW, "wait4", "reaping its sandboxes"),
-    Row(ALLOW, "dup3 close_range", "a sandbox's descriptors to fixed numbers"),
+    Row(ALLOW, "close_range", "what loading left open"),
+    Row(
+        errno.EPERM,
+        "dup3",
+        "a sandbox's descriptors to fixed numbers; the listening socket keeps its own, refused above",
+        only=(_LISTENER,),
+        otherwise=ALLOW,
+    ),
     Row(
         ALLOW,
         "fcntl",

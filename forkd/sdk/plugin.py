@@ -1,14 +1,21 @@
-"""What is a plugin, and how is one loaded? The table of hooks that `plugin_init` returns."""
+"""What is a plugin, and how is one loaded? The table of hooks that `plugin_init` returns.
+
+A plugin's modules are loaded from their sources, never from __pycache__: what lies there may have been
+compiled from anything, and what the admin can read, and forkd's hash is of, are the sources.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import sys
+from importlib import _bootstrap_external as _files  # importlib.machinery would be one module more
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import CodeType, ModuleType
     from typing import Any
 
     Hook = Callable[..., Any]
@@ -77,6 +84,52 @@ class Plugin:
         return f"Plugin({', '.join(self.hooks)})"
 
 
+class _FromSource(_files.SourceFileLoader):
+    """Compiles the source each time; neither reads nor writes __pycache__."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        code: CodeType = self.source_to_code(self.get_data(path), path)
+        return code
+
+
+class _Sources:
+    """Before Python's own finder on sys.meta_path: gives modules that lie in plugins' folders _FromSource.
+
+    What lies in a folder of libraries, e.g. a virtual environment in a plugin's folder, is not its source.
+    """
+
+    def __init__(self) -> None:
+        self._folders: tuple[str, ...] = ()
+        self._libraries: tuple[str, ...] = ()
+
+    def add(self, folder: str) -> None:
+        """All modules in there from now on."""
+        if self not in sys.meta_path:
+            finders = list(sys.meta_path)
+            at = finders.index(_files.PathFinder) if _files.PathFinder in finders else 0
+            sys.meta_path.insert(at, self)
+        own = os.path.realpath(folder) + "/"
+        if own not in self._folders:
+            known = [os.path.realpath(entry) + "/" for entry in sys.path if entry]
+            self._libraries += tuple(entry for entry in known if entry != own and entry.startswith(own))
+            self._folders += (own,)
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """As Python's own finder does, but for the loader."""
+        spec = _files.PathFinder.find_spec(name, path, target)
+        if spec is not None and type(spec.loader) is _files.SourceFileLoader:
+            file = os.path.realpath(spec.loader.path)
+            if file.startswith(self._folders) and not file.startswith(self._libraries):
+                spec.loader = _FromSource(spec.loader.name, spec.loader.path)
+        return spec
+
+
+_sources = _Sources()
+
+
 def load(folder: str | os.PathLike[str], module: str, settings: Mapping[str, Any]) -> Plugin:
     """Import the plugin's module and call its `plugin_init(settings)`.
 
@@ -88,9 +141,11 @@ def load(folder: str | os.PathLike[str], module: str, settings: Mapping[str, Any
     folder = os.path.abspath(folder)  # noqa: PTH100 - pathlib would cost every sandbox its pages
     path = f"{folder}/{module}"
     name = module.removesuffix(".py")
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if not name or name == module:
         raise PluginError(f"{path} is no Python module")
+    spec = importlib.util.spec_from_file_location(name, path, loader=_FromSource(name, path))
+    assert spec is not None and spec.loader is not None
+    _sources.add(folder)
     if folder not in sys.path:
         sys.path.insert(0, folder)
     loaded = importlib.util.module_from_spec(spec)

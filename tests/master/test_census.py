@@ -24,7 +24,7 @@ class Story:
 
     def __init__(self) -> None:
         self.census = Census()
-        self.census.started("p", ZYGOTE)
+        self.census.started("p", ZYGOTE, 1)
         self.now = 1000.0
         self.sessions = {ZYGOTE: processes()}
 
@@ -109,8 +109,8 @@ def test_what_a_dead_zygote_left_behind_is_counted_with_its_successors_processes
     """A plugin that lets its zygote die must not hide helpers so."""
     story = Story()
     story.sessions = {ZYGOTE: processes(1), 200: processes()}
-    story.census.started("p", 200)
-    assert story.census.sessions("p") == {ZYGOTE, 200}
+    story.census.started("p", 200, 2)
+    assert story.census.sessions("p") == {ZYGOTE: 1, 200: 2}
     found = []
     for _ in range(3):
         found += story.census.judge(story.sessions, (WORKER,), story.now)
@@ -121,10 +121,10 @@ def test_what_a_dead_zygote_left_behind_is_counted_with_its_successors_processes
 def test_a_session_without_processes_is_forgotten():
     """Or a look would cost more with each death."""
     story = Story()
-    story.census.started("p", 200)
+    story.census.started("p", 200, 2)
     story.sessions = {ZYGOTE: processes(), 200: processes()}
     story.census.judge(story.sessions, (WORKER,), story.now)
-    assert story.census.sessions("p") == {200}
+    assert story.census.sessions("p") == {200: 2}
 
 
 HELPERS = """
@@ -147,18 +147,46 @@ def test_a_look_sees_a_sessions_processes_and_end_ends_them():
     with subprocess.Popen([sys.executable, "-c", HELPERS], stdout=subprocess.PIPE, text=True) as leader:
         assert leader.stdout is not None
         pids = {int(pid) for pid in leader.stdout.readline().split()}
-        assert {pid for pid, _ in census.look([leader.pid])[leader.pid]} == pids
+        sessions = {leader.pid: census.start_time(leader.pid)}
+        assert {pid for pid, _ in census.look(sessions)[leader.pid]} == pids
         assert {census.session_of(pid) for pid in pids} == {leader.pid}
         leader.kill()
         leader.wait()
         began = time.monotonic()
-        census.end([leader.pid])
+        census.end(sessions)
         assert time.monotonic() - began < 1.0  # 0.1 s, with ten times slack
-        wait_for(lambda: not census.look([leader.pid])[leader.pid])
+        wait_for(lambda: not census.look(sessions)[leader.pid])
     assert all(census.session_of(pid) == 0 for pid in pids)
+
+
+def test_a_stranger_with_a_dead_zygotes_number_is_left_alone():
+    """pids come again: the leader of that session started at another time, and its processes are not ours."""
+    with subprocess.Popen([sys.executable, "-c", HELPERS], stdout=subprocess.PIPE, text=True) as stranger:
+        assert stranger.stdout is not None
+        pids = {int(pid) for pid in stranger.stdout.readline().split()}
+        mine = {stranger.pid: census.start_time(stranger.pid)}
+        ours_before = {stranger.pid: mine[stranger.pid] - 1}
+        try:
+            assert census.look(ours_before) == {stranger.pid: set()}
+            census.end(ours_before)
+            assert {pid for pid, _ in census.look(mine)[stranger.pid]} == pids
+        finally:
+            stranger.kill()
+            stranger.wait()
+            census.end(mine)
+
+
+def test_a_dead_zygotes_session_is_forgotten_when_nobody_is_in_it():
+    """Also before its successor starts, which may take minutes."""
+    story = Story()
+    story.census.reaped("p", ZYGOTE)
+    story.look(1)
+    assert story.census.sessions("p") == {ZYGOTE: 1}
+    story.look()
+    assert story.census.sessions("p") == {}
 
 
 def test_a_look_without_plugins_looks_at_nothing():
     """Nor is one due."""
-    assert census.look([]) == {}
+    assert census.look({}) == {}
     assert Census().due is None

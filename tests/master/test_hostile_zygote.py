@@ -15,8 +15,18 @@ from pathlib import Path
 
 import pytest
 
+from forkd.master.child import Child
+from forkd.master.place import Place
+from forkd.master.pool import Slot
+from forkd.master.roles import ROLES
+from forkd.master.shutdown import Shutdown
+from forkd.master.watch import Watch
+from forkd.master.zygotes import ZygoteChild
+from forkd.sandbox import launch
+from forkd.sandbox.confine import LAYERS
 from tests.support.daemon import Daemon, alive, titles
 from tests.support.people import Person, person
+from tests.support.sandboxes import MODES, stage
 from tests.support.waiting import wait_for
 from tests.system.conftest import end, prepare
 
@@ -81,7 +91,7 @@ def start(who: Person) -> Iterator[Start]:
     """start(text of hostile.py, …) -> the daemon, with its control session open."""
     with ExitStack() as stack:
 
-        def make(text: str, *, sandbox: str = "") -> Daemon:
+        def make(text: str, *, sandbox: str = "", beside: dict[bytes, bytes] | None = None) -> Daemon:
             daemon = prepare(
                 who,
                 config=CONFIG + WALLS[who.name] + sandbox,
@@ -92,6 +102,8 @@ def start(who: Person) -> Iterator[Start]:
             folder.mkdir()
             (folder / "plugin.toml").write_text(MANIFEST)
             (folder / "hostile.py").write_text(text)
+            for name, content in (beside or {}).items():
+                (folder / os.fsdecode(name)).write_bytes(content)
             for path in (folder, *folder.iterdir()):
                 os.chown(path, who.uid, -1)
             return daemon.start()
@@ -143,7 +155,7 @@ def session(pid: int) -> set[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
             except OSError:
                 continue
             if fields[3] == str(pid) and fields[0] not in "ZX":
@@ -275,6 +287,92 @@ def test_a_zygote_that_never_becomes_ready_is_killed_with_its_helpers(start: Sta
         second = wait_for(lambda: pid if (pid := zygote_of(daemon, "hostile")) not in (0, first) else 0)
         assert killed(daemon)["reason"] == "not ready within 2 s"
         ended_whole(daemon, second)
+
+
+def test_a_mapped_file_with_any_name_does_not_end_master(start: Start):
+    """Master looks at its mappings, and the names in there are octets of the plugin's choice."""
+    text = (
+        "import ctypes, os\n"
+        "kept = os.open(os.path.dirname(__file__).encode() + b'/\\xff.dat', os.O_RDONLY)\n"
+        "map_it = ctypes.CDLL(None).mmap\n"
+        "map_it.restype = ctypes.c_void_p\n"
+        "assert map_it(None, ctypes.c_size_t(4096), 1, 2, kept, ctypes.c_long(0)) % 4096 == 0\n"
+    )
+    daemon = start(text + GOOD, beside={b"\xff.dat": b"x" * 4096})
+    with undisturbed(daemon):
+        assert ask_hostile(daemon) == 250
+
+
+def test_a_zygote_with_less_than_the_self_test_had_is_not_used(start: Start):
+    """Each start must have all the walls that were shown before the first one, not what it can get."""
+    text = (
+        "import json, os\n"
+        "was = json.dumps\n"
+        "def less(said):\n"
+        "    return was(said | {'layers': said['layers'] | {'network': 'absent'}})\n"
+        "if os.path.exists(os.path.join(os.path.dirname(__file__), '.less')):\n"
+        "    json.dumps = less\n"
+    )
+    daemon = start(text + GOOD)
+    with undisturbed(daemon):
+        first = zygote_of(daemon, "hostile")
+        (daemon.folder / "hostile" / ".less").touch()
+        os.kill(first, signal.SIGKILL)
+        why = "its walls are not as they should be: network is absent"
+        wait_for(lambda: [line for line in daemon.events("process") if line.get("reason") == why])
+
+
+def test_a_zygote_without_a_mount_root_where_the_self_test_had_one_is_not_used():
+    """Likewise for what is put around it, which it has no say in."""
+    with stage(MODES[0]) as st:
+        st.start("def attack(_): pass\n", namespaces=False)
+        ready = launch.Ready(api=1, pid=st.zygote.pid, layers=dict.fromkeys(LAYERS, "on"))
+        child = ZygoteChild(st.zygote.pid, None, layers=LAYERS, shown={"namespaces": "enforced"})
+        lacking = child._lacking(st.zygote, ready)
+        assert "it has no mount root of its own" in lacking
+        assert "it has no pid namespace of its own" in lacking
+        child.shown = {"namespaces": "absent"}
+        assert child._lacking(st.zygote, ready) == []
+
+
+class Unkillable(Child):
+    """A child whose end goes wrong in a way that nobody foresaw."""
+
+    def kill(self) -> None:
+        """Raises."""
+        raise ValueError("unforeseen")
+
+
+def test_whatever_goes_wrong_with_one_the_others_end_too():
+    """The way out of master: no child outlives it."""
+    role = next(role for role in ROLES if role.starter == "zygote")
+    places = []
+    for number, kind in enumerate((Unkillable, Child)):
+        pid = os.fork()
+        if pid == 0:
+            while True:
+                signal.pause()
+        places.append(Place(role, Slot(role.name, number), lambda: None, kind(pid, None)))
+    Shutdown(places, Watch()).abandon()
+    assert not [place.child.pid for place in places if alive(place.child.pid)]
+
+
+def test_its_listening_socket_outlives_it(start: Start):
+    """It is master's, and each of its zygotes listens on the same: no import may shut it down for good."""
+    text = (
+        "import _socket\n"
+        "listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, 4)\n"
+        "try: listener.shutdown(2)\n"
+        "except OSError: pass\n"
+        "listener.detach()\n"
+    )
+    daemon = start(text + GOOD)
+    with undisturbed(daemon):
+        first = zygote_of(daemon, "hostile")
+        assert ask_hostile(daemon) == 250
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: zygote_of(daemon, "hostile") not in (0, first), timeout_s=20)
+        wait_for(lambda: ask_hostile(daemon) == 250, timeout_s=20)
 
 
 def test_a_flood_on_the_control_socket_ends_the_zygote(start: Start):

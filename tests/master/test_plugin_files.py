@@ -1,4 +1,4 @@
-"""Whose files are believed, and which were they: forkd/master/plugin_files.py."""
+"""Whose files are believed, and which were they: forkd/master/plugin_{files,loaded}.py."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from forkd.config.schema import PluginConfig, PluginLimits, Powers
-from forkd.master import plugin_files
-from forkd.master.plugin_files import Finding, Judge, Loaded, digest, examine_entries, examine_folder
+from forkd.master import plugin_files, plugin_loaded
+from forkd.master.plugin_files import Finding, Judge, digest, examine_entries, examine_folder
+from forkd.master.plugin_loaded import Loaded
 from tests.support import config_files, venvs
 from tests.support.sandboxes import NOBODY
+from tests.support.waiting import wait_for
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 
@@ -242,6 +245,27 @@ def test_what_running_it_leaves_does_not_change_it(folder: Path):
     assert digest(folder) == before
 
 
+@pytest.mark.parametrize("where", [".", "lists"])
+def test_a_lone_pyvenv_cfg_hides_nothing(folder: Path, where: str):
+    """Neither code from the hash nor links from the look: only what `python -m venv` made is left out."""
+    (folder / where / "pyvenv.cfg").touch()
+    (folder / where / "code.py").write_text("good")
+    before = digest(folder)
+    (folder / where / "code.py").write_text("evil")
+    assert digest(folder) != before
+    (folder / where / "out.py").symlink_to("/etc/passwd")
+    assert len(problems(folder)) == 1
+
+
+def test_the_plugins_own_folder_is_no_environment(tmp_path: Path):
+    """Even where it looks like one."""
+    venvs.make(tmp_path / "mine")
+    (tmp_path / "mine/mine.py").write_text("good")
+    before = digest(tmp_path / "mine")
+    (tmp_path / "mine/mine.py").write_text("evil")
+    assert digest(tmp_path / "mine") != before
+
+
 def test_changes_are_named(folder: Path):
     """The admin hears which folder, and when it takes effect."""
     loaded = Loaded.now(plugin(folder))
@@ -251,6 +275,41 @@ def test_changes_are_named(folder: Path):
         loaded.changed() == f"{folder} changed on disk since forkd started; takes effect at the next restart"
     )
     (folder / "mine.py").unlink()
+    assert "changed on disk" in loaded.changed()
+
+
+def octets_read() -> int:
+    """By this process, whatever it read."""
+    rows = Path("/proc/self/io").read_text().splitlines()
+    return next(int(row.split()[1]) for row in rows if row.startswith("rchar:"))
+
+
+def test_what_nobody_touched_is_not_read_again(folder: Path):
+    """A plugin may have a gigabyte of tables, and its zygote starts while master does nothing else."""
+    large = 4_000_000
+    (folder / "lists/large.bin").write_bytes(bytes(large))
+    wait_for(
+        lambda: time.time_ns() - (folder / "lists/large.bin").stat().st_ctime_ns > 2 * plugin_loaded._TICK_NS
+    )
+    loaded = Loaded.now(plugin(folder))
+    before = octets_read()
+    assert loaded.changed() == ""
+    assert octets_read() - before < large
+    (folder / "lists/large.bin").touch()
+    assert loaded.changed() == ""
+    assert octets_read() - before >= large
+
+
+@pytest.mark.parametrize("kept", ["size and time of writing", "file was just new"])
+def test_a_change_that_hides_is_found(folder: Path, kept: str):
+    """The time of writing can be set; that of the last change cannot, but goes in steps."""
+    file = folder / "lists/a.txt"
+    if kept != "file was just new":
+        wait_for(lambda: time.time_ns() - file.stat().st_ctime_ns > 2 * plugin_loaded._TICK_NS)
+    loaded = Loaded.now(plugin(folder))
+    was = file.stat()
+    file.write_text("x" * was.st_size)
+    os.utime(file, ns=(was.st_atime_ns, was.st_mtime_ns))
     assert "changed on disk" in loaded.changed()
 
 

@@ -56,13 +56,14 @@ ALL = policy.compile_refusals(())
     ("missing", "seen"),
     [
         (lambda walls: dataclasses.replace(walls, program=ALL), "ptrace: lives, exit 0, not died: SIGSYS"),
+        (lambda walls: dataclasses.replace(walls, program=ALL), "fast open by sendmsg: done, not EPERM"),
         (lambda walls: dataclasses.replace(walls, paths=()), "read code: EACCES, not done"),
         (
             lambda walls: dataclasses.replace(walls, program=b"\0" * 8),
             "WallError: [Errno 22] seccomp: Invalid argument",
         ),
     ],
-    ids=["seccomp", "rights", "a filter that the kernel refuses"],
+    ids=["seccomp", "fast open", "rights", "a filter that the kernel refuses"],
 )
 def test_a_role_whose_walls_are_wrong_is_named(tmp_path: Path, missing: Callable[[Walls], Walls], seen: str):
     """Tried, not believed."""

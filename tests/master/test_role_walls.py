@@ -216,6 +216,68 @@ def test_network_as_far_as_granted(network: str, udp: str, tcp_socket: str, gran
         assert behind(raised, lambda: socket.create_server(("127.0.0.1", 0))) != "done"
 
 
+_FASTOPEN = 0x2000_0000
+_SENDMMSG = {"x86_64": 307, "aarch64": 269}[os.uname().machine]
+
+
+def _disconnect(sock: socket.socket) -> None:
+    """connect(AF_UNSPEC): Landlock allows it, and the socket of a client is as good as new."""
+    nowhere = ctypes.create_string_buffer(16)
+    assert ctypes.CDLL(None).connect(sock.fileno(), nowhere, 16) == 0
+
+
+@pytest.mark.parametrize("network", role_syscalls.NETWORKS)
+def test_a_clients_socket_does_not_become_a_connection_elsewhere(network: str):
+    """TCP_FASTOPEN connects by sending, and Landlock does not see it (sendto, sendmsg, sendmmsg)."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as elsewhere,
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()),
+        server.accept()[0] as accepted,
+    ):
+        elsewhere.setblocking(False)
+        _disconnect(accepted)
+        where = elsewhere.getsockname()
+        acts: list[Callable[[], Any]] = [
+            lambda: accepted.sendto(b"secret", _FASTOPEN, where),
+            lambda: accepted.sendmsg([b"secret"], (), _FASTOPEN, where),
+            call(_SENDMMSG, -1, 0, 0, _FASTOPEN),
+        ]
+        raised = walls(network=network)
+        assert [behind(raised, act) for act in acts] == ["EPERM"] * 3
+        with pytest.raises(BlockingIOError):
+            elsewhere.accept()
+
+
+_MPTCP, _SCTP = 262, 132
+PROTOCOLS: dict[str, tuple[int, int, str, str]] = {
+    "TCP": (socket.SOCK_STREAM, socket.IPPROTO_TCP, "EACCES", "done"),
+    "UDP": (socket.SOCK_DGRAM, socket.IPPROTO_UDP, "done", "done"),
+    "non-blocking": (socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0, "done", "done"),
+    "MPTCP": (socket.SOCK_STREAM, _MPTCP, "EACCES", "EPROTONOSUPPORT"),
+    "SCTP": (socket.SOCK_STREAM, _SCTP, "EACCES", "EPROTONOSUPPORT"),
+    "SCTP with records": (socket.SOCK_SEQPACKET, _SCTP, "EACCES", "EACCES"),
+    "raw": (socket.SOCK_RAW, socket.IPPROTO_TCP, "EACCES", "EACCES"),
+    "ping": (socket.SOCK_DGRAM, socket.IPPROTO_ICMP, "EPROTONOSUPPORT", "EPROTONOSUPPORT"),
+    "UDP-Lite": (socket.SOCK_DGRAM, 136, "EPROTONOSUPPORT", "EPROTONOSUPPORT"),
+    "IGMP": (socket.SOCK_STREAM, 2, "EACCES", "EPROTONOSUPPORT"),
+}
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["4", "6"])
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_no_protocol_but_those_that_are_walled_in(name: str, family: int):
+    """Landlock's ports are TCP's alone."""
+    kind, protocol, asking, connecting = PROTOCOLS[name]
+
+    def act() -> None:
+        socket.socket(family, kind, protocol).close()
+
+    assert behind(walls(network="none"), act) == "EAFNOSUPPORT"
+    assert behind(walls(network="ask"), act) == asking
+    assert behind(walls(network="connect"), act) == connecting
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has capabilities to lose")
 def test_a_role_of_roots_has_no_capability_and_cannot_have_one():
     """The bounding set is emptied: not even a setuid program could give one back."""

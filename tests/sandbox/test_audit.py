@@ -157,6 +157,37 @@ def test_a_claimed_pid_names_it_where_it_is_the_kernels():
     assert names(("p", 8), ("p", 7), told=told) == ["bpf", "keyctl"]
 
 
+def test_a_claimed_pid_takes_nobodys_name():
+    """A hostile zygote claims other sandboxes' numbers: those of other plugins, and those the kernel told."""
+
+    async def ask() -> list[str]:
+        named = Named()
+        named.expected = True
+        asked = [("p", 7, 0), ("q", 0, 7), ("p", 0, 7), ("p", 0, 8), ("p", 8, 0)]
+        tasks = [asyncio.ensure_future(named.name(one, pid, claimed=claim)) for one, pid, claim in asked]
+        await asyncio.sleep(0)
+        named.told("p", 7, "keyctl")
+        named.told("p", 8, "bpf")
+        return await asyncio.gather(*tasks)
+
+    assert asyncio.run(ask()) == ["keyctl", "", "", "", "bpf"]
+
+
+def test_another_plugins_record_wakes_nobody():
+    """Plugin and pid go together."""
+
+    async def ask() -> str:
+        named = Named()
+        named.expected = True
+        waiting = asyncio.ensure_future(named.name("p", 7))
+        await asyncio.sleep(0)
+        named.told("q", 7, "bpf")
+        named.told("p", 7, "keyctl")
+        return await waiting
+
+    assert asyncio.run(ask()) == "keyctl"
+
+
 def test_without_a_pid_it_is_named_after_what_it_can_have_been():
     """It died in its first call, in a PID namespace of its own: never a wrong name, rather more than one."""
     assert names(("p", 2), told=[("p", 70, "keyctl"), ("q", 71, "bpf")]) == ["keyctl"]

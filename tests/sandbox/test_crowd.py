@@ -22,7 +22,7 @@ def attack(said):
 
 
 def nice_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[16])
+    return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[16])
 
 
 @pytest.mark.parametrize("mode", MODES)

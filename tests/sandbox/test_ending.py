@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -11,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from forkd.sandbox import cgroup_trial, cgroups, ending, launch
+from forkd.sandbox.confine import LAYERS
+from forkd.sandbox.launch import ZygoteSpec
+from forkd.sandbox.policy import compile_policy
 from tests.support.sandboxes import MODES, ROOT, USER, as_mode, stage
 from tests.support.waiting import wait_for
 
@@ -98,6 +102,33 @@ def _is_there(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+NAMELESS = """
+if os.fork() == 0:
+    libc.prctl(15, b"\\xff")
+    while True: time.sleep(60)
+def attack(_): pass
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_name_that_is_no_text_is_in_nobodys_way(mode: str):
+    """PR_SET_NAME takes any octets: of its own processes, and of those of any local user."""
+
+    def body() -> None:
+        with stage(mode) as st:
+            layers = tuple(layer for layer in LAYERS if layer != "seccomp")
+            st.start(NAMELESS, namespaces=False, cgroup=False, layers=layers)
+            (helper,) = st.processes()
+            assert wait_for(lambda: Path(f"/proc/{helper}/comm").read_bytes() == b"\xff\n", timeout_s=5)
+            assert sorted(ending.members(st.zygote)) == sorted([st.zygote.pid, helper])
+            with_threads = ZygoteSpec(name="a", policy=compile_policy(threads=True), threads=2)
+            assert json.loads(with_threads.encode())["limits"]["sandbox_processes"] > 0
+            launch.end_all(st.zygote)
+            assert wait_for(lambda: not st.processes(), timeout_s=5)
+
+    as_mode(mode, body)
 
 
 def test_what_ended_already_is_no_error():

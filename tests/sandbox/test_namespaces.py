@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import shutil
 import socket
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from forkd.sandbox import executables, interpreter, launch, mounts, namespaces, selftest
+from forkd.sandbox import executables, interpreter, launch, linux, mounts, namespaces, selftest
 from forkd.sandbox.confine import LAYERS
 from tests.support import programs
 from tests.support.pids import inner
@@ -169,7 +170,7 @@ def children(pid: int) -> list[int]:
     found = []
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
-            if f"\nPPid:\t{pid}\n" in status.read_text():
+            if f"\nPPid:\t{pid}\n" in status.read_text(errors="replace"):
                 found.append(int(status.parent.name))
         except OSError:
             continue
@@ -191,11 +192,15 @@ def test_what_is_refused_is_left_out_and_named():
                 assert possible.names == ("user", "ipc", "pid", "mount", "uts"), possible
                 assert possible.mount_root
                 assert possible.reasons() == "net: No space left on device"
+                # As when others had taken them all, and then gave some back.
                 Path("/proc/sys/user/max_user_namespaces").write_text("0")
-                namespaces._possible.cache_clear()
                 possible = namespaces.possible()
                 assert possible.names == ()
                 assert possible.reasons() == "user: No space left on device"
+                for kind in ("net", "user"):
+                    Path(f"/proc/sys/user/max_{kind}_namespaces").write_text("99")
+                assert namespaces.possible().whole, namespaces.possible()
+                assert namespaces.possible() is namespaces.possible()
             except BaseException as error:
                 os.write(2, f"{error}\n".encode())
                 os._exit(1)
@@ -216,7 +221,7 @@ def test_root_without_the_right_to_mount_gets_a_user_namespace():
         try:
             for which in (prctl.cap_effective, prctl.cap_permitted):
                 which.sys_admin = False
-            namespaces._possible.cache_clear()
+            namespaces._known.clear()
             uid = next_uid()
             found = {f.layer: f.result for f in selftest.examine(uid=uid, gid=uid, programs=True)}
             assert namespaces.possible().names[0] == "user"
@@ -229,6 +234,40 @@ def test_root_without_the_right_to_mount_gets_a_user_namespace():
                 assert f"\nUid:\t{st.uid}\t" in status
                 assert f"CapBnd:\t{'0' * 16}" in status
                 assert "\nGroups:\t \n" in status
+        except BaseException:
+            os.write(writer, traceback.format_exc().encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        problem = pipe.read()
+    os.waitpid(pid, 0)
+    assert not problem, problem
+
+
+def test_rights_that_an_ordinary_user_was_given_are_not_a_zygotes():
+    """AmbientCapabilities of a service manager outlive an exec: master may need them, a plugin does not."""
+    if os.geteuid() != 0:
+        pytest.skip("other architecture of rights: needs root")
+    prctl = pytest.importorskip("prctl")
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            prctl.securebits.keep_caps = True
+            os.setgroups([])
+            os.setresgid(65_534, 65_534, 65_534)
+            os.setresuid(65_534, 65_534, 65_534)
+            for which in (prctl.cap_permitted, prctl.cap_effective, prctl.cap_inheritable):
+                which.limit(prctl.CAP_NET_BIND_SERVICE)
+                which.net_bind_service = True
+            raised = (prctl.CAP_NET_BIND_SERVICE, 0, 0)
+            linux.call("prctl", 47, 2, *map(ctypes.c_ulong, raised))
+            with stage("user") as st:
+                st.start("def attack(_): pass\n", namespaces=False)
+                status = Path(f"/proc/{st.zygote.pid}/status").read_text()
+                assert f"CapAmb:\t{'0' * 16}" in status
+                assert f"CapEff:\t{'0' * 16}" in status
         except BaseException:
             os.write(writer, traceback.format_exc().encode())
         finally:
@@ -334,14 +373,37 @@ def test_an_interpreter_tells_what_it_reads():
             assert str(Path(path).parent) in found
 
 
-@pytest.mark.parametrize("text", ["", "#!/bin/false", "#!/bin/echo"])
+@pytest.mark.parametrize("text", ["#!/bin/true", "#!/bin/echo"])
 def test_what_is_no_interpreter_tells_nothing(text: str, tmp_path: Path):
-    """No error here: its zygote says what is wrong."""
+    """No error here: it cannot be a zygote either, and that one says what is wrong."""
     path = tmp_path / "python"
     path.write_text(text)
     path.chmod(0o755)
     assert interpreter.paths(str(path)) == ()
-    assert interpreter.paths(str(tmp_path / "none")) == ()
+
+
+@pytest.mark.parametrize("text", ["", "#!/bin/false", "none"])
+def test_an_interpreter_that_cannot_be_asked_starts_no_zygote(text: str, tmp_path: Path):
+    """It may be well the next moment: then its zygote would run, without a mount root of its own."""
+    path = tmp_path / "python"
+    if text != "none":
+        path.write_text(text)
+        path.chmod(0o755)
+    with pytest.raises(interpreter.InterpreterError, match=str(path)):
+        interpreter.paths(str(path))
+    with stage(MODES[0]) as st, pytest.raises(launch.LaunchError, match=str(path)):
+        st.start("def attack(_): pass\n", python=str(path))
+
+
+def test_an_interpreter_that_answers_again_is_asked_again(tmp_path: Path):
+    """A refusal is not remembered: no processes to be had, say, and then there are."""
+    path = tmp_path / "python"
+    path.write_text(f'#!/bin/sh\n[ -e {tmp_path}/well ] || exit 1\nexec {sys.executable} "$@"\n')
+    path.chmod(0o755)
+    with pytest.raises(interpreter.InterpreterError):
+        interpreter.paths(str(path))
+    (tmp_path / "well").touch()
+    assert str(Path(os.__file__).parent) in interpreter.paths(str(path))
 
 
 def test_an_interpreter_finds_a_library_beside_itself(tmp_path: Path):

@@ -8,7 +8,7 @@ import errno
 import pyseccomp
 import pytest
 
-from forkd.sandbox import policy, profiles, syscalls
+from forkd.sandbox import policy, profiles, syscalls, wire
 from forkd.sandbox.policy import PolicyError, compile_policy
 from forkd.sandbox.profiles import PROFILES
 from forkd.sandbox.syscalls import ALLOW, KILL, Action, Is, Row
@@ -125,6 +125,25 @@ def test_the_sandbox_loses_what_only_a_zygote_needs():
         }
         assert verdict(policy_.load, **where) == word(ALLOW), call
         assert verdict(policy_.child, **where) != word(ALLOW), call
+
+
+@pytest.mark.parametrize("profile", [name for name in PROFILES if name.startswith("pure")])
+def test_the_listening_socket_cannot_be_shut_down(profile: str):
+    """It is master's, for every zygote that comes after; nor under another number. Others can."""
+    program = compile_policy("x86_64", profile=profile).load
+    for call in ("shutdown", "dup3"):
+        for fd, action in (
+            (wire.LISTENER_FD, errno.EPERM),
+            (wire.LISTENER_FD | 1 << 32, errno.EPERM),
+            (9, ALLOW),
+        ):
+            got = verdict(
+                program,
+                number=number(call, "x86_64"),
+                architecture=ARCHITECTURES["x86_64"],
+                arguments=(fd, 10),
+            )
+            assert got == word(action), (call, fd)
 
 
 def test_the_stacked_filter_is_small():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import py_compile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,54 @@ def test_plugin_init_gets_the_settings(tmp_path: Path):
     """plugin_init(settings) -> Plugin."""
     plugin = load(write(tmp_path, GOOD), "sample.py", {"text": "no"})
     assert plugin.hooks["mail"](None, None) == deny("5.7.1", "no")
+
+
+def compiled(file: Path, source: str) -> None:
+    """A compiled file beside `file` that says it need not be checked against its source (PEP 552)."""
+    other = file.with_name(f"other_{file.name}")
+    other.write_text(source)
+    where = importlib.util.cache_from_source(str(file))
+    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(str(other), where, invalidation_mode=mode, doraise=True)
+    other.unlink()
+
+
+PARTS = """
+import parts_beside, parts_package.inner
+from forkd.sdk import Plugin, deny
+
+def plugin_init(s):
+    text = f"source {parts_beside.TEXT} {parts_package.TEXT} {parts_package.inner.TEXT}"
+    return Plugin(mail=lambda session, sender: deny('5.7.1', text))
+"""
+
+
+def test_what_is_run_is_what_can_be_read(tmp_path: Path):
+    """Compiled files can be made of anything: no module of a plugin is loaded from one."""
+    (tmp_path / "parts_package").mkdir()
+    sources = {
+        "parts.py": PARTS,
+        "parts_beside.py": "TEXT = 'source'\n",
+        "parts_package/__init__.py": "TEXT = 'source'\n",
+        "parts_package/inner.py": "TEXT = 'source'\n",
+    }
+    for name, source in sources.items():
+        (tmp_path / name).write_text(source)
+        compiled(tmp_path / name, source.replace("source", "compiled"))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert load(tmp_path, "parts.py", {}).hooks["mail"](0, 0).text == "source source source source"
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_libraries_in_its_folder_are_loaded_as_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Those of its virtual environment: compiling them at each start would take seconds."""
+    library = tmp_path / "venv" / "site-packages"
+    library.mkdir(parents=True)
+    (library / "a_library.py").write_text("TEXT = 'source'\n")
+    compiled(library / "a_library.py", "TEXT = 'compiled'\n")
+    monkeypatch.syspath_prepend(str(library))
+    source = GOOD.replace("def ", "from a_library import TEXT\ndef ", 1).replace("s['text']", "TEXT")
+    assert load(write(tmp_path, source), "sample.py", {}).hooks["mail"](0, 0).text == "compiled"
 
 
 def test_modules_beside_the_plugin_can_be_imported(tmp_path: Path):
