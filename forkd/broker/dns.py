@@ -1,9 +1,8 @@
 """What does DNS say of a name? Asked of the configured servers by dnspython, in our loop, and remembered.
 
 UDP, and TCP where an answer was cut. A question that is under way is not asked twice. An answer is kept for
-its time to live, NXDOMAIN and no data for what their zone says (RFC 2308: the SOA's), dns.cache answers in
-all; the one that was used longest ago goes first. What failed is not kept. CNAMEs are followed, also where
-the server answers with nothing but the next one.
+its time to live, NXDOMAIN and no data for what their zone says (RFC 2308: the SOA's); bounds: kept.py.
+What failed is not kept. CNAMEs are followed, also where the server answers with nothing but the next one.
 
 Bounds: dns.timeout for all of one lookup; MAX_LOOKUPS at once, beyond which the answer is "temporary".
 """
@@ -14,7 +13,6 @@ import asyncio
 import dataclasses
 import ipaddress
 import time
-from collections import OrderedDict
 from typing import Any, Literal
 
 import dns.asyncresolver
@@ -27,6 +25,7 @@ import dns.resolver
 
 from forkd import log
 from forkd.broker.grants import Labels
+from forkd.broker.kept import Kept
 from forkd.broker.protocol import MAX_RECORDS
 from forkd.config.schema import Dns
 
@@ -62,7 +61,7 @@ class Resolver:
     def __init__(self, settings: Dns, loop: asyncio.AbstractEventLoop) -> None:
         self._settings = settings
         self._loop = loop
-        self._cache: OrderedDict[tuple[Labels, str], Answer] = OrderedDict()
+        self._kept = Kept(settings.cache)
         self._running: dict[tuple[Labels, str], asyncio.Task[Answer]] = {}
         self._resolver = _resolver(settings)
         self.asked = 0
@@ -70,19 +69,11 @@ class Resolver:
 
     def __len__(self) -> int:
         """Answers that are kept."""
-        return len(self._cache)
+        return len(self._kept)
 
     def known(self, name: Labels, kind: str) -> Answer | None:
         """The answer, if nobody has to be asked for it."""
-        key = (name, kind)
-        answer = self._cache.get(key)
-        if answer is None:
-            return None
-        if answer.expires <= time.monotonic():
-            del self._cache[key]
-            return None
-        self._cache.move_to_end(key)
-        return answer
+        return self._kept.get((name, kind))
 
     async def look(self, name: Labels, kind: str) -> Answer:
         """The answer; waits for dns.timeout at most, and raises nothing. Cancel it freely."""
@@ -111,10 +102,7 @@ class Resolver:
             return TEMPORARY
         finally:
             del self._running[name, kind]
-        if self._settings.cache:
-            if len(self._cache) >= self._settings.cache:
-                self._cache.popitem(last=False)
-            self._cache[name, kind] = answer
+        self._kept.put((name, kind), answer)
         return answer
 
     async def _resolve(self, name: Labels, kind: str) -> Answer:
