@@ -50,6 +50,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "forkd.message",
         "forkd.hooks",
         "forkd.sandbox.host",
+        "forkd.sandbox.output",  # how a password looks in what a plugin printed
         "forkd.rpc",
         "forkd.queue",
         "forkd.config",

@@ -13,7 +13,7 @@ from forkd.cli.failure import CommandFailed
 from forkd.config.installed import environment, packages
 from forkd.config.load import LoadedConfig, read_toml
 from forkd.config.manifest import FILE_NAME, PluginFolder, read_manifest
-from forkd.config.problems import Problems
+from forkd.config.problems import ConfigError, Problems
 from forkd.config.schema import Member, PluginConfig
 from forkd.config.stock import PLUGINS, stock_plugins
 
@@ -31,6 +31,8 @@ class Known:
     plugin: PluginConfig | None = None
     """What it is in force as: itself, or its group."""
     member: Member | None = None
+    unusable: str = ""
+    """What is wrong with it, of one that is off."""
 
 
 def manifest_of(folder: Path) -> PluginFolder:
@@ -50,13 +52,13 @@ def known(loaded: LoadedConfig) -> list[Known]:
         for member in plugin.members
     ]
     off: dict[Path, Known] = {}
-    for entry, folder in _switched_off(loaded):
-        off.setdefault(folder, _named(folder, entry=entry))
+    for entry, folder, source in _switched_off(loaded):
+        off.setdefault(folder, _off(folder, folder.name, entry=entry, source=source))
     for name in stock_plugins():
-        off.setdefault(PLUGINS / name, _named(PLUGINS / name))
+        off.setdefault(PLUGINS / name, _off(PLUGINS / name, name))
     for package in packages(environment(None)):
         if (package.folder / FILE_NAME).is_file():
-            off.setdefault(package.folder, _named(package.folder, source="package"))
+            off.setdefault(package.folder, _off(package.folder, package.name, source="package"))
     there = {one.folder for one in on}
     return [*on, *sorted((one for one in off.values() if one.folder not in there), key=lambda one: one.name)]
 
@@ -128,14 +130,30 @@ def _named(
     )
 
 
-def _switched_off(loaded: LoadedConfig) -> Iterator[tuple[Path, Path]]:
-    """Entries with enabled = false, and the folders they name."""
+def _off(folder: Path, name: str, *, source: str = "", entry: Path | None = None) -> Known:
+    """One that is off may be broken: that is its own affair."""
+    try:
+        return _named(folder, source=source, entry=entry)
+    except ConfigError as error:
+        wrong = str(error.problems[0])
+    return Known(name=name, version="", folder=folder, source=source or "folder", entry=entry, unusable=wrong)
+
+
+def _switched_off(loaded: LoadedConfig) -> Iterator[tuple[Path, Path, str]]:
+    """Entries with enabled = false, the folders they name, and "package" where they name one."""
     for file in _entries(loaded.config.plugins.dir):
         raw = tomllib.loads(file.read_text(encoding="utf-8"))
-        wanted = raw.get("plugin", "")
-        folder = file.parent / wanted if "/" in wanted else PLUGINS / wanted
-        if raw.get("enabled") is False and wanted and (folder / FILE_NAME).is_file():
-            yield file, folder.resolve() if "/" in wanted else folder
+        if raw.get("enabled") is not False:
+            continue
+        if package := raw.get("package", ""):
+            python = file.parent / raw["python"] if "python" in raw else None
+            folders = [one.folder for one in packages(environment(python)) if one.name == package]
+        else:
+            wanted = raw.get("plugin", "")
+            folders = [(file.parent / wanted).resolve() if "/" in wanted else PLUGINS / wanted]
+        for folder in folders:
+            if (folder / FILE_NAME).is_file():
+                yield file, folder, "package" if package else ""
 
 
 def _entries(folder: Path | None) -> Iterable[Path]:

@@ -9,7 +9,7 @@ import click
 
 from forkd.cli.options import config_option, json_option, print_json, say
 from forkd.cli.plugin_known import Known, known, zygotes
-from forkd.cli.tables import print_table
+from forkd.cli.tables import print_table, safe
 from forkd.config.load import load
 from forkd.config.problems import display_path
 
@@ -31,9 +31,13 @@ def list_plugins(config: Path | None, as_json: bool) -> int:
         return 0
     columns = ["plugin", "version", "from", "on", "order", "mode", "group", "entry"]
     columns += ["state", "failures", "breaker"] if running else []
+    shown = [row | {"on": "unusable"} if row["unusable"] else row for row in rows]
     print_table(
-        columns, [[_cell(row[name]) for name in columns] for row in rows], right=("order", "failures")
+        columns, [[_cell(row[name]) for name in columns] for row in shown], right=("order", "failures")
     )
+    for row in shown:
+        if row["unusable"]:
+            say(safe(f"{row['plugin']} is unusable: {row['unusable']}"))
     if not running:
         say("no daemon of this configuration runs: nothing is known of their health")
     return 0
@@ -52,6 +56,7 @@ def _row(one: Known, running: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "mode": plugin.mode if plugin else None,
         "group": plugin.group if plugin else "",
         "entry": display_path(one.entry) if one.entry else None,
+        "unusable": one.unusable,
     }
     zygote = running.get(plugin.name) if plugin else None
     if running:

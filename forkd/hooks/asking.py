@@ -52,10 +52,12 @@ class Party:
     """One plugin (or group) in one session.
 
     failed  it is not asked any more.
+    lost    nor has it failed: the message's budget ended a call of it, which is overload to the end.
     asked   it has seen something of the session.
     """
 
     __slots__ = (
+        "_auth",
         "_calling",
         "_kept",
         "_left_s",
@@ -65,6 +67,7 @@ class Party:
         "asked",
         "failed",
         "in_scope",
+        "lost",
         "plugin",
     )
     shadow = False
@@ -73,7 +76,7 @@ class Party:
         """A session's side of `plugin`. `keep_frames`: for crash records."""
         self.plugin = plugin
         self._kept = KeptFrames() if keep_frames else None
-        self.failed = False
+        self.failed = self.lost = False
         self.asked = False
         self.in_scope: bool | None = None
         """Its scope has this session's listener and client; None: not looked up yet."""
@@ -84,6 +87,8 @@ class Party:
         self._left_s = 0.0
         """Of the call under way."""
         self._calling = False
+        self._auth: tuple[bytes, ...] = ()
+        """Arguments of its auth calls: what a failure tells is searched for these passwords."""
 
     async def ask(
         self, call: Call, frames: Frames, host: SandboxHost, holder: Holder, *, edits: Sequence[bytes]
@@ -123,20 +128,27 @@ class Party:
         """Send pages and frame, numbered from before + 1; the checked answer to the frame."""
         plugin = self.plugin
         n = before
+        if call.spec.name == "auth":
+            self._auth += (call.args,)
         try:
             for n, page in enumerate(pages, start=before + 1):
                 check_answer(await self._send(page, n), spec=_PAGE, powers=plugin.powers)
             answer = await self._send(frame, n + 1, fd)
         except CallFailed as why:
-            if why.cause != "deadline" or ends_by is _OWN:
+            if ends_by is _OWN or not self._late(why):
                 raise
             if ends_by is _BUDGET:
-                self.failed = True
+                self.failed = self.lost = True
                 raise Overloaded("the message's budget ended during the call") from why
             spent = f"its {plugin.limits.session_time:g} s for one session ended during the call"
             raise CallFailed("deadline", spent) from why
         check_answer(answer, spec=call.spec, powers=plugin.powers, smtputf8=call.smtputf8)
         return answer
+
+    def _late(self, why: CallFailed) -> bool:
+        """Was it the end of the time we gave that ended the call? Where that time is short, a sandbox that
+        was not made in it is no word on its zygote; told before its end, "unavailable" is one."""
+        return why.cause == "deadline" or (why.cause == "unavailable" and self._left_s <= 0)
 
     async def fetch_body(self, size: int, sink: BodySink) -> object:
         """Fetch the body that its last answer spoke of, in what is left of that call's time.
@@ -181,9 +193,9 @@ class Party:
         sandbox.close()
         kept, self._kept = self._kept, None
         if kept is None or call is None:
-            return Remains(sandbox)
+            return Remains(sandbox, auth=self._auth)
         message, missing = self._kept_message(call)
-        return Remains(sandbox, tuple(kept.frames), message, cut=kept.cut or missing)
+        return Remains(sandbox, tuple(kept.frames), message, cut=kept.cut or missing, auth=self._auth)
 
     def _kept_message(self, call: Call) -> tuple[KeptCopy | None, bool]:
         """(the copy that the call had, whether it had one that cannot be kept)."""

@@ -30,12 +30,14 @@ class Remains:
     frames   that it was sent, the failed one last; empty where none are kept (crash.keep).
     message  the copy that the call had; who takes the record closes it.
     cut      not all of that is there.
+    auth     arguments of its auth calls, encoded: the passwords in them must not be in what it left.
     """
 
     sandbox: Sandbox
     frames: tuple[bytes, ...] = ()
     message: KeptCopy | None = None
     cut: bool = False
+    auth: tuple[bytes, ...] = dataclasses.field(default=(), repr=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

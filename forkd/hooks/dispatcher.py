@@ -127,7 +127,7 @@ class Dispatcher:
 class SessionHooks:
     """One session's side of all plugins. Calls come one at a time, in the order of the commands."""
 
-    __slots__ = ("_by_hook", "_dispatcher", "_frames", "_holder", "_host", "_parties", "_smtputf8")
+    __slots__ = ("_by_hook", "_dispatcher", "_frames", "_holder", "_host", "_parties", "_smtputf8", "cut_off")
 
     def __init__(
         self,
@@ -144,6 +144,8 @@ class SessionHooks:
         self._frames = Frames(facts)
         self._parties: dict[str, Party] = {}
         self._smtputf8 = False
+        self.cut_off: Sequence[PluginRecord] = ()
+        """Of a hook that raised: what plugins had said until then. Who takes them closes what they keep."""
 
     def update(self, **facts: Any) -> None:
         """Facts that changed (helo, user, tls_version …); told to each plugin with its next call."""
@@ -176,7 +178,8 @@ class SessionHooks:
         disconnect goes to the plugins that were asked before in this session, and to no other.
         Blocks     for each plugin at most its limits.timeout (message_timeout at `message`, and
                    message_budget_s for all of them there), and a moment for each sandbox.
-        Raises     what a body sink raises, but for OSError; no failure of a plugin.
+        Raises     what a body sink raises, but for OSError; no failure of a plugin. cut_off has the records
+                   then, and where it is cancelled.
         """
         spec = HOOKS[hook]
         plugins = self._by_hook.get(hook)
@@ -201,6 +204,7 @@ class SessionHooks:
         except BaseException:
             for _, question in questions:
                 question.drop()
+            self.cut_off = walk.records
             raise
         for shadow, question in questions:
             shadow.ask_later(question, decision)

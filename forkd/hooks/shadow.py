@@ -23,7 +23,7 @@ from forkd.hooks.decision import Decision, PluginRecord
 from forkd.hooks.frames import Frames, Seen
 from forkd.hooks.given import KeptCopy, Observer, PluginLike, SandboxHost
 from forkd.hooks.spec import verdict_reply
-from forkd.hooks.walk import UNDOES, Walk
+from forkd.hooks.walk import FAILED_EARLIER, UNDOES, Walk
 from forkd.rpc.calls import Answer, CallFailed, Overloaded
 from forkd.smtp.reply import Reply
 
@@ -184,7 +184,11 @@ class Shadow(Party):
 
     async def _ask(self, question: Question) -> None:
         if self.failed:
-            self._drop(question.call, "failed earlier")
+            self._drop(question.call, FAILED_EARLIER)
+            return
+        if question.before and self._sandbox is None:
+            # It tells what is new since a call that was dropped: alone, it would be of an empty session.
+            self._drop(question.call, "a call before it was dropped")
             return
         started = perf_counter()
         name, hook = self.plugin.name, question.call.spec.name
@@ -193,6 +197,10 @@ class Shadow(Party):
             # Whether its edits could stand is part of its answer; what becomes of them is not.
             question.changes.taken(answer.edits, smtputf8=question.call.smtputf8)
         except Overloaded as why:
+            if self._sandbox is None and self.plugin.limits.fresh != "call":
+                # Nothing went over: the next question is the first again, and tells everything.
+                self._seen = Seen()
+                self.asked = False
             self._drop(question.call, str(why))
         except CallFailed as why:
             self.failed = True

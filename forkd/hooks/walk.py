@@ -28,8 +28,8 @@ from forkd.smtp.address import Mailbox
 MAX_EXPORTS = 64
 """Of one session: they go over in one piece."""
 
-BREAKER_OPEN = "breaker open"
-"""Cause of a call that was not made."""
+FAILED_EARLIER, BREAKER_OPEN = "failed earlier", "breaker open"
+"""Causes of calls that were not made."""
 
 UNDOES = frozenset({"deny", "defer", "disconnect", "discard"})
 """Verdicts after which there is nothing that edits could change."""
@@ -53,11 +53,11 @@ class Walk:
         "_frames",
         "_message",
         "_message_size",
-        "_records",
         "_smtputf8",
         "_until",
         "call",
         "changes",
+        "records",
         "spec",
     )
 
@@ -87,7 +87,8 @@ class Walk:
         self._edits_of_envelope: list[bytes] = []
         self._exports: dict[str, str] = {}
         self._body: object | None = None
-        self._records: list[PluginRecord] = []
+        self.records: list[PluginRecord] = []
+        """Of those that were asked so far."""
         self.call = self._encoded()
 
     def recipients(self) -> Sequence[Mailbox]:
@@ -103,8 +104,10 @@ class Walk:
         failure: FailureSpec
         remains: Remains | None = None
         try:
+            if party.lost:
+                raise Overloaded("the message's budget ended an earlier call")
             if party.failed:
-                raise CallFailed("failed earlier")
+                raise CallFailed(FAILED_EARLIER)
             if self._breakers.troubled and not self._admits(plugin, holder):
                 raise CallFailed(BREAKER_OPEN)
             edits = self.visible(plugin.reads)
@@ -126,7 +129,7 @@ class Walk:
             if self._breakers.troubled:
                 self._breakers.succeeded(plugin.name)
             verdict = answer.verdict
-            self._records.append(
+            self.records.append(
                 PluginRecord(
                     plugin.name,
                     self.spec.name,
@@ -143,13 +146,13 @@ class Walk:
             party.call_over()
         output = "" if remains is None else remains.sandbox.last_output
         ms = (perf_counter() - started) * 1000
-        self._records.append(
+        self.records.append(
             PluginRecord(plugin.name, self.spec.name, said, ms, cause, detail, output, remains=remains)
         )
         reply = failure_reply(self.spec, failure, self._frames.facts.id)
         if reply is None:
             return None
-        return Decision(reply, exports=self._exports, records=tuple(self._records))
+        return Decision(reply, exports=self._exports, records=tuple(self.records))
 
     def _admits(self, plugin: PluginLike, holder: Holder) -> bool:
         session = self._frames.facts.id
@@ -172,7 +175,7 @@ class Walk:
 
     def decision(self, verdict: Verdict | None = None) -> Decision:
         """What came of the hook: the verdict that ended it, or None of all, and the edits until then."""
-        records = tuple(self._records)
+        records = tuple(self.records)
         if verdict is not None:
             reply = verdict_reply(self.spec, verdict)
             if reply is not None or verdict.do == "discard":

@@ -133,7 +133,7 @@ def processor_s(pid: int) -> float:
 def page_faults(pid: int) -> int:
     """Minor page faults of a process so far; 0 for one that is gone."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
+        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[7])
     except (OSError, IndexError):
         return 0
 

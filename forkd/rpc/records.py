@@ -10,6 +10,7 @@ nothing in it is a reason to believe or to do anything.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +75,19 @@ def decode(octets: bytes) -> CrashRecord:
         raise ValueError(f"no crash record: {error}") from error
 
 
-def without_secrets(frames: list[bytes]) -> tuple[list[bytes], list[str]]:
-    """The frames with SECRET in the place of passwords, and the passwords: they may stand elsewhere too."""
+def without_secrets(frames: Iterable[bytes]) -> list[bytes]:
+    """The frames with SECRET in the place of passwords."""
     kept: list[bytes] = []
-    secrets: list[str] = []
     for frame in frames:
         call = msgspec.json.decode(frame) if b'"auth"' in frame else {}
-        secret = call.get("args", {}).get("secret") if call.get("hook") == "auth" else None
-        if secret is not None:
+        if call.get("hook") == "auth" and "secret" in call.get("args", {}):
             call["args"]["secret"] = SECRET
-            secrets.append(str(secret))
             frame = msgspec.json.encode(call)  # noqa: PLW2901
         kept.append(frame)
-    return kept, secrets
+    return kept
+
+
+def passwords(auth: Iterable[bytes]) -> list[str]:
+    """Those in the arguments of auth calls, as they were sent."""
+    found = (msgspec.json.decode(arguments).get("secret") for arguments in auth)
+    return [secret for secret in found if secret]

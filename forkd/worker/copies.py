@@ -120,6 +120,7 @@ class MessageCopies:
         self._limit = limit
         self._fds: dict[str, int] = {}
         self._reserved: dict[str, int] = {}
+        """For plugins that are asked; a copy that is only kept has nothing here."""
         self.size = source.edited_size
         """Octets of header and body as they stand."""
         self.header_size = source.edited_header_size
@@ -134,10 +135,15 @@ class MessageCopies:
         return self._copy("headers", self.header_size)
 
     def keep(self, what: str) -> KeptCopy:
-        """The copy of "full" or "headers", for longer than this hook. Raises Overloaded, OSError."""
-        if what == "full":
-            return KeptCopy(self._budget, self.full_fd(), self.size)
-        return KeptCopy(self._budget, self.headers_fd(), self.header_size)
+        """A copy as full_fd() ("full") or headers_fd() gives, for longer than this hook, out of the budget
+        for those alone. Raises Overloaded, OSError."""
+        size = self.size if what == "full" else self.header_size
+        self._budget.keep(size)
+        try:
+            fd = self._made(what, size)
+        finally:
+            self._budget.let_go(size)  # it was asked first: what cannot be kept is not even made
+        return KeptCopy(self._budget, fd, size)
 
     def body_sink(self, size: int) -> BodySink:
         """Where a plugin's new body goes; `size` octets are announced. Raises CallFailed: more than fit."""
@@ -157,22 +163,30 @@ class MessageCopies:
             self._drop("headers")
 
     def _copy(self, kind: str, size: int) -> int:
+        if kind not in self._reserved:
+            self._budget.take(size)
+            self._reserved[kind] = size
+        return self._made(kind, size)
+
+    def _made(self, kind: str, size: int) -> int:
         fd = self._fds.get(kind)
         if fd is not None:
             return fd
-        self._budget.take(size)
-        self._reserved[kind] = size
         fd = os.memfd_create("message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            left = size
+            for piece in self._source.read():
+                if left <= 0:
+                    break
+                view = memoryview(piece)[:left]
+                left -= len(view)
+                while view:
+                    view = view[os.write(fd, view) :]
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+        except BaseException:
+            os.close(fd)
+            raise
         self._fds[kind] = fd
-        left = size
-        for piece in self._source.read():
-            if left <= 0:
-                break
-            view = memoryview(piece)[:left]
-            left -= len(view)
-            while view:
-                view = view[os.write(fd, view) :]
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
         return fd
 
     def _drop(self, kind: str) -> None:

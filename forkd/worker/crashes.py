@@ -8,10 +8,12 @@ most, and one or two more for a moment. A disk that is full loses the record, no
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import queue
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -20,6 +22,7 @@ from forkd.fs import REAL
 from forkd.hooks.given import KeptCopy
 from forkd.rpc import records
 from forkd.rpc.records import CrashRecord
+from forkd.sandbox import output
 
 WAITING = 32
 """Records on their way to the disk; those beyond are lost: who crashes a plugin in a loop fills no memory."""
@@ -56,7 +59,7 @@ class Crashes:
     def submit(self, record: CrashRecord, frames: tuple[bytes, ...], message: KeptCopy | None) -> bool:
         """Write it soon; False: too many wait, and `message` stays the caller's to close.
 
-        record   without frames and name of a message: those are put in here.
+        record   without frames and name of a message: those are put in here; its texts are scrubbed().
         """
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="crash records", daemon=True)
@@ -94,14 +97,11 @@ class Crashes:
             cut = self._copy(message, f"{self._folder}/{name}") or cut
         elif message >= 0:
             cut = True
-        kept, secrets = records.without_secrets(list(frames))
         record = msgspec.structs.replace(
             record,
-            frames=tuple(msgspec.Raw(frame) for frame in kept),
+            frames=tuple(msgspec.Raw(frame) for frame in records.without_secrets(frames)),
             message=name,
             cut=cut,
-            detail=_without(record.detail, secrets),
-            output=_without(record.output, secrets),
         )
         # Under another name until it is whole: who looks meanwhile does not read half of it.
         unfinished = f"{self._folder}/{record.id}.tmp"
@@ -138,9 +138,28 @@ class Crashes:
                 REAL.unlink(f"{self._folder}/{id_}.{kind}")
 
 
-def _without(text: str, secrets: list[str]) -> str:
-    """A plugin may have printed the password it was given."""
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, records.SECRET)
-    return text
+def scrubbed(text: str, passwords: Iterable[str]) -> str:
+    """`text` that a plugin had a hand in, with SECRET for passwords: it may print or raise what it was given.
+
+    Also as Python and JSON write a string, and as output.py escapes all that.
+    """
+    forms: set[str] = set()
+    for password in passwords:
+        octets = password.encode("utf-8", "surrogatepass")
+        plain = {
+            password,
+            *(write(password)[1:-1] for write in (repr, ascii, json.dumps, _json)),
+            repr(octets)[2:-1],
+        }
+        forms |= plain
+        forms.update(output.escape(form.encode("utf-8", "surrogatepass")) for form in plain)
+    forms.discard("")
+    if not forms:
+        return text
+    # In one go, the longest first: what was put in is not searched again.
+    longest_first = sorted(forms, key=len, reverse=True)
+    return re.sub("|".join(map(re.escape, longest_first)), lambda _: records.SECRET, text)
+
+
+def _json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

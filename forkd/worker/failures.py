@@ -20,15 +20,16 @@ from forkd.hooks.decision import PluginRecord
 from forkd.hooks.given import Ended
 from forkd.hooks.shadow import Shadowed
 from forkd.queue.ids import Ids
+from forkd.rpc import records
 from forkd.rpc.records import CrashRecord
-from forkd.worker.crashes import Crashes
+from forkd.worker.crashes import Crashes, scrubbed
 
 NAMES = 500
 """Of counters, in one worker: they go to master in one record. Those beyond are not counted."""
-METRICS = 64
-"""Of one plugin's own."""
-NOT_RECORDED = frozenset({"unavailable", "failed earlier", "breaker open"})
-"""Causes of which there is nothing to replay."""
+METRICS, ALL_METRICS = 64, 300
+"""Of one plugin's own, and of all; what is left of NAMES is for what happens to them."""
+NOT_RECORDED = "unavailable"
+"""Cause of which there is nothing to replay; of calls that were not made nothing remains either."""
 
 
 class Failures:
@@ -72,7 +73,8 @@ class Failures:
                 self.count(record.plugin, f"count.{metric}", by)
 
     def _room(self, prefix: str) -> bool:
-        return sum(name.startswith(prefix) for name in self.tally) < METRICS
+        metrics = [name for name in self.tally if ".count." in name]
+        return len(metrics) < ALL_METRICS and sum(name.startswith(prefix) for name in metrics) < METRICS
 
     def failed(self, session: str, record: PluginRecord) -> None:
         """A call brought no usable answer (or was not even made): count, and tell."""
@@ -93,6 +95,7 @@ class Failures:
 
     def _write(self, session: str, record: PluginRecord, ended: Ended | None) -> None:
         self.count(record.plugin, f"failed.{record.failure.replace(' ', '_')}")
+        record = _scrubbed(record)
         plugin = self._plugins[record.plugin]
         call = (ended.call if ended is not None else "") or "number unknown"
         call = call if record.failure == "syscall" else ""
@@ -126,7 +129,7 @@ class Failures:
             return ""
         message = remains.message
         id_ = ""
-        if self._crashes is not None and remains.frames and record.failure not in NOT_RECORDED:
+        if self._crashes is not None and remains.frames and record.failure != NOT_RECORDED:
             plugin = self._plugins[record.plugin]
             crash = CrashRecord(
                 id=self._ids.new(),
@@ -150,6 +153,16 @@ class Failures:
         if message is not None:
             message.close()
         return id_
+
+
+def _scrubbed(record: PluginRecord) -> PluginRecord:
+    """Without passwords that the plugin was asked about."""
+    if record.remains is None or not record.remains.auth:
+        return record
+    passwords = records.passwords(record.remains.auth)
+    return dataclasses.replace(
+        record, detail=scrubbed(record.detail, passwords), output=scrubbed(record.output, passwords)
+    )
 
 
 def _limits(plugin: PluginConfig) -> dict[str, int | float | str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from forkd import log
 from forkd.hooks.dispatcher import Decision, Holder, PluginRecord, SessionFacts, SessionHooks
-from forkd.hooks.walk import BREAKER_OPEN
+from forkd.hooks.walk import BREAKER_OPEN, FAILED_EARLIER
 from forkd.smtp.address import Mailbox
 from forkd.worker.services import Services
 
@@ -34,8 +35,8 @@ class SessionPlugins:
 
     async def ask(self, hook: str, **arguments: Any) -> Decision:
         """Ask the plugins of a hook, as SessionHooks.run."""
-        decision = await self._made().run(hook, **arguments)
-        self._remember(decision)
+        decision = await self._run(self._made(), hook, **arguments)
+        self._stories += [record.short() for record in decision.records]
         return decision
 
     def update(self, **facts: Any) -> None:
@@ -84,14 +85,23 @@ class SessionPlugins:
         return self._hooks
 
     async def _say_goodbye(self, hooks: SessionHooks) -> None:
+        """No story of it: the session's last line has them, and is written by now."""
         try:
-            self._remember(await hooks.run("disconnect"))
+            await self._run(hooks, "disconnect")
         finally:
             hooks.close()
 
-    def _remember(self, decision: Decision) -> None:
-        for record in decision.records:
-            self._stories.append(record.short())
+    async def _run(self, hooks: SessionHooks, hook: str, **arguments: Any) -> Decision:
+        try:
+            decision = await hooks.run(hook, **arguments)
+        except BaseException:  # the client has left, as a rule: what was said until then is told all the same
+            self._tell(hooks.cut_off)
+            raise
+        self._tell(decision.records)
+        return decision
+
+    def _tell(self, records: Sequence[PluginRecord]) -> None:
+        for record in records:
             if record.failure:
                 self._tell_failure(record)
             elif record.log or record.count:
@@ -106,6 +116,10 @@ class SessionPlugins:
         elif record.failure == BREAKER_OPEN:
             # No line for each: that it opened has one, and the refusal's own line says why.
             services.failures.count(record.plugin, "breaker_refused")
+        elif record.failure == FAILED_EARLIER:
+            # Nor here: the failure itself had one, and a client may go on with a hundred recipients.
+            services.counters.plugin_failures += 1
+            services.failures.count(record.plugin, "failed.failed_earlier")
         else:
             services.counters.plugin_failures += 1
             services.failures.failed(self._session.id, record)

@@ -11,10 +11,12 @@ never get more than the limit together. What is too much is taken off again.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, NamedTuple
 
 from ratelimit_limits import Limit
 
+from forkd.sdk.capabilities import CapabilityError
 from forkd.sdk.remembering import state_key
 
 
@@ -37,18 +39,29 @@ class Counters:
     def exceeded(self, charges: list[Charge]) -> Charge | None:
         """Charge all of them; or none, and return the first that its limit does not allow."""
         charged: list[tuple[Charge, str]] = []
-        for charge in charges:
-            key, before, left = self._window(charge)
-            now = self._state.incr(key, charge.by, ttl=2 * charge.limit.period)
-            charged.append((charge, key))
-            most = charge.limit.most
-            if now <= most and left > 0:
-                now += int(_number(self._state.get(before)) * left)
-            if now > most:
-                for each, its_key in charged:
-                    self._state.incr(its_key, -each.by, ttl=2 * each.limit.period)
-                return charge
-        return None
+        try:
+            for charge in charges:
+                key, before, left = self._window(charge)
+                now = self._state.incr(key, charge.by, ttl=2 * charge.limit.period)
+                charged.append((charge, key))
+                most = charge.limit.most
+                if now <= most and left > 0:
+                    now += int(_number(self._state.get(before)) * left)
+                if now > most:
+                    break
+            else:
+                return None
+        except CapabilityError:
+            # Nobody is charged for what was not counted to its end, as far as the store still takes it.
+            with contextlib.suppress(CapabilityError):
+                self._take_off(charged)
+            raise
+        self._take_off(charged)
+        return charge
+
+    def _take_off(self, charged: list[tuple[Charge, str]]) -> None:
+        for charge, key in charged:
+            self._state.incr(key, -charge.by, ttl=2 * charge.limit.period)
 
     def _window(self, charge: Charge) -> tuple[str, str, float]:
         """Keys of this window and the one before, and the part of that one that still counts."""

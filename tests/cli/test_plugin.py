@@ -11,7 +11,7 @@ import pytest
 from forkd.config.stock import stock_plugins
 from forkd.exits import Exit
 from forkd.master.plugin_files import digest
-from tests.cli.conftest import Forkd
+from tests.cli.conftest import ROOT, Forkd
 from tests.support.config_files import DOMAIN, write
 
 MANIFEST = 'name = "mine"\nversion = "1.2"\napi = 1\ndescription = "Looks"\nhooks = ["rcpt", "message"]\n'
@@ -288,6 +288,50 @@ def test_list_has_what_is_on_in_its_order_then_the_rest(forkd: Forkd, tmp_path: 
         *("plugin", "version", "from", "on", "order", "mode", "group", "entry")
     ]
     assert "no daemon of this configuration runs" in done.stderr
+
+
+def packaged(folder: Path, name: str, manifest: str) -> dict[str, str]:
+    """A plugin installed as a package for the Python that runs forkd: the environment that has it."""
+    site = folder / "site-packages"
+    metadata = site / f"{name}-1.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text(f"[forkd.plugins]\n{name} = {name}\n")
+    make(site / name)
+    (site / name / "mine.py").rename(site / name / f"{name}.py")
+    (site / name / "plugin.toml").write_text(manifest)
+    return {"PYTHONPATH": f"{site}:{ROOT}"}
+
+
+@pytest.mark.parametrize("manifest", ["api = 7\n", "api = [\n", "\xff"], ids=["wrong", "no TOML", "no UTF-8"])
+def test_a_broken_package_that_is_off_stands_in_no_ones_way(forkd: Forkd, tmp_path: Path, manifest: str):
+    """The list has it with what is wrong; other plugins are shown; asked for itself it is refused."""
+    configure(tmp_path)
+    environment = packaged(tmp_path, "broken", manifest)
+    (tmp_path / "site-packages/broken/plugin.toml").write_bytes(manifest.encode("latin-1"))
+    done = forkd("plugin", "list", "--json", "-c", "forkd.toml", **environment)
+    assert done.returncode == 0
+    (row,) = (row for row in json.loads(done.stdout) if row["plugin"] == "broken")
+    assert (row["from"], row["on"]) == ("package", False)
+    assert "broken/plugin.toml" in row["unusable"]
+    assert all(not row["unusable"] for row in json.loads(done.stdout) if row["plugin"] != "broken")
+    table = forkd("plugin", "list", "-c", "forkd.toml", **environment).stdout.splitlines()
+    assert [line.split()[1:3] for line in table if line.startswith("broken")] == [["package", "unusable"]]
+    assert forkd("plugin", "show", "greylist", "-c", "forkd.toml", **environment).returncode == 0
+    refused = forkd("plugin", "show", "broken", "-c", "forkd.toml", **environment)
+    assert refused.returncode == Exit.CONFIG
+    assert "broken/plugin.toml" in refused.stderr
+
+
+def test_list_has_the_entry_of_a_package_that_is_switched_off(forkd: Forkd, tmp_path: Path):
+    """As with a folder."""
+    configure(tmp_path)
+    write(tmp_path, **{"plugins.d__50-other_toml": 'package = "other"\nenabled = false\n'})
+    environment = packaged(tmp_path, "other", MANIFEST.replace("mine", "other"))
+    done = forkd("plugin", "list", "--json", "-c", "forkd.toml", **environment)
+    (row,) = (row for row in json.loads(done.stdout) if row["plugin"] == "other")
+    assert (row["from"], row["on"], row["unusable"]) == ("package", False, "")
+    assert row["entry"] == "plugins.d/50-other.toml"
 
 
 # --- diff ---------------------------------------------------------------------------------------------

@@ -20,13 +20,16 @@ def attack(_):
         name="45 other people's folders",
         code="""
 def attack(_):
+    import forkd
+    own = (__file__, forkd.__file__)  # the folders on the way to what it may read
     seen = set()
     for folder in ("/home", "/root", "/var", "/run", "/tmp", os.path.dirname(os.path.dirname(__file__))):
         try:
             seen |= {f"{folder}/{name}" for name in os.listdir(folder)}
         except OSError:
             pass
-    return " ".join(sorted(path for path in seen if not __file__.startswith(path))) or "nothing seen"
+    strange = {path for path in seen if not any(each.startswith(path + "/") for each in own)}
+    return " ".join(sorted(strange)) or "nothing seen"
 """,
         says="nothing seen",
         by=("files", "mount_root"),

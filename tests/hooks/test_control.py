@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from tests.support.fake_host import (
     FakeCopies,
     FakeHolder,
     FakeHost,
+    FakeObserver,
     FakePlugin,
     Limits,
     Scope,
@@ -276,8 +278,12 @@ def test_plugins_not_asked_within_the_messages_budget_are_overload(copies: FakeC
     assert host.taken == []
 
 
-@pytest.mark.parametrize(("budget_s", "code"), [(1.0, 451), (100.0, 550)])
-def test_a_call_that_the_budget_ends_is_overload_too(budget_s: float, code: int, copies: FakeCopies):
+@pytest.mark.parametrize(
+    ("budget_s", "code", "later"), [(1.0, 451, "overload"), (100.0, 550, "failed earlier")]
+)
+def test_a_call_that_the_budget_ends_is_overload_too(
+    budget_s: float, code: int, later: str, copies: FakeCopies
+):
     """Its own time was not over: not its fault. Its sandbox is gone all the same."""
     plugin = FakePlugin("p", ("message",), on_failure="deny")
     host = FakeHost({"p": Broken(CallFailed("deadline", "late"))})
@@ -287,7 +293,72 @@ def test_a_call_that_the_budget_ends_is_overload_too(budget_s: float, code: int,
     assert decision.reply.code == code
     assert host.sandboxes("p")[0].timeouts[0] <= budget_s
     assert host.sandboxes("p")[0].closed
-    assert ask(hooks, "message", copies).records[0].failure == "failed earlier"
+    assert ask(hooks, "message", copies).records[0].failure == later
+
+
+@pytest.mark.parametrize("on_failure", ["deny", "skip"])
+def test_who_lost_its_sandbox_to_the_budget_has_not_failed_at_the_next_mail_either(
+    on_failure: str, copies: FakeCopies
+):
+    """Overload is 451 4.3.2 for the rest of the session: no mail is refused for good, or passes unasked."""
+    plugin = FakePlugin("p", ("mail", "message"), on_failure=on_failure)
+    host = FakeHost({"p": Broken(CallFailed("deadline", "late"), at="message")})
+    hooks = dispatcher(plugin, host=host, message_budget_s=1.0).session(FACTS, FakeHolder())
+    ask(hooks, "mail")
+    ask(hooks, "message", copies)
+    for hook in ("mail", "message"):
+        decision = ask(hooks, hook, copies)
+        assert decision.reply is not None
+        assert (decision.reply.code, decision.reply.enhanced) == (451, "4.3.2")
+        assert decision.records[0].failure == "overload"
+    assert len(host.taken) == 1
+
+
+class Unborn(FakeHost):
+    """No sandbox is made within the time of a call."""
+
+    async def take(self, *args: Any, **named: Any) -> Any:
+        sandbox = await super().take(*args, **named)
+
+        async def call(*_: Any, timeout_s: float, **__: Any) -> None:
+            until = perf_counter() + timeout_s
+            while perf_counter() < until:
+                pass
+            sandbox.untaken = True
+            raise CallFailed("unavailable", "its zygote made no sandbox")
+
+        sandbox.call = call
+        return sandbox
+
+
+@pytest.mark.parametrize(
+    ("limits", "budget_s", "cause", "breaker"),
+    [
+        (Limits(timeout=0.01, message_timeout=0.01), 100.0, "unavailable", [("p", "open")]),
+        (Limits(session_time=0.01), 100.0, "deadline", []),
+        (Limits(), 0.05, "overload", []),
+    ],
+    ids=["own", "session", "budget"],
+)
+def test_a_deadline_shorter_than_the_plugins_own_is_no_word_on_its_zygote(
+    limits: Limits, budget_s: float, cause: str, breaker: list[tuple[str, str]], copies: FakeCopies
+):
+    """One client could leave so little of its time that no sandbox is made in it, twice."""
+    plugin = FakePlugin("p", ("message",), limits=limits)
+    observer = FakeObserver()
+    made = dispatcher(plugin, host=Unborn({"p": Plugin()}), observer=observer, message_budget_s=budget_s)
+    for _ in range(2):
+        decision = ask(made.session(FACTS, FakeHolder()), "message", copies)
+        assert decision.records[0].failure == cause
+    assert observer.changes == breaker
+
+
+def test_a_zygote_that_is_gone_is_unavailable_whatever_limits_the_call():
+    """Told before any deadline."""
+    plugin = FakePlugin("p", ("mail",), limits=Limits(session_time=3.0))
+    host = FakeHost({"p": Broken(CallFailed("unavailable", "gone"))})
+    decision = ask(dispatcher(plugin, host=host).session(FACTS, FakeHolder()), "mail")
+    assert decision.records[0].failure == "unavailable"
 
 
 # --- scope ------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from forkd.hooks.dispatcher import Decision, SessionFacts, SessionHooks
@@ -287,6 +288,45 @@ def test_overload_drops_its_call():
     world.observer.run_background()
     assert [(plugin, hook) for plugin, hook, _ in world.observer.dropped] == [("shadow", "mail")]
     world.host.full = False
+
+
+@pytest.mark.parametrize("fresh", ["session", "call"])
+def test_after_a_dropped_call_it_is_told_the_whole_session(fresh: str):
+    """Nothing of the dropped one went over: the next frame is its first, with all that it may know."""
+    world = World(shadow=None, limits=Limits(fresh=fresh))
+    world.mail()
+    world.host.full = True
+    world.observer.run_background()
+    world.host.full = False
+    world.hooks.begin(SENDER)
+    world.rcpt()
+    world.observer.run_background()
+    [sandbox] = world.host.sandboxes("shadow")
+    [frame] = sandbox.frames
+    assert (frame["n"], frame["new"], frame["session"]["id"]) == (1, True, "S1")
+    assert frame["sender"] == json.loads(msgspec.json.encode(SENDER))
+    assert [told.hook for told in world.observer.answered] == ["rcpt"]
+    assert [hook for _, hook, _ in world.observer.dropped] == ["mail"]
+
+
+def test_calls_that_build_on_a_dropped_one_are_dropped_too():
+    """Theirs tell what has changed since: without the one before they would be judged by an empty session."""
+    world = World(shadow=None)
+    world.mail()
+    world.rcpt()
+    world.host.full = True
+    dropped = world.observer.shadow_dropped
+
+    def shadow_dropped(*args: Any, **named: Any) -> None:
+        world.host.full = False
+        dropped(*args, **named)
+
+    world.observer.shadow_dropped = shadow_dropped  # type: ignore[method-assign]
+    world.observer.run_background()
+    assert world.host.sandboxes("shadow") == []
+    assert [hook for _, hook, _ in world.observer.dropped] == ["mail", "rcpt"]
+    run(world.hooks.run("disconnect"))
+    assert world.observer.work == [], "it has seen nothing of the session"
 
 
 def test_it_takes_nobodys_share_and_nobody_gives_way_for_it():

@@ -307,3 +307,50 @@ def test_addresses_of_any_length_have_a_count():
 def test_bad_settings_stop_the_start(settings: dict[str, Any], why: str):
     with pytest.raises(ValueError, match=why):
         load_plugin(FOLDER, settings=settings)
+
+
+@pytest.mark.parametrize("fails_at", range(1, 7))
+def test_what_could_not_be_counted_to_the_end_charges_nobody(fails_at: int):
+    """Wherever the store fails: what was charged before is taken off again."""
+
+    class Failing(FakeState):
+        calls = 0
+
+        def incr(self, key: str, by: int = 1, ttl: float | None = None) -> int:
+            if by > 0:
+                self.count()
+            return super().incr(key, by, ttl)
+
+        def get(self, key: str) -> str | int | None:
+            self.count()
+            return super().get(key)
+
+        def count(self) -> None:
+            self.calls += 1
+            if self.calls == fails_at:
+                raise Unavailable("for once")
+
+    world = World("client messages 1/1h", "sender messages 1/1h", "sender_domain messages 1/1h")
+    world.state = Failing(clock=lambda: world.now)
+    world.deliver()
+    assert {world.state.get(key) for key in sorted(world.state.keys())} <= {0}
+    assert world.taken(2) == 1
+
+
+def test_a_store_that_stays_away_is_told_once_and_not_as_another_failure():
+    """What cannot be taken off again stays: the first error is the one that is told."""
+
+    class Gone(FakeState):
+        calls = 0
+
+        def incr(self, key: str, by: int = 1, ttl: float | None = None) -> int:
+            self.calls += 1
+            if self.calls > 1:
+                raise Unavailable(f"call {self.calls}")
+            return super().incr(key, by, ttl)
+
+    world = World("client messages 1/1h", "sender messages 1/1h")
+    world.state = Gone(clock=lambda: world.now)
+    session = world.session()
+    session.deliver("Subject: x\n\nx\n", sender="ann@example.org", recipients=("bob@test.local",))
+    assert session.logged == ["nothing can be counted: call 2; mail is let in"]

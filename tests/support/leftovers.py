@@ -58,7 +58,7 @@ def _processes(uid: int) -> list[str]:
         if not entry.name.isdigit():
             continue
         try:
-            status = (entry / "status").read_text()
+            status = (entry / "status").read_text(errors="replace")
         except OSError:
             continue
         if f"\nUid:\t{uid}\t" in status and "\nState:\tZ" not in status:

@@ -235,7 +235,7 @@ class Stage:
             if not entry.name.isdigit() or int(entry.name) == self.zygote.pid:
                 continue
             try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
             except OSError:
                 continue
             if int(fields[3]) == self.zygote.pid and fields[0] != "Z":

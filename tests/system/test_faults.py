@@ -216,12 +216,11 @@ def _spinning(pids: set[int]) -> list[int]:
     found = []
     for pid in pids:
         try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         except OSError:
             continue
-        if (
-            int(fields[11]) + int(fields[12]) > 50
-            and "worker" not in Path(f"/proc/{pid}/cmdline").read_text()
+        if int(fields[11]) + int(fields[12]) > 50 and "worker" not in Path(f"/proc/{pid}/cmdline").read_text(
+            errors="replace"
         ):
             found.append(pid)
     return found

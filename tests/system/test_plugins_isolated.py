@@ -131,7 +131,8 @@ def test_an_interpreter_that_is_too_old_says_so(make_daemon: Make):
     real = Path(sys.executable).resolve()
     old.write_text(
         f"#!{real}\nimport runpy, sys\nsys.version_info = (3, 9, 2)\n"
-        "runpy.run_path(next(a for a in sys.argv if a.endswith('boot.py')), run_name='__main__')\n"
+        "sys.argv = sys.argv[next(n for n, a in enumerate(sys.argv) if a.endswith('boot.py')):]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
     old.chmod(0o755)
     add_plugin(daemon, "a", entry='python = "../old"', text="x = 1\n")

@@ -144,3 +144,57 @@ def test_a_body_past_the_message_limit_is_a_breach():
     with pytest.raises(CallFailed, match="too big"):
         sink.write(b"x" * 90)
     made.close()
+
+
+def test_a_copy_that_is_kept_takes_nothing_of_what_others_wait_for():
+    """A shadow plugin must never be a reason for a 451: neither where its copy fits nor where it does not."""
+    budget = CopyBudget(4 * len(MESSAGE))
+    first, second = copies(budget), copies(budget)
+    kept = first.keep("full")
+    assert os.pread(kept.fd, 1000, 0) == MESSAGE
+    with pytest.raises(Overloaded, match="kept"):
+        second.keep("full")
+    budget.take(4 * len(MESSAGE))
+    budget.give_back(4 * len(MESSAGE))
+    kept.close()
+    first.close()
+    second.close()
+    budget.keep(len(MESSAGE))
+
+
+@pytest.mark.parametrize("kept_first", [False, True])
+def test_who_is_asked_shares_the_copy_that_is_kept(kept_first: bool):
+    """It is made once, whoever wants it first; each pays out of his own budget."""
+    budget = CopyBudget(4 * len(MESSAGE))
+    source = Source()
+    made = MessageCopies(budget, source, limit=100)
+    kept = made.keep("full") if kept_first else None
+    fd = made.full_fd()
+    kept = kept or made.keep("full")
+    assert os.fstat(fd).st_ino == os.fstat(kept.fd).st_ino
+    assert source.reads == 1
+    with pytest.raises(Overloaded):
+        budget.take(3 * len(MESSAGE) + 1)
+    made.close()
+    budget.take(4 * len(MESSAGE))
+    assert os.pread(kept.fd, 1000, 0) == MESSAGE
+    kept.close()
+
+
+def test_a_copy_that_could_not_be_finished_is_given_to_nobody():
+    """No memory half-way: who asks next gets the message or nothing."""
+
+    class Failing(Source):
+        def read(self) -> list[bytes]:
+            if self.reads:
+                return super().read()
+            self.reads += 1
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    budget = CopyBudget(len(MESSAGE))
+    made = MessageCopies(budget, Failing(), limit=100)
+    with pytest.raises(OSError, match="memory"):
+        made.full_fd()
+    assert os.pread(made.full_fd(), 1000, 0) == MESSAGE
+    made.close()
+    budget.take(len(MESSAGE))

@@ -5,15 +5,27 @@ from __future__ import annotations
 import errno
 import json
 import os
+import tempfile
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from forkd import log
+from forkd.config.schema import PluginLimits
+from forkd.hooks.asking import KEPT_BYTES
+from forkd.hooks.decision import PluginRecord
+from forkd.hooks.dispatcher import SessionFacts
 from forkd.queue.ids import Ids
 from forkd.rpc import records
+from forkd.rpc.calls import CallFailed
 from forkd.rpc.records import CrashRecord
+from forkd.sandbox import output
 from forkd.worker.copies import CopyBudget, KeptCopy
-from forkd.worker.crashes import Crashes
+from forkd.worker.crashes import Crashes, scrubbed
+from forkd.worker.failures import METRICS, NAMES, Failures
+from tests.support.fake_host import Broken, FakeHolder, FakeHost, FakePlugin, dispatcher_for, run
 
 IDS = Ids("w0")
 
@@ -46,6 +58,17 @@ class Store:
         return sorted(path.name for path in self.folder.iterdir())
 
 
+@pytest.fixture
+def logged() -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """The lines of the log, whenever asked."""
+    with tempfile.TemporaryFile() as file:
+        log.setup("json", "info", os.dup(file.fileno()))
+        try:
+            yield lambda: [json.loads(line) for line in os.pread(file.fileno(), 1 << 20, 0).splitlines()]
+        finally:
+            log.setup(fd=2, level="error")
+
+
 def message(octets: bytes) -> KeptCopy:
     fd = os.memfd_create("message")
     os.write(fd, octets)
@@ -68,19 +91,70 @@ def test_a_record_has_all_that_the_sandbox_was_told(tmp_path: Path):
     assert store.files() == [f"{id_}.json"]
 
 
-def test_passwords_are_not_in_it(tmp_path: Path):
-    """Neither in the frame of the auth hook, nor where the plugin printed it."""
+def test_passwords_are_in_no_frame(tmp_path: Path):
+    """SECRET stands in their place."""
     store = Store(tmp_path)
-    id_ = store.keep(
-        b'{"n":1,"hook":"auth","args":{"user":"joe","secret":"hunter2 \\u00e9"}}',
-        detail="ValueError: hunter2 \u00e9",
-        output="login joe hunter2 \u00e9",
-    )
+    id_ = store.keep(b'{"n":1,"hook":"auth","args":{"user":"joe","secret":"hunter2 \\u00e9"}}')
     store.crashes.close()
-    text = (tmp_path / f"{id_}.json").read_text()
-    assert "hunter2" not in text
-    assert text.count(records.SECRET) == 3
-    assert "joe" in text
+    [frame] = store.read(id_).frames
+    assert json.loads(bytes(frame))["args"] == {"user": "joe", "secret": records.SECRET}
+
+
+PASSWORDS = ("hunter2", 'pa\\ss"w', 'it\'s "both"', "größe\x1b", "tab\there", "[a-z]+")
+
+
+@pytest.mark.parametrize("password", PASSWORDS, ids=range(len(PASSWORDS)))
+def test_a_password_is_found_however_it_is_written(password: str):
+    """By a plugin that prints it, raises it, prints what it was sent; and escaped as its output is."""
+    written = [
+        password,
+        repr(password),
+        repr({"secret": password}),
+        ascii(password),
+        repr(password.encode()),
+        json.dumps(password),
+        json.dumps(password, ensure_ascii=False),
+    ]
+    for text in (*written, *(output.escape(text.encode()) for text in written)):
+        found = scrubbed(f"login joe {text}.", [password])
+        assert records.SECRET in found
+        assert set(found.replace(records.SECRET, "")) <= set("""login joe b{'secret': "}.""")
+
+
+def test_what_is_put_in_the_place_of_a_password_is_not_searched_again():
+    """Passwords of one letter make no text grow without end."""
+    assert scrubbed("note", ["n", "o", "t", ""]) == f"{records.SECRET * 3}e"
+
+
+@pytest.mark.parametrize("keep_frames", [False, True])
+def test_a_plugin_that_fails_after_a_login_tells_no_password(
+    tmp_path: Path, logged: Callable[[], list[dict[str, Any]]], keep_frames: bool
+):
+    """Neither in the log nor in a record; also where the frame of the auth hook was let go meanwhile."""
+    password = 'pa\\ss"w'
+    plugin: Any = FakePlugin("p", ("auth", "helo", "mail"), limits=PluginLimits())  # type: ignore[arg-type]
+    host = FakeHost({"p": Broken(CallFailed("exception", f"KeyError: {password!r}"), at="mail")})
+    hooks = dispatcher_for([plugin], host, keep_frames=keep_frames).session(
+        SessionFacts(id="S1", client_ip="192.0.2.1", client_port=1), FakeHolder()
+    )
+    store = Store(tmp_path)
+    background: list[Coroutine[Any, Any, None]] = []
+    failures = Failures([plugin], background=background.append, ids=IDS, crashes=store.crashes)
+    run(hooks.run("helo", name="c.example", extended=True))
+    run(hooks.run("auth", user="joe", secret=password))
+    for _ in range(8):
+        run(hooks.run("helo", name="x" * (KEPT_BYTES // 8), extended=True))
+    host.sandboxes("p")[0].last_output = f"login joe {password}"
+    decision = run(hooks.run("mail", sender=None, parameters={}))
+    failures.failed("S1", decision.records[0])
+    run(background.pop())
+    store.crashes.close()
+    detail, said = f"KeyError: '{records.SECRET}'", f"login joe {records.SECRET}"
+    [line] = logged()
+    assert (line["detail"], line["output"]) == (detail, said)
+    kept = [records.decode(path.read_bytes()) for path in tmp_path.iterdir()]
+    assert [(record.detail, record.output) for record in kept] == [(detail, said)] * keep_frames
+    assert not any(b"pa\\\\" in bytes(frame) for record in kept for frame in record.frames)
 
 
 def test_the_message_lies_beside_it(tmp_path: Path):
@@ -152,3 +226,16 @@ def test_kept_copies_have_a_budget_of_their_own():
     kept.close()
     KeptCopy(budget, fd, 100).close()
     os.close(fd)
+
+
+def test_counters_of_plugins_leave_room_for_failures():
+    """However many metrics plugins make up: that one of them fails is always counted."""
+    plugins: Any = [FakePlugin(f"p{n}", ("mail",)) for n in range(20)]
+    failures = Failures(plugins, background=lambda _: None, ids=IDS)
+    for plugin in plugins:
+        metrics = {f"m{n}": 1 for n in range(METRICS + 1)}
+        failures.told("S1", PluginRecord(plugin.name, "mail", "none", 1.0, count=metrics))
+    assert failures.tally["plugin.p0.count.m0"] == 1
+    assert len(failures.tally) < NAMES
+    failures.failed("S1", PluginRecord("p19", "mail", "none", 1.0, "crash"))
+    assert failures.tally["plugin.p19.failed.crash"] == 1

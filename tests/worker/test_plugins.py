@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Coroutine
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from forkd import log
 from forkd.hooks.dispatcher import SessionFacts
 from forkd.queue.ids import Ids
 from forkd.rpc.calls import CallFailed
@@ -18,6 +23,7 @@ from forkd.worker.services import Counters
 from tests.support.fake_host import (
     Behaviour,
     Broken,
+    FakeCopies,
     FakeHolder,
     FakeHost,
     FakePlugin,
@@ -46,15 +52,19 @@ class Asking(FakeHolder):
 class World:
     """A worker with one plugin, and one session in it."""
 
-    def __init__(self, behaviour: Behaviour, *hooks: str, **config: Any) -> None:
-        plugin = FakePlugin("p", hooks, **config)
-        self.host = FakeHost({"p": behaviour}, (plugin,))
+    def __init__(
+        self, behaviour: Behaviour, *hooks: str, last: Behaviour | None = None, **config: Any
+    ) -> None:
+        plugins = [FakePlugin("p", hooks, **config)]
+        if last is not None:
+            plugins.append(FakePlugin("last", hooks))
+        self.host = FakeHost({"p": behaviour, "last": last or ()}, tuple(plugins))
         self.background: list[Coroutine[Any, Any, None]] = []
         services: Any = SimpleNamespace(
-            dispatcher=dispatcher_for([plugin], self.host),
+            dispatcher=dispatcher_for(plugins, self.host, keep_frames=True),
             background=self.background.append,
             counters=Counters(),
-            failures=Failures([plugin], background=self.background.append, ids=Ids("w0")),
+            failures=Failures(plugins, background=self.background.append, ids=Ids("w0")),
         )
         self.counters: Counters = services.counters
         self.failures: Failures = services.failures
@@ -71,6 +81,11 @@ class World:
 
 def nothing(*_: Any) -> None:
     return None
+
+
+def leaves(*_: Any) -> None:
+    """The session is cancelled while this plugin is asked."""
+    raise asyncio.CancelledError
 
 
 def test_a_session_without_plugins_asked_makes_nothing():
@@ -170,3 +185,64 @@ def test_edits_show_in_the_story():
     world = World(Plugin(mail=lambda *_: export("NOTE", "x")), "mail", powers=Powers(export=("NOTE",)))
     world.mail()
     assert world.plugins.take_stories()[0].startswith("p/mail=none+1 ")
+
+
+def test_what_was_said_before_the_client_left_is_told():
+    """The hook is cut off while the next plugin is asked: a failure before it is logged, counted, let go."""
+    copies = FakeCopies()
+    crash = Broken(CallFailed("crash"))
+    world = World(crash, "message", last=Plugin(message=leaves), reads=("body",), on_failure="skip")
+    with pytest.raises(asyncio.CancelledError):
+        run(world.plugins.ask("message", message=copies))
+    world.plugins.release(cut_off=True)
+    assert world.counters.plugin_failures == 1
+    [telling] = world.background
+    run(telling)
+    assert world.failures.tally == {"plugin.p.failed.crash": 1}
+    assert [kept.fd for kept in copies.kept] == [-1]
+    copies.close()
+
+
+def test_what_plugins_logged_and_counted_before_the_client_left_is_told():
+    """They did answer."""
+
+    def mail(session: Any, sender: Any) -> None:
+        session.count("seen")
+
+    world = World(Plugin(mail=mail), "mail", last=Plugin(mail=leaves))
+    with pytest.raises(asyncio.CancelledError):
+        world.mail()
+    assert world.failures.tally == {"plugin.p.count.seen": 1}
+
+
+def test_a_failure_has_one_line_however_many_calls_it_costs(tmp_path: Path):
+    """A client that goes on with a hundred recipients must not fill the log: the others are counted."""
+    world = World(Broken(CallFailed("crash")), "mail", on_failure="skip")
+    with (tmp_path / "log").open("w+") as file:
+        log.setup(fd=file.fileno())
+        try:
+            for _ in range(5):
+                world.mail()
+            for telling in world.background:
+                run(telling)
+        finally:
+            log.setup()
+        file.seek(0)
+        [line] = file.read().splitlines()
+    assert "cause=crash" in line
+    assert world.failures.tally == {"plugin.p.failed.crash": 1, "plugin.p.failed.failed_earlier": 4}
+    assert world.counters.plugin_failures == 5
+    stories = world.plugins.take_stories()
+    assert [story.partition(" ")[0] for story in stories[:2]] == [
+        "p/mail=none!crash",
+        "p/mail=none!failed_earlier",
+    ]
+
+
+def test_the_goodbye_is_in_no_log_line():
+    """The session's last line is written before: what nobody takes is not kept."""
+    world = World(Plugin(mail=nothing, disconnect=nothing), "mail", "disconnect")
+    world.mail()
+    world.plugins.release(cut_off=False)
+    run(world.background.pop())
+    assert [story.partition("=")[0] for story in world.plugins.take_stories()] == ["p/mail"]
