@@ -77,9 +77,11 @@ WALLS = {"user": '[sandbox]\nnamespaces = "off"\ncgroup = "off"\n', "root": "[sa
 """Started by a user, all of a zygote is found by its session; by root, by the best that the machine has."""
 
 
-@pytest.fixture(params=WALLS)
+@pytest.fixture(
+    params=[name if name == "user" else pytest.param(name, marks=pytest.mark.slow) for name in WALLS]
+)
 def who(request: pytest.FixtureRequest) -> Person:
-    """Started by an ordinary user, and by root."""
+    """Started by an ordinary user, and by root; root in `make test-all`."""
     return person(request.param)
 
 
