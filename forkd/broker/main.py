@@ -107,8 +107,8 @@ class Broker:
             return
         for message, descriptors in messages:
             match message:
-                case SandboxChannel() if len(descriptors) == 1:
-                    self._open(worker, message, descriptors.pop())
+                case SandboxChannel() if len(descriptors) == 1 and not ended:
+                    ended = not self._open(worker, message, descriptors.pop())
                 case SandboxSession():
                     self._renew(worker, message)
             for descriptor in descriptors:
@@ -116,12 +116,20 @@ class Broker:
         if ended:
             self._drop(number)
 
-    def _open(self, worker: _Worker, message: SandboxChannel, descriptor: int) -> None:
+    def _open(self, worker: _Worker, message: SandboxChannel, descriptor: int) -> bool:
+        """Serve a sandbox on that channel. False: it is no channel, and its worker is not to be believed."""
+        try:
+            end = socket.socket(fileno=descriptor)
+        except OSError:
+            os.close(descriptor)
+            return False
+        if (end.family, end.type) != (socket.AF_UNIX, socket.SOCK_SEQPACKET):
+            end.close()
+            return False
         caller = self._service.caller(message.plugin, message.session)
-        end = socket.socket(fileno=descriptor)
         if caller is None:
             end.close()  # of a plugin that we know nothing of
-            return
+            return True
         channels, id_ = worker.channels, message.id
         if id_ in channels:
             channels[id_].close()
@@ -130,6 +138,7 @@ class Broker:
             del channels[id_]
 
         channels[id_] = Channel(self._service, caller, end, self._loop, forget)
+        return True
 
     def _renew(self, worker: _Worker, message: SandboxSession) -> None:
         found = worker.channels.get(message.id)

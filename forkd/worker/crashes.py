@@ -85,6 +85,9 @@ class Crashes:
             except OSError as error:
                 self._remove(record.id)
                 self._on_lost(record.id, f"{error.filename or self._folder}: {error.strerror}")
+            except Exception as error:  # a bug of ours must not end the thread, and with it all later records
+                self._remove(record.id)
+                self._on_lost(record.id, f"{type(error).__name__}: {error}")
             finally:
                 if message is not None:
                     self._on_done(message)

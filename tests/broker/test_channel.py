@@ -143,6 +143,30 @@ def test_descriptors_are_a_breach(tmp_path: Path):
         assert served.descriptors() == before - 1
 
 
+@pytest.mark.parametrize("kind", ["file", "stream", "pipe"])
+def test_a_worker_that_brings_no_channel_is_not_believed(tmp_path: Path, kind: str):
+    """Its connection is closed, with whatever it brought; another worker's sandboxes notice nothing."""
+    with broker(tmp_path, {"p": ALL}) as served, worker(served) as good:
+        sandbox = good.sandbox()
+        ask(sandbox, 1, do="get", key="k")
+        before = served.descriptors()
+        with worker(served) as bad, contextlib.ExitStack() as stack:
+            if kind == "file":
+                number = os.open(os.devnull, os.O_RDONLY)
+                stack.callback(os.close, number)
+            elif kind == "pipe":
+                number, other = os.pipe()
+                stack.callback(os.close, number)
+                stack.callback(os.close, other)
+            else:
+                number = stack.enter_context(socket.socket()).fileno()
+            bad.connection.settimeout(10)
+            assert passing.try_send(bad.connection, SandboxChannel(id=1, plugin="p", session="s"), [number])
+            assert bad.connection.recv(1) == b""
+        assert ask(sandbox, 2, do="get", key="k")["n"] == 2
+        assert served.descriptors() == before
+
+
 def test_a_second_request_before_the_answer_is_a_breach(tmp_path: Path):
     """One in flight: nothing is queued for anybody."""
     with NameServer() as server:
