@@ -104,7 +104,7 @@ def plugin_failure(
 ) -> None:
     """A call brought no usable answer.
 
-    cause       as rpc.calls.CallFailed names it, `failed earlier`
+    cause       as rpc.calls.CallFailed names it
     on_failure  what was made of it; `shadow`: nothing
     call        the system call that it was killed for, or that its number is unknown
     pid, status, cpu_ms, memory_kib  how its sandbox ended and what it had used, as its zygote claims

@@ -13,7 +13,7 @@ from forkd.cli.tables import print_table
 
 MEANINGS: Final = {
     "enforced": "who stands behind it tried to pass it at start-up and could not",
-    "absent": "this machine does not have it",
+    "absent": "this machine, or this way of starting, does not have it; the log of the start says why",
     "failed": "it was passed, or is not as it should be: the log says how",
     "unverified": "could not be tried from here",
 }
