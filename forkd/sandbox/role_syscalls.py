@@ -17,7 +17,7 @@ import itertools
 import socket
 from collections.abc import Iterator
 
-from forkd.sandbox.syscalls import ALLOW, INT, KILL, PROT_EXEC, PROT_WRITE, Is, Row
+from forkd.sandbox.syscalls import ALLOW, INT, KILL, NOBODYS, PROT_EXEC, PROT_WRITE, Is, Row
 
 _CLONE_THREAD = 0x0001_0000
 _CLONE_NAMESPACES = 0x7E02_0000
@@ -94,27 +94,15 @@ EVERY: tuple[Row, ...] = (
     Row(errno.EPERM, "removexattr lremovexattr fremovexattr removexattrat file_setattr", "likewise"),
     Row(errno.EACCES, "truncate", "by name; Landlock sees it since ABI 3"),
     Row(errno.EPERM, "mknod mknodat", "devices and pipes with a name"),
-    Row(KILL, "name_to_handle_at open_by_handle_at fanotify_init fanotify_mark", "around path checks"),
-    Row(KILL, "mount umount2 pivot_root chroot mount_setattr move_mount", "the view of the file system"),
-    Row(KILL, "open_tree open_tree_attr fsopen fsconfig fsmount fspick", "likewise"),
+    Row(KILL, "open_tree open_tree_attr fsopen fsconfig fsmount fspick", "the view of the file system"),
     # --- the kernel and the machine ------------------------------------------------------------------
-    Row(KILL, "bpf perf_event_open userfaultfd", "kernel attack surface"),
     Row(
         errno.ENOSYS,
         "io_uring_setup io_uring_enter io_uring_register",
         "no filter sees them; libuv falls back",
     ),
     Row(errno.ENOSYS, "io_setup io_submit io_destroy io_getevents io_pgetevents io_cancel", "old AIO"),
-    Row(KILL, "keyctl add_key request_key", "keys are per uid, not per process"),
-    Row(KILL, "shmget shmat shmctl shmdt semget semop semctl semtimedop", "what others of the uid share"),
-    Row(KILL, "msgget msgsnd msgrcv msgctl", "likewise"),
-    Row(KILL, "mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr", "likewise"),
-    Row(KILL, "vmsplice", "pages given away"),
-    Row(
-        KILL, "kexec_load kexec_file_load reboot init_module finit_module delete_module", "the kernel itself"
-    ),
-    Row(KILL, "swapon swapoff acct quotactl quotactl_fd sethostname setdomainname vhangup", "the system"),
-    Row(KILL, "settimeofday clock_settime adjtimex clock_adjtime", "the clock"),
+    *NOBODYS,
     Row(errno.EPERM, "syslog", "the kernel's log"),
 )
 """For each role."""

@@ -72,6 +72,23 @@ _LISTENER = Is(0, INT, 4)
 
 ONE_PROCESS = Is(0, INT, os.PRIO_PROCESS)
 
+NOBODYS: tuple[Row, ...] = (
+    Row(KILL, "bpf perf_event_open userfaultfd", "kernel attack surface"),
+    Row(KILL, "keyctl add_key request_key", "keys are per uid, not per process"),
+    Row(KILL, "mount umount2 pivot_root chroot mount_setattr move_mount", "the view of the file system"),
+    Row(KILL, "shmget shmat shmctl shmdt semget semop semctl semtimedop", "memory shared with siblings"),
+    Row(KILL, "msgget msgsnd msgrcv msgctl", "likewise"),
+    Row(KILL, "mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr", "likewise"),
+    Row(KILL, "vmsplice", "pages given away"),
+    Row(KILL, "swapon swapoff acct quotactl quotactl_fd sethostname setdomainname vhangup", "the system"),
+    Row(KILL, "settimeofday clock_settime adjtimex clock_adjtime", "the clock"),
+    Row(KILL, "fanotify_init fanotify_mark name_to_handle_at open_by_handle_at", "around path checks"),
+    Row(
+        KILL, "kexec_load kexec_file_load reboot init_module finit_module delete_module", "the kernel itself"
+    ),
+)
+"""Exploits that no process of ours ever makes, whatever its role (role_syscalls.py)."""
+
 LOAD: tuple[Row, ...] = (
     # --- computing ---------------------------------------------------------------------------------
     Row(ALLOW, "munmap brk mremap mincore", "the allocator"),
@@ -227,26 +244,14 @@ LOAD: tuple[Row, ...] = (
     Row(
         KILL, "ptrace process_vm_readv process_vm_writev process_madvise pidfd_getfd", "into other processes"
     ),
-    Row(KILL, "bpf perf_event_open userfaultfd", "kernel attack surface"),
     Row(KILL, "io_uring_setup io_uring_enter io_uring_register", "calls that no filter sees"),
-    Row(KILL, "keyctl add_key request_key", "keys are per uid, not per process"),
-    Row(KILL, "mount umount2 pivot_root chroot mount_setattr move_mount", "the view of the file system"),
-    Row(KILL, "open_tree fsopen fsconfig fsmount fspick", "likewise"),
+    Row(KILL, "open_tree fsopen fsconfig fsmount fspick", "the view of the file system"),
     Row(KILL, "unshare setns", "namespaces give new surface"),
     Row(KILL, "setuid setgid setreuid setregid setresuid setresgid", "identity"),
     Row(KILL, "setgroups setfsuid setfsgid capset", "identity"),
     Row(KILL, "personality modify_ldt iopl ioperm", "the machine's odd corners"),
-    Row(
-        KILL, "kexec_load kexec_file_load reboot init_module finit_module delete_module", "the kernel itself"
-    ),
-    Row(KILL, "swapon swapoff acct quotactl quotactl_fd sethostname setdomainname vhangup", "the system"),
-    Row(KILL, "settimeofday clock_settime adjtimex clock_adjtime", "the clock"),
-    Row(KILL, "fanotify_init fanotify_mark name_to_handle_at open_by_handle_at", "around path checks"),
+    *NOBODYS,
     Row(KILL, "landlock_create_ruleset landlock_add_rule landlock_restrict_self", "set before, once"),
-    Row(KILL, "shmget shmat shmctl shmdt semget semop semctl semtimedop", "memory shared with siblings"),
-    Row(KILL, "msgget msgsnd msgrcv msgctl", "likewise"),
-    Row(KILL, "mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr", "likewise"),
-    Row(KILL, "vmsplice", "pages given away"),
 )
 
 CHILD: tuple[Row, ...] = (

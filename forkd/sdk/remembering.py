@@ -12,8 +12,8 @@ import ipaddress
 import re
 from _blake2 import blake2b  # hashlib would bring libcrypto along, half a megabyte in every sandbox
 
-MAX_KEY_OCTETS = 255
-"""Of a key of the state store."""
+from forkd.sdk.capabilities import MAX_KEY_OCTETS
+
 _LONGEST = 400 * 86_400
 """Seconds; more is a slip of the pen, and a store that never forgets fills up."""
 _PERIOD = re.compile(r"([0-9]{1,9})([smhd])")
