@@ -1,6 +1,6 @@
 # forkd: `make run` and `make test` are all that a newcomer needs.
 
-.PHONY: run setup test test-all lint bench clean
+.PHONY: run setup test test-all lint escapes bench clean
 
 run: setup  ## set up and run the daemon on 127.0.0.1:2525, on defaults
 	@exec .venv/bin/forkd run
@@ -21,6 +21,10 @@ lint:  ## format, lint, types
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+
+escapes:  ## all attacks on the sandbox in every mode this machine allows, one table
+	@tools/setup.sh test
+	.venv/bin/python -m tests.escapes
 
 bench:  ## forkd beside its peers, one table (tests/bench/README.md); fetches the peers first
 	@tools/setup.sh test

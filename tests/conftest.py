@@ -10,6 +10,16 @@ ALLOWED_LACKS = ("cgroup controllers", "systemd container", "other architecture"
 """In CI a test may be skipped only for these: the reason must begin with one of them."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What tries a sandbox in several modes: `make test` as an ordinary user, `make test-all` as root too."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        as_root = callspec is not None and callspec.params.get("mode") == "root"
+        if as_root and item.get_closest_marker("both_modes") is None:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     """A skip in CI for anything but a listed lack of the machine is a failure."""

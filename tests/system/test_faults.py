@@ -131,7 +131,13 @@ def mails(daemon: Daemon, prefix: str) -> int:
     )
 
 
-@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize(
+    "hook",
+    [
+        hook if hook in ("connect", "message") else pytest.param(hook, marks=pytest.mark.slow)
+        for hook in HOOKS
+    ],
+)
 def test_each_way_to_misbehave_at_a_hook_ends_that_session_only(make_daemon: Make, hook: str):
     """421 and close; 20 sessions beside it get the same replies, in time, and their mail arrives."""
     daemon = make_daemon(plugins=misbehave(), copy=("misbehave",))
