@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 from forkd.queue.format import Damaged
 from forkd.queue.stored import StoredMessage
+from forkd.smtp.reply import Reply
 
 Status = Literal["delivered", "deferred", "failed"]
 
@@ -47,6 +48,9 @@ class Result:
     enhanced: str
     """RFC 3463."""
     text: str
+    """For the log and the queue's list."""
+    reply: Reply | None = None
+    """For the client, where it waits for this outcome (accept = "proxy"); None: the general one."""
 
 
 class Transport(Protocol):

@@ -5,6 +5,8 @@
     schedule.py   pure: which message is due when
     routing.py    which transport a recipient goes to
     lanes.py      the threads of one transport, which take what waits in batches
+    programs.py   the launcher, which starts transports' programs
+    proxying.py   what a client is told that waits for the next hop
     record.py     outcomes become durable: a line in `.state`, or the removal of the message
     requests.py   list, show, remove, flush, hold, release
 
@@ -16,4 +18,7 @@ gone (all delivered), or waiting again (some deferred), or failed (none left tha
 stays in the queue, seen in `forkd queue list`, until an admin flushes it by id or removes it). A message
 that a plugin quarantined, or an admin held, is learnt the same way and then stays on hold until it is
 released: no flush reaches it.
+
+What a worker brings while its client waits (accept = "proxy") goes the same way through the lanes, but is
+in no queue: nothing is recorded, the file in tmp/ is the worker's, and the outcomes become the reply.
 """

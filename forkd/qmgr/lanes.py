@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from forkd import log
@@ -18,9 +21,35 @@ from forkd.queue.stored import StoredMessage
 class Pass:
     """One attempt at one message, over all of its transports."""
 
-    __slots__ = ("damage", "entry", "finished", "message", "open", "results", "started_at", "state", "wanted")
+    __slots__ = (
+        "begin_by",
+        "damage",
+        "entry",
+        "finished",
+        "message",
+        "open",
+        "results",
+        "started_at",
+        "state",
+        "tell",
+        "wanted",
+    )
 
-    def __init__(self, entry: Entry, message: StoredMessage, state: State, started_at: float) -> None:
+    def __init__(
+        self,
+        entry: Entry,
+        message: StoredMessage,
+        state: State,
+        started_at: float,
+        *,
+        tell: Callable[[Pass], None] | None = None,
+        begin_by: float = math.inf,
+    ) -> None:
+        self.begin_by = begin_by
+        """Monotonic; who waits has gone, or will have before we are done."""
+        self.tell = tell
+        """A client waits for this one (accept = "proxy"): who tells it, on the loop. It is in no queue:
+        nothing is recorded."""
         self.entry = entry
         self.message = message
         self.state = state
@@ -35,6 +64,13 @@ class Pass:
         self.damage = ""
         """The message could not be read: why."""
         self.finished: Finished | None = None
+
+    def given_up(self) -> bool:
+        """The client that waited does not any more: what was not begun is not to be."""
+        if self.tell is None:
+            return False
+        # The worker removes the file when its session has ended.
+        return time.monotonic() > self.begin_by or not os.path.exists(self.message.path)  # noqa: PTH110
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,16 +102,24 @@ class Lane:
         self._settle = settle
         self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._open = 0
+        """Jobs that were put and are not done."""
         self._dropping = False
         self._lock = _counting
 
     def put(self, jobs: Sequence[Job]) -> None:
         """Hand over work; never blocks."""
+        with self._lock:
+            self._open += len(jobs)
         for job in jobs:
             self._waiting.put(job)
-        # One thread takes all that gathered while it worked; another helps when that is more than a batch.
-        busy = self._waiting.qsize() > self.transport.batch
-        if not self._threads or (busy and len(self._threads) < self._limit):
+        if self.transport.batch > 1:
+            # One thread takes all that gathered while it worked; another helps when that is above a batch.
+            more = int(not self._threads or self._waiting.qsize() > self.transport.batch)
+        else:
+            # Each job waits for somebody else: none waits for another, as long as there may be threads.
+            more = self._open - len(self._threads)
+        for _ in range(min(more, self._limit - len(self._threads))):
             thread = threading.Thread(target=self._run, name=f"lane {self.transport.name}", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -101,6 +145,8 @@ class Lane:
                     break
             if batch:
                 self._settle(self._deliver(batch))
+            with self._lock:
+                self._open -= len(batch)
             if job is None:
                 return
 
@@ -108,7 +154,7 @@ class Lane:
         """Deliver, note the results; return the passes that are complete by it."""
         name = self.transport.name
         answers: Sequence[list[Result] | Damaged]
-        if self._dropping:
+        if self._dropping or (len(batch) == 1 and batch[0].attempt.given_up()):
             answers = [[] for _ in batch]
         else:
             try:

@@ -2,7 +2,8 @@
 
 runs as          forkd-queue where root starts us, else the service's user
 holds            the spool (reads, removes), Maildirs, the flock that keeps a spool to one qmgr
-reads from       spool files and pokes (workers wrote them: names and bytes are checked), admin's requests
+reads from       spool files, pokes and requests to deliver now (workers wrote them: names and bytes are
+                 checked), admin's requests, the launcher's answers
 if taken over    queued mail can be read, lost, altered; mailboxes written
 restart rule     respawned with back-off; what was under way is found again in the spool. A locked spool
                  ends forkd (Exit.IN_USE): somebody else delivers from it
@@ -15,17 +16,22 @@ import os
 import select
 import socket
 import time
+from collections.abc import Callable
 
 from forkd import log
 from forkd.config.schema import Config
 from forkd.exits import Exit
-from forkd.qmgr import requests
+from forkd.qmgr import proxying, requests
+from forkd.qmgr.lanes import Pass
 from forkd.qmgr.manager import Manager, open_lock
+from forkd.qmgr.programs import Launcher
 from forkd.queue import recovery
 from forkd.queue.spool import spool_root
 from forkd.rpc import channel
-from forkd.rpc.messages import Heartbeat, QueueRequest, Ready, Stop
+from forkd.rpc.messages import Deliver, Delivered, Heartbeat, QueueRequest, Ready, Stop
 from forkd.rpc.start import RoleStart
+from forkd.smtp import replies
+from forkd.smtp.reply import Reply
 
 BEAT_S = 1.0
 TIDY_S = 60.0
@@ -70,9 +76,14 @@ class Loop:
         self._start = start
         self._scan_interval_s = float(config.queue.scan_interval)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.manager = Manager(config, root, self._wake)
-        self._listener = start.sockets.get("qmgr")
-        self._clients: dict[int, socket.socket] = {}
+        programs = Launcher(start.launcher) if start.launcher else None
+        self.manager = Manager(config, root, self._wake, programs=programs)
+        self._listeners = {
+            sock.fileno(): (sock, serve)
+            for name, serve in (("qmgr", self._asked), ("proxy", self._told_to_deliver))
+            if (sock := start.sockets.get(name)) is not None
+        }
+        self._clients: dict[int, tuple[socket.socket, Callable[[int], None]]] = {}
         self._draining = False
         self._deadline: float | None = None
         """Monotonic; None while draining: no limit."""
@@ -85,9 +96,9 @@ class Loop:
         for fd in (start.master.fileno(), self._wake_fd, start.poke):
             if fd >= 0:
                 self._poll.register(fd, select.EPOLLIN)
-        if self._listener is not None:
-            self._listener.setblocking(False)
-            self._poll.register(self._listener.fileno(), select.EPOLLIN)
+        for fd, (listener, _) in self._listeners.items():
+            listener.setblocking(False)
+            self._poll.register(fd, select.EPOLLIN)
 
     def _wake(self) -> None:
         os.eventfd_write(self._wake_fd, 1)
@@ -167,10 +178,10 @@ class Loop:
             os.eventfd_read(fd)
         elif fd == self._start.master.fileno():
             self._told()
-        elif self._listener is not None and fd == self._listener.fileno():
-            self._accept()
+        elif fd in self._listeners:
+            self._accept(*self._listeners[fd])
         elif fd in self._clients:
-            self._asked(fd)
+            self._clients[fd][1](fd)
 
     def _take_pokes(self) -> None:
         now = time.monotonic()
@@ -211,18 +222,23 @@ class Loop:
             self._deadline = min(deadline, self._deadline or deadline)
         self._next_beat = 0.0
 
-    def _accept(self) -> None:
-        assert self._listener is not None
+    def _accept(self, listener: socket.socket, serve: Callable[[int], None]) -> None:
         try:
-            client, _ = self._listener.accept()
+            client, _ = listener.accept()
         except OSError:
             return  # gone again, or no descriptors: it will come back
         client.setblocking(False)
-        self._clients[client.fileno()] = client
+        self._clients[client.fileno()] = client, serve
         self._poll.register(client.fileno(), select.EPOLLIN)
 
+    def _hang_up(self, fd: int) -> None:
+        self._poll.unregister(fd)
+        client, _ = self._clients.pop(fd)
+        client.close()
+
     def _asked(self, fd: int) -> None:
-        client = self._clients[fd]
+        """By admin."""
+        client, _ = self._clients[fd]
         asked: list[QueueRequest]
         try:
             asked, ended = channel.drain(client, QueueRequest, at_most=16)
@@ -236,6 +252,37 @@ class Loop:
             # Who does not read its answers is not worth waiting for.
             ended = not channel.try_send(client, answer) or ended
         if ended:
-            self._poll.unregister(fd)
-            del self._clients[fd]
-            client.close()
+            self._hang_up(fd)
+
+    def _told_to_deliver(self, fd: int) -> None:
+        """By a worker, whose client waits."""
+        client, _ = self._clients[fd]
+        asked: list[Deliver]
+        try:
+            asked, ended = channel.drain(client, Deliver)
+        except channel.BadRecord as error:
+            log.queue_event(act="bad_request", detail=str(error), level="warning")
+            asked, ended = [], True
+        for request in asked:
+            self._deliver_now(client, request)
+        if ended:
+            self._hang_up(fd)
+
+    def _deliver_now(self, client: socket.socket, request: Deliver) -> None:
+        def tell(attempt: Pass) -> None:
+            results = [result for _, result in attempt.results]
+            _answer(client, request, proxying.reply(results, attempt.wanted))
+
+        # While draining, lanes answer with nothing; workers have ended before, unless somebody killed us.
+        refused = "stopping" if self._draining else ""
+        refused = refused or self.manager.deliver_now(request.slot, request.name, tell, time.time())
+        if refused:
+            log.queue_event(act="not_delivered", id=request.name[:20], detail=refused, level="warning")
+            _answer(client, request, replies.LOCAL_ERROR)
+
+
+def _answer(client: socket.socket, request: Deliver, reply: Reply) -> None:
+    """A worker that is gone, or does not read, has no client any more."""
+    channel.try_send(
+        client, Delivered(n=request.n, code=reply.code, enhanced=reply.enhanced or "", lines=reply.lines)
+    )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from forkd import log
 from forkd.config.schema import Config
+from forkd.deliver.programs import ProgramHost
 from forkd.deliver.transport import Delivery
 from forkd.fs import REAL, Fs, sync_name
 from forkd.qmgr.lanes import Finished, Job, Lane, Pass
@@ -19,7 +20,7 @@ from forkd.qmgr.schedule import Entry, Schedule, Standing
 from forkd.queue import recovery, state, stored
 from forkd.queue.format import Damaged
 from forkd.queue.ids import ID, SLOT, QueueId
-from forkd.queue.spool import Spool
+from forkd.queue.spool import TMP, Spool
 
 ACTIVE = 256
 """Messages loaded at once: bounds memory (each at most stored.WHOLE_BYTES) whatever the queue's length."""
@@ -27,6 +28,10 @@ ACTIVE = 256
 UNREADABLE_RETRY_S = 60.0
 """When a spool file cannot be opened or read: the disk's fault, not the message's."""
 
+
+BEGIN_S = 30.0
+"""Mail whose client waits is begun with in this time, or refused for now: what a worker waits for
+(worker/next_hop.py, SLACK_S) is this, the transport's own timeout, and some."""
 
 DAY_S = 86_400.0
 
@@ -39,9 +44,18 @@ class Manager:
 
     root   of the spool
     wake   called from any thread when take_back() has something to do; must not block
+    programs  starts queue programs
     """
 
-    def __init__(self, config: Config, root: str, wake: Callable[[], None], *, fs: Fs = REAL) -> None:
+    def __init__(
+        self,
+        config: Config,
+        root: str,
+        wake: Callable[[], None],
+        *,
+        programs: ProgramHost | None = None,
+        fs: Fs = REAL,
+    ) -> None:
         queue = config.queue
         self.root = root
         self.fs = fs
@@ -51,7 +65,7 @@ class Manager:
         )
         self.active = 0
         self._durable = queue.durability == "fsync"
-        self._routing = Routing(config, fs=fs)
+        self._routing = Routing(config, programs=programs, fs=fs)
         self._recorder = Recorder(
             root,
             Policy(
@@ -173,13 +187,38 @@ class Manager:
         if entry.retry_failed:
             entry.retry_failed = False
             wanted = sorted({*wanted, *known.failed()})
-        attempt = Pass(entry, message, known, now)
+        self._divide(Pass(entry, message, known, now), wanted, jobs)
+
+    def _divide(self, attempt: Pass, wanted: list[int], jobs: dict[str, list[Job]]) -> None:
+        message = attempt.message
         attempt.wanted = len(wanted)
         ways = self._routing.route(message.envelope, wanted) or [(self._routing.nowhere, ())]
         attempt.open = len(ways)
         self.active += 1
         for transport, targets in ways:
             jobs.setdefault(transport.name, []).append(Job(attempt, Delivery(message, targets)))
+
+    def deliver_now(self, slot: str, name: str, tell: Callable[[Pass], None], now: float) -> str:
+        """Bring a message in tmp/ to its transports while its client waits; `tell` is called afterwards.
+
+        Returns why not, for the log; then nothing is called.
+        """
+        queue_id = name.partition(".")[0]
+        if not SLOT.fullmatch(slot) or recovery.judge_temporary(name) is not recovery.Leftover.LIVE:
+            return f"{slot!r}/{name!r} is no message of a living worker's"
+        if not self.has_room:
+            return "too much is under way"
+        try:
+            message = stored.load(f"{self.root}/{TMP}/{slot}/{name}", queue_id, fs=self.fs)
+        except (Damaged, OSError) as error:
+            return f"cannot be read: {error}"
+        jobs: dict[str, list[Job]] = {}
+        entry, begin_by = Entry(queue_id, slot, now, has_state=False), time.monotonic() + BEGIN_S
+        attempt = Pass(entry, message, state.State(), now, tell=tell, begin_by=begin_by)
+        self._divide(attempt, list(range(len(message.envelope.recipients))), jobs)
+        for lane, waiting in jobs.items():
+            self._lane(lane).put(waiting)
+        return ""
 
     def _lane(self, name: str) -> Lane:
         lane = self._lanes.get(name)
@@ -209,6 +248,9 @@ class Manager:
             self.active -= 1
             for _, result in attempt.results:
                 counters[result.status] += 1
+            if attempt.tell is not None:
+                attempt.tell(attempt)
+                continue
             if finished.gone:
                 counters["finished"] += 1
                 schedule.remove(entry.id)

@@ -48,12 +48,16 @@ class Recorder:
         """Record what a pass brought; say what becomes of the message. Logs one line per recipient.
 
         All delivered: the removal of the message is the record. Else one line, synced. A pass that was
-        cut short by a stop records what it has. Blocks for a sync in the second case.
+        cut short by a stop records what it has. Blocks for a sync in the second case. Nothing is recorded of
+        one that a client waits for: the mail is the client's until it is told.
         """
         message, now = attempt.message, time.time()
         age_s = max(0.0, now - message.envelope.received_at)
         number = attempt.state.attempts + 1
         outcomes = [self._outcome(result, age_s) for _, result in attempt.results]
+        if attempt.tell is not None:
+            self._log(attempt, outcomes, age_s=age_s, now=now, due=0.0)
+            return Finished(gone=True)
         known = dict(attempt.state.last)
         known.update((outcome.recipient, outcome) for outcome in outcomes)
         total = len(message.envelope.recipients)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from forkd.config import schema
 from forkd.config.recipients import Accepted, Recipients
 from forkd.deliver.discard import Discard
 from forkd.deliver.maildir import Maildir
+from forkd.deliver.programs import HostGone, Program, ProgramHost
+from forkd.deliver.qmail_queue import QmailQueue
 from forkd.deliver.transport import Delivery, Result, Target, Transport
 from forkd.fs import REAL, Fs
 from forkd.queue.envelope import Envelope
 from forkd.queue.format import Damaged
+from forkd.smtp.address import split_address
 
 
 class Nowhere:
@@ -36,11 +41,12 @@ class Nowhere:
 class Routing:
     """Transports by name, and the table that chooses among them."""
 
-    def __init__(self, config: schema.Config, *, fs: Fs = REAL) -> None:
+    def __init__(self, config: schema.Config, *, programs: ProgramHost | None = None, fs: Fs = REAL) -> None:
         self._table = Recipients.from_config(config)
         self._first_domain = next(iter(self._table.domains), "")
         self.nowhere: Transport = Nowhere()
-        self.transports = {name: transport(name, config, fs=fs) for name in _names(config)}
+        around = Around(config, programs or NoPrograms(), fs)
+        self.transports = {name: transport(name, around) for name in _names(config)}
         # Bounded: recipients come from outside. The table never changes while we live.
         self._look_up = functools.lru_cache(maxsize=10_000)(self._choose)
 
@@ -70,39 +76,55 @@ class Routing:
         return self.nowhere, local, domain, ""
 
 
-def split_address(address: str) -> tuple[str, str]:
-    """Local part without quotes, and domain: the inverse of Mailbox.__str__."""
-    if not address.startswith('"'):
-        local, at, domain = address.rpartition("@")
-        return (local, domain) if at else (address, "")
-    end = address.rfind('"')
-    quoted, domain = address[1:end], address[end + 1 :].removeprefix("@")
-    letters: list[str] = []
-    escaped = False
-    for character in quoted:
-        if character == "\\" and not escaped:
-            escaped = True
-        else:
-            letters.append(character)
-            escaped = False
-    return "".join(letters), domain
+class NoPrograms:
+    """Where nobody starts programs."""
+
+    def start(self, transport: str, descriptors: Sequence[int]) -> Program:  # noqa: ARG002 - ProgramHost
+        """As ProgramHost.start."""
+        raise HostGone("there is none")
 
 
-def transport(name: str, config: schema.Config, *, fs: Fs = REAL) -> Transport:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Around:
+    """What transports are made from, beside their own table."""
+
+    config: schema.Config
+    programs: ProgramHost
+    fs: Fs
+
+
+def _maildir(name: str, table: schema.Maildir, around: Around) -> Transport:
+    config = around.config
+    return Maildir(
+        name,
+        path=table.path,
+        root=str(config.server.data_dir),
+        host=config.server.hostname or "localhost",
+        durable=config.queue.durability == "fsync",
+        fs=around.fs,
+    )
+
+
+def _discard(name: str, _: schema.Discard, __: Around) -> Transport:
+    return Discard(name)
+
+
+def _qmail_queue(name: str, table: schema.QmailQueue, around: Around) -> Transport:
+    return QmailQueue(name, around.programs, timeout_s=float(table.timeout))
+
+
+KINDS: dict[type, Callable[[str, Any, Around], Transport]] = {
+    schema.Maildir: _maildir,
+    schema.Discard: _discard,
+    schema.QmailQueue: _qmail_queue,
+}
+"""Of [transport.NAME]: what its settings are -> who makes it of them."""
+
+
+def transport(name: str, around: Around) -> Transport:
     """The transport that [transport.NAME] describes."""
-    table = config.transport.get(name) or schema.Maildir()
-    match table:
-        case schema.Maildir():
-            return Maildir(
-                name,
-                path=table.path,
-                root=str(config.server.data_dir),
-                host=config.server.hostname or "localhost",
-                durable=config.queue.durability == "fsync",
-                fs=fs,
-            )
-        case schema.Discard():
-            return Discard(name)
+    table = around.config.transport.get(name) or schema.Maildir()
+    return KINDS[type(table)](name, table, around)
 
 
 def _names(config: schema.Config) -> set[str]:

@@ -67,6 +67,21 @@ def commit(spool: Spool, batch: Iterable[tuple[SpoolFile, Envelope]]) -> list[Re
     return results
 
 
+def finish_uncommitted(file: SpoolFile, envelope: Envelope) -> str:
+    """Make the message whole, as a file in tmp/ that qmgr can read; return its name there.
+
+    For mail that is handed on while its client waits: nothing is promised and nothing synced, and the file
+    is still the session's to abort(). Raises SpoolError; it is aborted then.
+    """
+    tail = encode_tail(envelope, message_bytes=file.size, message_crc=file.checksum())
+    try:
+        file.spill((tail,))
+    except OSError as error:
+        file.abort()
+        raise spool_error(error) from error
+    return file.path.rpartition("/")[2]
+
+
 def _one(spool: Spool, file: SpoolFile, envelope: Envelope) -> None:
     file.seize()
     tail = encode_tail(envelope, message_bytes=file.size, message_crc=file.checksum())

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from forkd.deliver.discard import Discard
 from forkd.deliver.maildir import Maildir
-from forkd.qmgr.routing import Nowhere, Routing, split_address
+from forkd.qmgr.routing import Nowhere, Routing
 from forkd.qmgr.schedule import Schedule, Standing, retry_delay
-from forkd.smtp.address import Mailbox
+from forkd.smtp.address import Mailbox, split_address
 from tests.support.spooling import a_config, an_envelope
 
 

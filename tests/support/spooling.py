@@ -17,7 +17,7 @@ from forkd.queue.envelope import Envelope, Recipient
 from forkd.queue.ids import QueueId
 from forkd.queue.spool import Spool
 from forkd.rpc import channel
-from forkd.rpc.messages import QueueAnswer, QueueRequest, Stop
+from forkd.rpc.messages import Deliver, Delivered, QueueAnswer, QueueRequest, Stop
 from forkd.rpc.start import RoleStart
 from tests.support.waiting import wait_for
 
@@ -90,6 +90,18 @@ class RunningQmgr:
             assert answer is not None
             return answer
 
+    def ask_to_deliver(self, slot: str, name: str) -> socket.socket:
+        """As a worker does while its client waits; the answer comes there."""
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        client.settimeout(30)
+        client.connect(str(self.path.with_name("proxy.sock")))
+        channel.send(client, Deliver(n=7, slot=slot, name=name))
+        return client
+
+    def deliver(self, slot: str, name: str) -> Delivered:
+        """The answer to that."""
+        return delivered(self.ask_to_deliver(slot, name))
+
     def stop(self, deadline_s: float | None = 10) -> int:
         """Tell it to stop; its exit status."""
         with contextlib.suppress(OSError):
@@ -107,18 +119,32 @@ class RunningQmgr:
         return (os.waitstatus_to_exitcode(status),) if pid else None
 
 
+def delivered(client: socket.socket) -> Delivered:
+    """What ask_to_deliver() brought."""
+    with client:
+        answer = channel.receive(client, Delivered)
+        assert answer is not None
+        assert answer.n == 7
+        return answer
+
+
+def _listen(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(str(path))
+    listener.listen(8)
+    return listener
+
+
 @contextlib.contextmanager
-def running_qmgr(config: schema.Config) -> Iterator[RunningQmgr]:
+def running_qmgr(config: schema.Config, *, launcher: str = "") -> Iterator[RunningQmgr]:
     """Fork a qmgr as master does, without its supervision."""
     from forkd.qmgr.main import main
 
     path = config.server.data_dir / "q.sock"
-    path.unlink(missing_ok=True)
     ours, theirs = channel.pair()
     read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(str(path))
-    listener.listen(8)
+    listener, proxy = _listen(path), _listen(path.with_name("proxy.sock"))
     pid = os.fork()
     if pid == 0:
         status = 70
@@ -128,7 +154,7 @@ def running_qmgr(config: schema.Config) -> Iterator[RunningQmgr]:
             status = main(
                 RoleStart(
                     role="qmgr", slot=0, generation=1, config=config, master=theirs,
-                    sockets={"qmgr": listener}, poke=read_end,
+                    sockets={"qmgr": listener, "proxy": proxy}, poke=read_end, launcher=launcher,
                 )
             )  # fmt: skip
         finally:
@@ -144,4 +170,5 @@ def running_qmgr(config: schema.Config) -> Iterator[RunningQmgr]:
             os.waitpid(pid, 0)
         ours.close()
         listener.close()
+        proxy.close()
         os.close(write_end)
