@@ -48,7 +48,7 @@ class Forker:
     def fork(self, record: bytes, descriptors: list[int]) -> list[tuple[int, int]]:
         """As zygote.Forker."""
         run = wire.unpack_run(record)
-        if len(descriptors) != 2 + len(run.numbers):
+        if len(descriptors) != wire.FDS_PER_RUN + len(run.numbers):
             raise wire.WireError("descriptors are missing")
         pid = linux.fork()
         if pid == 0:
@@ -58,7 +58,9 @@ class Forker:
     def _become(self, run: wire.Run, descriptors: list[int]) -> None:
         """In the new process: everything up to the exec; never returns."""
         try:
-            place(descriptors, run.numbers)
+            variables = descriptors[2]
+            given = os.pread(variables, os.fstat(variables).st_size, 0)
+            place([*descriptors[:2], *descriptors[wire.FDS_PER_RUN :]], run.numbers)
             os.setpgid(0, 0)
             call("fcntl", wire.PROGRAM_LEASH_FD, linux.F_SETSIG, ctypes.c_long(_SIGKILL))
             call("fcntl", wire.PROGRAM_LEASH_FD, linux.F_SETOWN, ctypes.c_long(-os.getpid()))
@@ -68,10 +70,7 @@ class Forker:
                 if number not in (_SIGKILL, _SIGSTOP) and _signal.getsignal(number) != _signal.SIG_DFL:
                     _signal.signal(number, _signal.SIG_DFL)
             _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
-            environment = dict(_ENVIRONMENT)
-            for entry in run.environment:
-                name, _, value = entry.partition(b"=")
-                environment[name] = value
+            environment = _ENVIRONMENT | wire.unpack_environment(given)
             if "seccomp" in self._layers:
                 call("seccomp", linux.SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(self._filter))
             # A leash dropped before it was armed fired at nobody, so it is looked at once.
@@ -92,8 +91,7 @@ class Forker:
         set_limit(linux.RLIMIT_AS, self._limits["memory"])
         set_limit(linux.RLIMIT_CPU, self._cpu_s)
         set_limit(linux.RLIMIT_NOFILE, self._limits["open_files"])
-        if not self._limits["program_processes"]:
-            set_limit(linux.RLIMIT_NPROC, 0)
+        set_limit(linux.RLIMIT_NPROC, self._limits["sandbox_processes"])
 
 
 _SIGSTOP = 19

@@ -1,0 +1,185 @@
+"""What does an entry of kind program switch on? Any program as a filter of messages; it has no manifest.
+
+    kind = "program"
+    argv = ["/usr/local/bin/tag", "-v"]         # the program, by its whole path; no shell, no search
+    # unchanged_if_empty = true                 # false: no output and exit status 0 is an empty message
+    # environment = { SPAMD = "127.0.0.1" }
+    [grants]
+    # discard = true                            # exit status 2 or 99 may drop mail
+    # exec = ["/bin/sed"]                       # what else it may start; its interpreter needs no grant
+    # processes = 2                             # how many beside itself, for pipelines
+    # files = ["/etc/tag.conf"]                 # what it reads; so is what argv names
+    [limits]
+    # message_timeout = "60s"
+
+Who switches it on lets it read every message, and put another in its place: there is nothing else it is for.
+So it is asked at `message` alone, by itself, and started anew for each message: what is written into its file
+takes effect with the next one. Where it, its interpreter or what it may start is replaced by another file (an
+upgrade), forkd must be started again: the leave to execute is of files, not of names. Its name is that of the
+entry's file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from forkd.config.grants import Around, Joining
+from forkd.config.kinds import SESSION, check_environment
+from forkd.config.limits import limits_in_force
+from forkd.config.lines import KeyPath
+from forkd.config.manifest import PLUGIN_NAME, PluginFolder
+from forkd.config.problems import display_path
+from forkd.config.reader import Reader
+from forkd.config.schema import (
+    API_VERSION,
+    Capabilities,
+    Entry,
+    Grants,
+    Manifest,
+    Member,
+    PluginConfig,
+    Powers,
+    WantedPowers,
+    Wants,
+)
+
+READS: Final = ("envelope", "headers", "body")
+_GRANTED: Final = frozenset({"discard", "reads", "files", "processes", "exec"})
+"""Grants that a program can use; what it reads it has in any case."""
+_OF_MESSAGE: Final = re.compile(r"QMAILUSER|QMAILHOST|QMAILRCPTS|NUMRCPTS|MSGSIZE|ENVSIZE")
+"""Variables that forkd sets from the message."""
+
+
+def read_program(
+    name: str,
+    reader: Reader,
+    entry: Entry,
+    raw: dict[str, Any],
+    around: Around,
+    *,
+    order: int,
+    notes: list[str],
+) -> PluginConfig | None:
+    """The plugin that an entry of this kind switches on; None where it has a problem, which is noted.
+
+    name  of the entry's file, without number and ending.
+    """
+    before = len(reader.problems)
+    if not PLUGIN_NAME.fullmatch(name):
+        rule = (
+            "the plugin has its name from this file, NN-name.toml: a small letter, then small letters, "
+            "digits, - and _; 32 at most"
+        )
+        reader.bad(("kind",), rule)
+    program = _program(reader, entry)
+    check_environment(reader, entry.environment, [SESSION, _OF_MESSAGE])
+    for at, path in enumerate(entry.grants.exec):
+        _startable(reader, ("grants", "exec"), path, f"entry {at + 1} of exec")
+    for file in entry.grants.files:
+        if not file.exists():
+            reader.bad(("grants", "files"), "there is no such file", value=file)
+    powers = Powers(replace_message=True, discard=entry.grants.discard)
+    one = _joining(name, reader, entry, around, notes, folder=program.parent if program else Path("/"))
+    wants = one.wants({})
+    for key in _unused(entry.grants):
+        one.not_wanted(key)
+    one.mode()
+    given = raw.get("limits")
+    limits = limits_in_force(one, frozenset(given if isinstance(given, dict) else ()))
+    if limits.reuse != 1:
+        rule = "a program is started anew for each message"
+        reader.bad(("limits", "reuse"), rule, value=limits.reuse, hint="leave it out")
+    one.failure_policy(wants)
+    scope = one.scope()
+    if len(reader.problems) > before or program is None:
+        return None
+    member = Member(
+        name=name,
+        version="",
+        folder=program.parent,
+        module=program.name,
+        settings={},
+        hooks=("message",),
+        entry=reader.source.path,
+    )
+    return PluginConfig(
+        name=name,
+        version="",
+        folder=member.folder,
+        module=member.module,
+        kind="program",
+        code=(program, *entry.grants.exec),
+        argv=entry.argv,
+        unchanged_if_empty=entry.unchanged_if_empty,
+        environment=entry.environment,
+        order=order,
+        hooks=member.hooks,
+        settings={},
+        powers=powers,
+        reads=READS,
+        files=entry.grants.files,
+        capabilities=Capabilities(processes=entry.grants.processes, exec=entry.grants.exec),
+        # One message is all that a run lives for; there is nothing to keep warm.
+        limits=msgspec.structs.replace(limits, fresh="call", spare=0),
+        on_failure=entry.on_failure,
+        mode=entry.mode,
+        trusted=entry.trusted,
+        uid=entry.uid,
+        source=display_path(reader.source.path),
+        scope=scope,
+        members=(member,),
+    )
+
+
+def _program(reader: Reader, entry: Entry) -> Path | None:
+    """The program itself; None: there is none, which is a problem, and noted."""
+    if not entry.argv:
+        if reader.problems.clean(reader.source, ("argv",)):
+            hint = 'write argv = ["/path/of/program", "argument"]'
+            reader.bad(("argv",), "this key must be set: the program and its arguments", hint=hint)
+        return None
+    path = Path(entry.argv[0])
+    if not path.is_absolute():
+        found = shutil.which(entry.argv[0], path="/usr/local/bin:/usr/bin:/bin")
+        hint = f"did you mean {found}?" if found else ""
+        rule = "a program is named by its whole path: nothing is searched for, and there is no shell"
+        reader.bad(("argv",), rule, value=entry.argv[0], hint=hint)
+        return None
+    return path if _startable(reader, ("argv",), path, "the program") else None
+
+
+def _startable(reader: Reader, key: KeyPath, path: Path, what: str) -> bool:
+    """Is it a file that can be executed? By whom it will be, master asks."""
+    if not path.is_file():
+        reader.bad(key, f"{what} is no file", value=path)
+        return False
+    if not os.access(path, os.X_OK):
+        hint = f"chmod +x {display_path(path)}"
+        reader.bad(key, f"{what} cannot be executed", value=path, hint=hint)
+        return False
+    return True
+
+
+def _unused(grants: Grants) -> list[str]:
+    """What is granted, and of no use to a program."""
+    return [
+        field.name
+        for field in msgspec.structs.fields(Grants)
+        if field.name not in _GRANTED and getattr(grants, field.name)
+    ]
+
+
+def _joining(
+    name: str, reader: Reader, entry: Entry, around: Around, notes: list[str], *, folder: Path
+) -> Joining:
+    """The entry beside what a manifest would say, if there were one."""
+    # Of the powers that edit: what on_failure may be depends on them.
+    wants = Wants(powers=WantedPowers(edit_body="it is a filter"))
+    manifest = Manifest(name=name, version="", api=API_VERSION, hooks=("message",), wants=wants)
+    return Joining(around, reader, entry, PluginFolder(folder, manifest, reader.source, frozenset()), notes)
