@@ -42,7 +42,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "forkd.log",
         "forkd.config",
     ),
-    "forkd.config": ("forkd.config", "forkd.smtp.address", "forkd.exits"),
+    "forkd.config": (
+        "forkd.config",
+        "forkd.smtp.address",
+        "forkd.exits",
+        "forkd.sdk.cdb",  # qmail's control files
+    ),
     "forkd.worker": (
         "forkd.worker",
         "forkd.auth",
@@ -74,6 +79,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "forkd.admin": ("forkd.admin", "forkd.rpc", "forkd.config", "forkd.log", "forkd.exits"),
     "forkd.broker": ("forkd.broker", "forkd.rpc", "forkd.config", "forkd.log", "forkd.exits"),
+    "forkd.launcher": ("forkd.launcher", "forkd.rpc", "forkd.config", "forkd.log", "forkd.exits"),
     "forkd.anvil": ("forkd.anvil", "forkd.rpc", "forkd.config", "forkd.log", "forkd.exits"),
     "forkd.master": (
         "forkd.master",
@@ -84,9 +90,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "forkd.sandbox.audit",
         "forkd.sandbox.launch",
         "forkd.sandbox.policy",
+        "forkd.sandbox.processes",
         "forkd.sandbox.selftest",
         "forkd.sandbox.executables",
         "forkd.sandbox.confine",
+        "forkd.sandbox.landlock",
         "forkd.sandbox.linux",
         "forkd.sandbox.role_syscalls",
         "forkd.sandbox.role_walls",
@@ -107,6 +115,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "forkd.sandbox.launch",
         "forkd.sandbox.learn",
         "forkd.sandbox.learn_policy",
+        "forkd.sandbox.refusal",
         "forkd.sandbox.linux",  # floor/ is a plugin: it runs in a zygote
         "forkd.sandbox.policy",
         "forkd.sandbox.report",
@@ -131,6 +140,11 @@ ZYGOTE_SIDE = (
     "child",
     "confine",
     "crowd",
+    "indimail",
+    "indimail_abi",
+    "indimail_reply",
+    "indimail_trial",
+    "landlock",
     "learner",
     "linux",
     "probe",
@@ -179,6 +193,8 @@ def test_a_module_imports_only_what_its_package_may(name: str, path: Path):
         leaf = name.rpartition(".")[2]
         if leaf in ZYGOTE_SIDE:
             allowed = (*(f"forkd.sandbox.{m}" for m in ZYGOTE_SIDE), "forkd.sdk", "forkd.exits")
+        elif leaf == "program_plugin":  # a program does not speak our protocol: the SDK does, here
+            allowed = ("forkd.sandbox", "forkd.rpc", "forkd.sdk")
         elif leaf.startswith("host"):
             allowed = ("forkd.rpc", "forkd.log", "forkd.sandbox")
         else:

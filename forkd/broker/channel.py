@@ -23,9 +23,14 @@ _MSG_TRUNC, _MSG_CTRUNC = int(socket.MSG_TRUNC), int(socket.MSG_CTRUNC)
 
 
 class Channel:
-    """Open until close(); on_close is called once, however it ends."""
+    """Open until close(); on_close is called once, however it ends.
 
-    __slots__ = ("_caller", "_loop", "_on_close", "_service", "_socket", "_task")
+    settle  called before each request is looked at: takes what the worker has said until now, so that the
+            request is the session's that asks it. Two sockets have no order between them. None: it never
+            says that another one begins (limits.reuse = 1).
+    """
+
+    __slots__ = ("_caller", "_loop", "_on_close", "_service", "_settle", "_socket", "_task")
 
     def __init__(
         self,
@@ -34,12 +39,15 @@ class Channel:
         end: socket.socket,
         loop: asyncio.AbstractEventLoop,
         on_close: Callable[[], None],
+        *,
+        settle: Callable[[], None] | None = None,
     ) -> None:
         self._service = service
         self._caller = caller
         self._socket = end
         self._loop = loop
         self._on_close: Callable[[], None] | None = on_close
+        self._settle = settle
         self._task: asyncio.Task[None] | None = None
         loop.add_reader(end.fileno(), self._readable)
 
@@ -70,6 +78,10 @@ class Channel:
         if not record and not flags & _MSG_CTRUNC:
             self.close()  # it is dead; an empty record means the same to us
             return
+        if self._settle is not None:
+            self._settle()
+            if self._on_close is None:
+                return  # its worker was not to be believed
         try:
             if flags & _MSG_CTRUNC:
                 raise BreachError("a record with descriptors")

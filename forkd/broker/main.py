@@ -13,6 +13,7 @@ restart        by master, with back-off; running sandboxes lose their channels a
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import socket
 
@@ -30,6 +31,9 @@ from forkd.rpc.link import MasterLink
 from forkd.rpc.messages import Heartbeat, SandboxChannel, SandboxSession, ToBroker, ToRole
 from forkd.rpc.start import RoleStart
 
+AT_ONCE = 64
+"""Records of one worker in one turn of the loop."""
+
 
 def main(start: RoleStart) -> int:
     """Serve until master says stop, or is gone; return the exit status."""
@@ -46,6 +50,8 @@ class Broker:
         self._workers: dict[int, _Worker] = {}
         self._resolver: Resolver
         self._store: Store | None = None
+        self._reused: set[str] = set()
+        """Plugins whose sandboxes serve several sessions."""
         self._service: Service
         self._loop: asyncio.AbstractEventLoop
 
@@ -56,6 +62,7 @@ class Broker:
         loop = self._loop = asyncio.get_running_loop()
         os.umask(0o077)  # what plugins keep is nobody else's, not even its group's
         plugins = [plugin for plugin in start.plugin_configs if plugin.capabilities.brokered]
+        self._reused = {plugin.name for plugin in plugins if plugin.limits.reuse > 1}
         self._resolver = Resolver(config.dns, loop)
         if any(plugin.capabilities.state for plugin in plugins):
             self._store = SqliteStore(
@@ -96,27 +103,34 @@ class Broker:
         self._workers[number] = _Worker(connection)
         self._loop.add_reader(number, self._serve, number)
 
-    def _serve(self, number: int) -> None:
+    def _settle(self, number: int) -> None:
+        """Do all that worker has said until now."""
+        while self._serve(number):
+            pass
+
+    def _serve(self, number: int) -> bool:
+        """Do what that worker has said, AT_ONCE at most, so that none holds the loop; False: that was all."""
         worker = self._workers[number]
         messages: list[tuple[ToBroker, list[int]]]
         try:
-            messages, ended = passing.drain(worker.connection, ToBroker)
+            messages, ended = passing.drain(worker.connection, ToBroker, at_most=AT_ONCE)
         except channel.BadRecord as error:
             log.overload(what="broker: a worker spoke out of protocol", detail=str(error))
             self._drop(number)
-            return
+            return False
         for message, descriptors in messages:
             match message:
                 case SandboxChannel() if len(descriptors) == 1 and not ended:
-                    ended = not self._open(worker, message, descriptors.pop())
+                    ended = not self._open(worker, number, message, descriptors.pop())
                 case SandboxSession():
                     self._renew(worker, message)
             for descriptor in descriptors:
                 os.close(descriptor)  # nothing else brings any
         if ended:
             self._drop(number)
+        return len(messages) == AT_ONCE and not ended
 
-    def _open(self, worker: _Worker, message: SandboxChannel, descriptor: int) -> bool:
+    def _open(self, worker: _Worker, number: int, message: SandboxChannel, descriptor: int) -> bool:
         """Serve a sandbox on that channel. False: it is no channel, and its worker is not to be believed."""
         try:
             end = socket.socket(fileno=descriptor)
@@ -137,7 +151,8 @@ class Broker:
         def forget() -> None:
             del channels[id_]
 
-        channels[id_] = Channel(self._service, caller, end, self._loop, forget)
+        settle = functools.partial(self._settle, number) if message.plugin in self._reused else None
+        channels[id_] = Channel(self._service, caller, end, self._loop, forget, settle=settle)
         return True
 
     def _renew(self, worker: _Worker, message: SandboxSession) -> None:

@@ -6,7 +6,8 @@ the disk. A broker that is killed, or a machine that loses power, loses that sec
 whole (WAL).
 
 A file that cannot be opened or is damaged is said once, clearly; until it can be used again (tried every
-RETRY_S) requests are answered "unavailable", and lookups and connections go on.
+RETRY_S) requests are answered "unavailable", and lookups and connections go on. A bug of ours is logged as
+one, and otherwise means the same: the thread goes on with the file opened anew.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from forkd import log
 from forkd.broker.protocol import StateRequest
 from forkd.broker.sqlite_file import SqliteFile
 from forkd.broker.state import Result, StateError, StoreUnavailable
@@ -89,7 +91,7 @@ class SqliteStore:
                 return
             try:
                 file.tidy(time.monotonic())
-            except sqlite3.Error as error:
+            except Exception as error:  # the boundary of a step
                 self._trouble(error)
 
     def _take(self, wait_s: float) -> list[_Job] | None:
@@ -118,14 +120,14 @@ class SqliteStore:
             return self._file.do(namespace, request)
         except StateError as error:
             return error
-        except sqlite3.Error as error:
+        except Exception as error:  # the boundary of a request: its asker is answered, whatever it was
             self._trouble(error)
             return StoreUnavailable("the store cannot be used now")
 
     def _open(self) -> bool:
         try:
             self._file.open()
-        except (sqlite3.Error, StoreUnavailable) as error:
+        except Exception as error:  # the boundary of a try
             self._trouble(error)
             return False
         if self._troubled:
@@ -134,11 +136,14 @@ class SqliteStore:
         return True
 
     def _trouble(self, error: Exception) -> None:
+        """The file is let go of: by what went wrong it may be in the middle of something."""
+        if not isinstance(error, sqlite3.Error | StoreUnavailable):
+            log.bug(where="state", error=error)
         self._file.drop()
         self._retry_at = time.monotonic() + RETRY_S
         if not self._troubled:
             self._troubled = True
-            self._say(f"{self._path}: {error}")
+            self._say(f"{self._path}: {error or type(error).__name__}")
 
     def _say(self, text: str) -> None:
         with contextlib.suppress(RuntimeError):

@@ -26,6 +26,8 @@ import signal
 import time
 from collections.abc import Iterable, Mapping
 
+from forkd.sandbox import processes
+
 LOOK_S = 3.0
 TWICE = 2
 SETTLED_S = 1.5
@@ -50,39 +52,24 @@ def look(sessions: Sessions) -> dict[int, set[Process]]:
     strangers: set[int] = set()
     if not found:
         return found
-    for name in os.listdir("/proc"):  # noqa: PTH208 - names alone, a thousand of them
-        if not name.isdecimal():
-            continue
-        fields = _stat(name)
-        if not fields:
-            continue
-        pid, session, started = int(name), int(fields[3]), int(fields[19])
-        if pid in found and started != sessions[pid]:
-            strangers.add(pid)
-        elif session in found and pid != session and fields[0] not in (b"Z", b"X"):
-            found[session].add((pid, started))
+    for seen in processes.look():
+        if seen.pid in found and seen.started != sessions[seen.pid]:
+            strangers.add(seen.pid)
+        elif seen.session in found and seen.pid != seen.session and not seen.dead:
+            found[seen.session].add((seen.pid, seen.started))
     return {session: set() if session in strangers else there for session, there in found.items()}
 
 
 def start_time(pid: int) -> int:
     """Of a process that is not reaped; 0: it cannot be seen."""
-    fields = _stat(str(pid))
-    return int(fields[19]) if fields else 0
+    seen = processes.see(pid)
+    return 0 if seen is None else seen.started
 
 
 def session_of(pid: int) -> int:
     """Of a living process; 0: there is none of that number."""
-    fields = _stat(str(pid))
-    return int(fields[3]) if fields and fields[0] not in (b"Z", b"X") else 0
-
-
-def _stat(pid: str) -> list[bytes]:
-    """From field 3 of proc_pid_stat(5) on: state, parent, group, session, …"""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
-            return file.read().rpartition(b")")[2].split()
-    except OSError:
-        return []
+    seen = processes.see(pid)
+    return 0 if seen is None or seen.dead else seen.session
 
 
 def end(sessions: Sessions, within_s: float = 0.1) -> None:

@@ -92,11 +92,14 @@ def fork(
     make_start: Callable[[socket.socket], RoleStart],
     identity: Identity | None,
     walls: Walls | None = None,
+    *,
+    may_gain: bool = False,
 ) -> Child:
     """Fork a process that runs `main(make_start(its end of the channel))` and exits with its status.
 
     identity   whom it becomes first; None: it stays who we are
     walls      what it is left with then; None: not walled in
+    may_gain   as privileges.confine()
     Raises OSError when there are no processes or descriptors to be had.
     """
     ours, theirs = channel.pair()
@@ -110,13 +113,13 @@ def fork(
         if pid == 0:
             # Master's objects stay referenced by the frames below this one, so nobody closes a
             # descriptor number a second time.
-            _be_child(main, make_start(theirs), identity, walls)
+            _be_child(main, make_start(theirs), lambda: put_on(identity, walls, may_gain=may_gain))
     theirs.close()
     ours.setblocking(False)
     return Child(pid, ours)
 
 
-def _be_child(main: Main, start: RoleStart, identity: Identity | None, walls: Walls | None) -> None:
+def _be_child(main: Main, start: RoleStart, become: Callable[[], None]) -> None:
     status: int = Exit.BUG
     name = f"{start.role}.{start.slot}"
     try:
@@ -125,7 +128,7 @@ def _be_child(main: Main, start: RoleStart, identity: Identity | None, walls: Wa
         os.dup2(null, 0)
         os.close(null)
         log.identify(name)
-        put_on(identity, walls)
+        become()
         signals.release()
         start.title("starting")
         gc.enable()
@@ -142,13 +145,13 @@ def _be_child(main: Main, start: RoleStart, identity: Identity | None, walls: Wa
         os._exit(status)
 
 
-def put_on(identity: Identity | None, walls: Walls | None) -> None:
+def put_on(identity: Identity | None, walls: Walls | None, *, may_gain: bool = False) -> None:
     """Become `identity` behind `walls`, for good. Raises PermissionError, WallError."""
     if identity is not None:
         # Workers' files are for qmgr's group (queue/spool.py); nobody else's business.
         os.umask(0o007)
         privileges.drop(identity)
-    privileges.confine()
+    privileges.confine(may_gain=may_gain)
     if walls is not None:
         role_walls.raise_walls(walls)
 

@@ -34,7 +34,7 @@ from forkd.master.place import Place
 from forkd.master.pool import Slot
 from forkd.master.privileges import Identities
 from forkd.master.refusals import Refusals
-from forkd.master.roles import ROLES, Role, brokered, workers
+from forkd.master.roles import ROLES, Role, brokered, launchers, proxied, workers
 from forkd.master.runtime import Runtime
 from forkd.master.signals import Signals
 from forkd.master.status import Service
@@ -92,6 +92,8 @@ class Daemon:
         self._notifier = notifier
         self._signals = signals
         self._brokered = brokered(loaded.plugins)
+        self._launching = bool(launchers(loaded.config))
+        self._proxied = proxied(loaded.config)
         self._notes = list(loaded.notes)
         self._started_at = time.time()
         self._cleanup = contextlib.ExitStack()
@@ -137,6 +139,12 @@ class Daemon:
         }
         if self._brokered:
             self._sockets["broker"] = listen(places.BROKER, socket.SOCK_SEQPACKET, mode=0o600, owner="user")
+        if self._proxied:
+            self._sockets["proxy"] = listen(places.PROXY, socket.SOCK_SEQPACKET, mode=0o600, owner="user")
+        if self._launching:
+            place = places.LAUNCHER
+            self._sockets["launcher"] = listen(place, socket.SOCK_SEQPACKET, mode=0o600, owner="queue_user")
+            self._notes += rights.launcher_notes(config)
         for sock in self._sockets.values():
             self._cleanup.callback(sock.close)
         self._poke = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -184,7 +192,11 @@ class Daemon:
         identities = privileges.decide(
             self._config.server,
             must_reach=[rights.existing(self._config.server.data_dir)],
-            keys=(*privileges.USERS, privileges.BROKER_USER) if self._brokered else privileges.USERS,
+            keys=(
+                *privileges.USERS,
+                *((privileges.BROKER_USER,) if self._brokered else ()),
+                *((privileges.LAUNCHER_USER,) if self._launching else ()),
+            ),
         )
         if identities.problem:
             if self._loaded.file is not None:
@@ -221,16 +233,22 @@ class Daemon:
             self._config.sandbox.require,
             specs,
             plugins,
-            programs=program is not None,
+            programs=program is not None or any(plugin.kind == "program" for plugin in plugins),
             roles=tried,
             sandbox=self._config.sandbox,
         )
+        make = functools.partial(
+            Zygote,
+            runtime=self._runtime,
+            shown=self._layers,
+            patience_s=float(self._config.server.heartbeat),
+        )
         self._zygotes = [
-            Zygote(spec, self._runtime, loaded, str(plugin.python or ""), shown=self._layers)
+            make(spec, files=loaded, python=str(plugin.python or ""))
             for plugin, spec, loaded in zip(plugins, specs, files, strict=True)
         ]
         if program is not None:
-            self._zygotes.append(Zygote(program, self._runtime, shown=self._layers))
+            self._zygotes.append(make(program))
         for zygote in self._zygotes:
             self._cleanup.callback(zygote.listener.close)
         self._refusals = refusals.listen((zygote.spec.uid, zygote.spec.name) for zygote in self._zygotes)
@@ -260,7 +278,11 @@ class Daemon:
     def _fork(self, role: Role, main: Main, number: int) -> Child:
         make_start = functools.partial(self._start, role, number)
         forked = child.fork(
-            main, make_start, self._identities.by_key.get(role.user), self._walls(role, number)
+            main,
+            make_start,
+            self._identities.by_key.get(role.user),
+            self._walls(role, number),
+            may_gain=role.may_gain,
         )
         if "listeners" in role.needs:
             self._certificates.forked(forked)
@@ -314,6 +336,8 @@ class Daemon:
             },
             anvil=str(run / places.ANVIL),
             broker=str(run / places.BROKER) if with_plugins and self._brokered else "",
+            launcher=str(run / places.LAUNCHER) if self._launching and "qmgr" in needs else "",
+            proxy=str(run / places.PROXY) if self._proxied and "listeners" in needs else "",
             workers=workers(self._config),
             poke=self._poke[0] if "poke_read" in needs else self._poke[1] if "poke_write" in needs else -1,
             certificates=self._certificates.pairs if "listeners" in needs else {},

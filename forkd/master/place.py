@@ -73,6 +73,14 @@ class Place:
             level=level,
         )
 
+    def ended(self, wait_status: int, now: float, *, served: bool) -> str:
+        """What was here is dead: why, as far as that is known; kept for whoever asks."""
+        why = self.failed.text if self.failed else "" if served else "before it was ready"
+        status = describe(wait_status)
+        self.slot.last_end = f"{status}: {why}" if why else status
+        self.slot.last_end_at = now
+        return why
+
     def start_failure(self, wait_status: int) -> StartError:
         """Why the service does not start: this place's process ended before all were ready."""
         failed = self.failed or Failed(f"it ended with {describe(wait_status)} before it was ready")

@@ -119,7 +119,9 @@ def examine(plugin: PluginConfig, plugin_uid: int | None, *, also: Iterable[int]
     """
     judge = Judge.of(plugin_uid, also=also)
     findings: list[Finding] = []
-    for member in plugin.members:
+    if plugin.code:
+        findings += _first_of_each(found for file in plugin.code for found in _examine_file(file, judge))
+    for member in () if plugin.code else plugin.members:
         findings += examine_folder(member.folder, judge)
     if plugin.python is not None:
         findings += _environment(plugin.python, plugin.libraries, judge)
@@ -148,6 +150,16 @@ def examine_folder(folder: Path, judge: Judge) -> list[Finding]:
     try:
         above = [found for parent in real.parents if (found := judge.above(parent)) is not None]
         return [*above, *_first_of_each(_judged(real, judge))]
+    except OSError as error:
+        return [_unreadable(error, real)]
+
+
+def _examine_file(file: Path, judge: Judge) -> list[Finding]:
+    """The same for one file of a plugin that is not all of its folder; links to it may lead anywhere."""
+    real = Path(os.path.realpath(file))
+    try:
+        above = [found for parent in real.parents if (found := judge.above(parent)) is not None]
+        return [*above, *filter(None, [judge.entry(real, root=real)])]
     except OSError as error:
         return [_unreadable(error, real)]
 
@@ -224,6 +236,15 @@ def digest(folder: Path) -> str:
                 rows.append((relative, hashlib.file_digest(file, "sha256").hexdigest()))
     for relative, found in sorted(rows):
         whole.update(_row(relative, found))
+    return whole.hexdigest()
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """The same of single files, by their names alone: `cd FOLDER && sha256sum NAME ... | sha256sum`."""
+    whole = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            whole.update(_row(os.fsencode(path.name), hashlib.file_digest(file, "sha256").hexdigest()))
     return whole.hexdigest()
 
 

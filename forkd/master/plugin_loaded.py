@@ -17,7 +17,7 @@ from typing import Final
 from forkd import log
 from forkd.config.problems import display_path
 from forkd.config.schema import PluginConfig
-from forkd.master.plugin_files import CHANGED, digest, walk
+from forkd.master.plugin_files import CHANGED, digest, digest_of, walk
 
 _Stamp = tuple[int, int, int, int, int]
 
@@ -57,7 +57,9 @@ _TICK_NS: Final = 100_000_000
 
 def _looked_at(plugin: PluginConfig) -> Iterator[Path]:
     """Files and folders of which the hashes are."""
-    for member in plugin.members:
+    for file in plugin.code:
+        yield Path(os.path.realpath(file))
+    for member in () if plugin.code else plugin.members:
         for path, installed in walk(Path(os.path.realpath(member.folder))):
             if not installed:
                 yield path
@@ -81,7 +83,10 @@ class Loaded:
     def now(cls, plugin: PluginConfig) -> Loaded:
         """As they lie there. Raises OSError."""
         look = _Look.now(plugin)  # before they are read: what changes meanwhile is a change
-        digests = {member.name: digest(member.folder) for member in plugin.members}
+        digests = {
+            member.name: digest_of(plugin.code) if plugin.code else digest(member.folder)
+            for member in plugin.members
+        }
         return cls(plugin, digests, _installed(plugin.libraries), [look])
 
     def changed(self) -> str:
@@ -97,7 +102,8 @@ class Loaded:
             return f"{display_path(Path(error.filename or self.plugin.folder))} {CHANGED}"
         for member in self.plugin.members:
             if now.digests[member.name] != self.digests[member.name]:
-                return f"{display_path(member.folder)} {CHANGED}"
+                where = ", ".join(map(display_path, self.plugin.code)) or display_path(member.folder)
+                return f"{where} {CHANGED}"
         if now.installed != self.installed:
             return f"what is installed for it {CHANGED}"
         self.looks[:] = now.looks

@@ -23,6 +23,8 @@ READY_DELAY_MAX_S = 1.0
 DELAY_MAX_S = 30.0
 HANG_UP_S = 2.0
 """From closing its channel to its death."""
+TURN_S, HELD_UP_S = 1.0, 1.5
+"""Master's loop goes round at least so often; where a turn took so long, it was held up itself."""
 STEADY_S = 10.0
 """Who lived for so long after being ready starts with a clean slate."""
 
@@ -72,6 +74,9 @@ class Slot:
     deaths: int = 0
     """In a row, each soon after its start."""
     starts: int = 0
+    last_end: str = ""
+    """How and why the process that was here before ended, or could not be made."""
+    last_end_at: float = 0.0
     distrusted: bool = False
     """Its process did what it must not: the next one waits as if it had never served."""
 
@@ -156,8 +161,9 @@ class Slot:
         self.due_at = now + delay_s
         return delay_s
 
-    def not_started(self, now: float) -> float:
+    def not_started(self, now: float, why: str = "") -> float:
         """The start itself failed (no memory, no process ids): as a death before being ready."""
+        self.last_end, self.last_end_at = why, now
         self.deaths += 1
         delay_s = _delay_s(self.deaths, DELAY_MAX_S)
         self.due_at = now + delay_s
@@ -190,6 +196,14 @@ def _delay_s(deaths: int, longest_s: float) -> float:
 def due(slots: Iterable[Slot], now: float) -> list[Slot]:
     """The slots to be filled now."""
     return [slot for slot in slots if slot.state is State.WAITING and slot.due_at <= now]
+
+
+def excuse(slots: Iterable[Slot], since: float, now: float) -> None:
+    """Master's last turn began at `since`. Where it was held up, so were all of us, as a rule (a container
+    that is paused, a machine out of memory): nobody could beat, and it is held against nobody."""
+    if now - since > HELD_UP_S:
+        for slot in slots:
+            slot.beat(now)
 
 
 def next_change(slots: Sequence[Slot]) -> float | None:

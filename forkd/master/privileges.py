@@ -25,7 +25,8 @@ from forkd.sandbox import launch
 USERS = ("user", "queue_user", "admin_user")
 """The keys of [server] that name users; roles.py refers to them."""
 BROKER_USER = "broker_user"
-"""The one that there need not be: the broker runs for some plugins only."""
+LAUNCHER_USER = "launcher_user"
+"""Those that there need not be: the broker runs for some plugins only, the launcher for some transports."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,9 +103,13 @@ def drop(identity: Identity) -> None:
     assert os.getresuid() == (identity.uid,) * 3
 
 
-def confine() -> None:
-    """For every forked role: no new privileges by exec, not to be traced or dumped by its own user."""
-    prctl.set_no_new_privs(1)
+def confine(*, may_gain: bool = False) -> None:
+    """For every forked role: no new privileges by exec, not to be traced or dumped by its own user.
+
+    may_gain   what it execs may have them: for the launcher, whose queue programs are setuid
+    """
+    if not may_gain:
+        prctl.set_no_new_privs(1)
     prctl.set_dumpable(0)
 
 

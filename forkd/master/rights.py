@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import stat
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from forkd.config.schema import Config, Maildir, PluginConfig
+import prctl
+
+from forkd.config.schema import Config, Maildir, PluginConfig, QmailQueue
 from forkd.exits import Exit
 from forkd.master.errors import StartError
 from forkd.master.roles import May, Reach
@@ -52,6 +55,7 @@ def walls(may: May, setting: Setting) -> Walls:
     return Walls(
         paths=tuple((str(path), right) for path, right in granted),
         ports=tuple(_ports(setting)) if may.network == "connect" else (),
+        udp=may.network != "none",
         program=program,
     )
 
@@ -103,6 +107,26 @@ def notes(config: Config) -> list[str]:
         for name, transport, folder in _maildirs(config)
         if existing(folder) == Path("/")
     ]
+
+
+def launcher_notes(config: Config) -> list[str]:
+    """What keeps queue programs from becoming the users they are meant for."""
+    if not prctl.get_no_new_privs():
+        return []
+    programs = [table.argv[0] for table in config.transport.values() if isinstance(table, QmailQueue)]
+    return [
+        f"{program} is setuid, and forkd was started with no_new_privs: it will not become its owner"
+        "; under systemd set NoNewPrivileges=no (systemctl edit forkd)"
+        for program in programs
+        if _is_setuid(program)
+    ]
+
+
+def _is_setuid(program: str) -> bool:
+    try:
+        return bool(os.stat(program).st_mode & (stat.S_ISUID | stat.S_ISGID))  # noqa: PTH116 - any path
+    except OSError:
+        return False
 
 
 # --- the names -----------------------------------------------------------------------------------------

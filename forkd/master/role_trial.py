@@ -24,7 +24,7 @@ from pathlib import Path
 
 from forkd.master import child
 from forkd.master.privileges import Identity
-from forkd.sandbox import confine, linux, role_walls
+from forkd.sandbox import landlock, linux, role_walls
 from forkd.sandbox.role_walls import TREE, WRITE, Walls
 from forkd.sandbox.selftest import ABSENT, ENFORCED, FAILED, Finding
 
@@ -113,9 +113,9 @@ def _try(subject: Subject, targets: _Targets) -> list[str]:
 def _expected(walls: Walls, targets: _Targets) -> dict[str, str]:
     expected = {"exec": "EACCES", "signal": "EPERM", "fork": "EPERM", "thread": _DONE, "read code": _DONE}
     expected |= {"fast open by sendto": "EPERM", "fast open by sendmsg": "EPERM"}
-    if confine.landlock_abi() >= role_walls.FILES_ABI and targets.foreign(walls):
+    if landlock.abi() >= role_walls.FILES_ABI and targets.foreign(walls):
         expected |= {"read": "EACCES", "write": "EACCES"}
-    if confine.landlock_abi() >= role_walls.SCOPE_ABI:
+    if role_walls.scoped():
         expected["abstract socket"] = "EPERM"
     return expected | {f"write {folder}": _DONE for folder in _own(walls)}
 

@@ -11,10 +11,21 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from forkd.config.schema import Config, PluginConfig
+from forkd.config.schema import Config, PluginConfig, QmailQueue
 
 Need = Literal[
-    "listeners", "plugins", "grants", "anvil", "broker", "qmgr", "control", "poke_read", "poke_write", "lock"
+    "listeners",
+    "plugins",
+    "grants",
+    "anvil",
+    "broker",
+    "qmgr",
+    "proxy",
+    "launcher",
+    "control",
+    "poke_read",
+    "poke_write",
+    "lock",
 ]
 
 Reach = Literal[
@@ -46,6 +57,7 @@ class Role:
     user            which key of [server] names the user it runs as when root starts us
     needs           what it is given beside its channel; everything else is closed
     may             what it may do; None: it is not walled in (zygotes wall themselves in; tests' own roles)
+    may_gain        programs it starts may become other users: it is not given no_new_privs
     start_limit_s   until it must be ready; 0: sandbox.start_timeout
     stop_limit_s    until it must have ended after being told; None: stop_timeout, or no limit for a drain
     may_ask         may send AskStatus and AskStop
@@ -56,9 +68,10 @@ class Role:
     starter: Literal["fork", "zygote"] = "fork"
     count: Callable[[Config], int] = lambda _config: 1
     wanted: Callable[[Sequence[PluginConfig]], bool] = lambda _plugins: True
-    user: Literal["user", "queue_user", "admin_user", "broker_user"] = "user"
+    user: Literal["user", "queue_user", "admin_user", "broker_user", "launcher_user"] = "user"
     needs: frozenset[Need] = frozenset()
     may: May | None = None
+    may_gain: bool = False
     start_phase: int
     stop_phase: int
     start_limit_s: float = 30.0
@@ -70,6 +83,16 @@ class Role:
 def workers(config: Config) -> int:
     """`server.workers`, or one per CPU that this process may use."""
     return config.server.workers or len(os.sched_getaffinity(0))
+
+
+def launchers(config: Config) -> int:
+    """One, where a transport is a queue program."""
+    return int(any(isinstance(table, QmailQueue) for table in config.transport.values()))
+
+
+def proxied(config: Config) -> bool:
+    """Does a listener's client wait for the next hop?"""
+    return any(listener.accept == "proxy" for listener in config.listener.values())
 
 
 def brokered(plugins: Sequence[PluginConfig]) -> bool:
@@ -112,10 +135,22 @@ ROLES: tuple[Role, ...] = (
         stop_limit_s=5.0,
     ),
     Role(
+        name="launcher",
+        main="forkd.launcher.main:main",
+        count=launchers,
+        user="launcher_user",
+        needs=frozenset({"launcher"}),
+        # No walls: they would be the queue program's too, which is setuid and needs what only it knows.
+        may_gain=True,
+        start_phase=1,
+        stop_phase=3,
+        stop_limit_s=3.0,
+    ),
+    Role(
         name="qmgr",
         main="forkd.qmgr.main:main",
         user="queue_user",
-        needs=frozenset({"qmgr", "poke_read"}),
+        needs=frozenset({"qmgr", "proxy", "poke_read"}),
         may=May(reach=frozenset({"spool", "mailboxes", "proc"})),
         start_phase=1,
         stop_phase=2,

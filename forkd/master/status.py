@@ -10,6 +10,9 @@ from forkd.master.pool import Slot, State
 from forkd.rpc import channel
 from forkd.rpc.messages import Done, Heartbeat, ProcessStatus, Status
 
+MAX_LAST_END = 500
+"""Characters of how a process ended: a plugin's author wrote what its zygote says as it gives up."""
+
 _SHOWN = {
     State.WAITING: "backoff",
     State.STARTING: "starting",
@@ -36,7 +39,7 @@ class Service:
 def answer(
     n: int, state: str, service: Service, slots: Iterable[tuple[Slot, Heartbeat | None]]
 ) -> Status | Done:
-    """The answer to AskStatus `n`: one record, the counters left out where it would not fit."""
+    """The answer to AskStatus `n`: one record, without counters and ends where it would not fit."""
     offset = time.time() - time.monotonic()
     processes = tuple(_process(slot, said or Heartbeat(), offset) for slot, said in slots)
     full = Status(
@@ -67,6 +70,8 @@ def _process(slot: Slot, said: Heartbeat, offset: float) -> ProcessStatus:
         transactions=said.transactions if alive else 0,
         counters=said.counters,
         info=said.info,
+        last_end=slot.last_end[:MAX_LAST_END],
+        last_end_at=slot.last_end_at + offset if slot.last_end else 0.0,
     )
 
 

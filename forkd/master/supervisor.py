@@ -94,7 +94,8 @@ class Supervisor:
             self._manage(now)
             if self._down.over:
                 break
-            now = self._watch.wait(self._timeout_ms(time.monotonic()))
+            since, now = now, self._watch.wait(self._timeout_ms(time.monotonic()))
+            pool.excuse((place.slot for place in self._places), since, now)
             log.flush()
         if self._down.failure is not None:
             raise self._down.failure
@@ -125,8 +126,8 @@ class Supervisor:
         self._look_at_certificates(now)
         self._tell_systemd(now)
 
-    def _timeout_ms(self, now: float) -> int | None:
-        moments = [pool.next_change([place.slot for place in self._places])]
+    def _timeout_ms(self, now: float) -> int:
+        moments = [now + pool.TURN_S, pool.next_change([place.slot for place in self._places])]
         if self._notifier.watchdog_s:
             moments.append(self._watchdog_at)
         if self._certificates is not None:
@@ -135,11 +136,9 @@ class Supervisor:
         moments += [place.output.resume_at for place in self._places if place.output is not None]
         if not log.flush():
             moments.append(now + 0.5)
-        known = [moment for moment in moments if moment is not None]
-        if not known:
-            return None
+        first = min(moment for moment in moments if moment is not None)
         # Rounded up: a poll that returns a little early would find nothing to do and spin.
-        return max(0, math.ceil((min(known) - now) * 1000))
+        return max(0, math.ceil((first - now) * 1000))
 
     def _start_due(self, now: float) -> None:
         for slot in pool.due([place.slot for place in self._places if self._may_start(place)], now):
@@ -159,7 +158,7 @@ class Supervisor:
         try:
             child = place.start()
         except OSError as error:
-            delay_s = slot.not_started(now)
+            delay_s = slot.not_started(now, str(error))
             level = "debug" if place.refused == str(error) else "error"
             place.refused = str(error)
             place.log("not_started", reason=place.refused, after_s=delay_s, level=level)
@@ -280,7 +279,7 @@ class Supervisor:
             ok = ended == "exit 0" or slot.killed or place.role.starter == "zygote"
             place.log("exited", pid=pid, status=ended, level="debug" if ok else "warning")
             return
-        reason = place.failed.text if place.failed else "" if was is State.RUNNING else "before it was ready"
+        reason = place.ended(wait_status, now, served=was is State.RUNNING)
         # Who stops us may well tell all of us at once, as systemd does with KillMode=control-group.
         level = "info" if self._down.begun and ended in _ENDED_BY_ITSELF else "error"
         if self._state == "starting" and place.failed:

@@ -1,18 +1,24 @@
-"""Which zygote is not to be trusted any more, although it lives? Workers say, and master counts.
+"""Which zygote must end, although it lives? Workers say so, or master finds out: it counts, and asks.
 
 A zygote runs its plugin's code, so it may do whatever its walls leave it: keep sandboxes alive, fork helpers.
 Neither leads out of the walls, but both outlive sessions, so the whole zygote is ended, with a longer pause
 before the next one than after a mere crash. Other plugins' sessions go on.
+
+And a zygote whose loop stands still (stopped by a signal, or in its plugin's code) makes no sandbox any more,
+for good. Each is asked on its control socket whether its loop goes round, ASKS times in server.heartbeat, and
+ended when so many turns went by without an answer. Only who holds the other end of that socket can answer, or
+keep the answer back: no client and no other plugin. A busy machine makes answers late, by far less; time in
+which master itself was held up counts for nothing. The next one is started as after a crash.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from forkd.master import census
 from forkd.master.census import Census
 from forkd.master.place import Place
-from forkd.master.pool import ALIVE
+from forkd.master.pool import ALIVE, State
 from forkd.master.zygotes import ZygoteChild
 from forkd.rpc.messages import Blame, Heartbeat
 
@@ -27,7 +33,10 @@ class Trust:
     @property
     def due(self) -> float | None:
         """When look() should be called next; None: there is no plugin."""
-        return self._census.due
+        moments = [zygote.ask_at for _, zygote in self._serving()]
+        if self._census.due is not None:
+            moments.append(self._census.due)
+        return min(moments, default=None)
 
     def started(self, place: Place) -> None:
         """A process was started there."""
@@ -53,7 +62,10 @@ class Trust:
             self._end(blame.plugin, blame.reason)
 
     def look(self, now: float) -> None:
-        """Count, when that is due. Blocks for some milliseconds: see census.py."""
+        """Ask and count, where that is due. Blocks for some milliseconds: see census.py."""
+        for place, zygote in self._serving():
+            if now >= zygote.ask_at and (why := zygote.ask(now)):
+                place.kill(why)
         if self._census.due is None or now < self._census.due:
             return
         names = {place.slot.name for place in self._places if place.role.starter == "zygote"}
@@ -65,6 +77,13 @@ class Trust:
         ]
         for name, why in self._census.judge(census.look(sessions), workers, now):
             self._end(name, why)
+
+    def _serving(self) -> Iterator[tuple[Place, ZygoteChild]]:
+        """Zygotes whose loop should go round."""
+        for place in self._places:
+            child, slot = place.child, place.slot
+            if isinstance(child, ZygoteChild) and slot.state is State.RUNNING and not slot.killed:
+                yield place, child
 
     def _end(self, plugin: str, why: str) -> None:
         for place in self._places:

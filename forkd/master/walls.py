@@ -14,8 +14,8 @@ from forkd.master import plugin_files, zygotes
 from forkd.master.errors import StartError
 from forkd.master.plugin_loaded import Loaded
 from forkd.master.privileges import Identities
+from forkd.sandbox import launch, selftest
 from forkd.sandbox import policy as policies
-from forkd.sandbox import selftest
 from forkd.sandbox.launch import ZygoteSpec
 from forkd.sandbox.policy import Policy
 from forkd.sandbox.selftest import Finding
@@ -46,22 +46,32 @@ def around(spec: ZygoteSpec, sandbox: SandboxLike) -> ZygoteSpec:
 def spec(plugin: PluginConfig, policy: Policy, uid: int, notes: list[str], *, may_share: bool) -> ZygoteSpec:
     """How that plugin's zygote is started; by root: as a uid of its own.
 
-    policy      of plugins without threads; the others' is compiled here.
+    policy      of Python plugins without threads; the others' is compiled here.
     may_share   no configuration file: where that uid could not read the code, go on as root behind the
                 other walls, and note it. With a file it is an error.
     """
     if plugin.capabilities.threads:
         policy = policies.compile_policy(threads=True)
+    elif plugin.kind == "indimail":
+        policy = policies.compile_policy(profile="indimail")
+    elif plugin.kind == "program":
+        profile = "exec, processes" if plugin.capabilities.processes else "exec"
+        policy = policies.compile_policy(profile=profile)
     shared = ZygoteSpec.of(plugin, policy=policy, uid=None, gid=None)
-    if os.geteuid() != 0:
-        return shared
-    try:
-        return zygotes.own_ids(shared, uid)
-    except StartError as error:
-        if not may_share:
-            raise
-        notes.append(f"{error}; it runs as root behind its other walls")
-        return shared
+    found = shared
+    if os.geteuid() == 0:
+        try:
+            found = zygotes.own_ids(shared, uid)
+        except StartError as error:
+            if not may_share:
+                raise
+            notes.append(f"{error}; it runs as root behind its other walls")
+    if plugin.kind == "program":
+        try:
+            launch.check_program(found)
+        except launch.LaunchError as error:
+            raise StartError(Exit.CONFIG, f"plugin {plugin.name!r}: {error}") from error
+    return found
 
 
 def distinct(specs: Sequence[ZygoteSpec], identities: Identities) -> None:

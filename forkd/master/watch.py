@@ -27,7 +27,7 @@ class Watch:
         if self._callbacks.pop(descriptor, None) is not None:
             self._poll.unregister(descriptor)
 
-    def wait(self, timeout_ms: int | None) -> float:
+    def wait(self, timeout_ms: int) -> float:
         """Wait, call whose descriptor can be read, return the time by which all of that had been said.
 
         Judged is by that time: after a SIGSTOP, or on a machine that slept, heartbeats wait in the sockets,

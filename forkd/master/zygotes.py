@@ -23,6 +23,9 @@ from forkd.rpc.messages import Heartbeat, Ready
 from forkd.sandbox import launch
 from forkd.sandbox import policy as policies
 
+ASKS = 10
+"""Questions whether its loop goes round, in the time that it may stand still: as for the beats of a role."""
+
 _WALLS = {
     "rlimits": "rlimits",
     "no_new_privs": "no_new_privs",
@@ -53,8 +56,15 @@ class ZygoteChild(Child):
     name: str = ""
     counted: bool = False
     """Its processes are sandboxes that workers hold, and are counted (census.py)."""
+    patience_s: float = 10.0
+    """How long its loop may stand still."""
+    asked: int = 0
+    """Number of the last question whether it does not."""
+    unanswered: int = 0
+    """How often it was due since the last answer."""
+    ask_at: float = 0.0
 
-    def hear(self, now: float) -> tuple[list[Said], bool]:  # noqa: ARG002
+    def hear(self, now: float) -> tuple[list[Said], bool]:
         """As Child.hear(). Ready is believed only after a look from outside."""
         said: list[Said] = []
         if self.process is not None and self.channel is not None:
@@ -68,6 +78,11 @@ class ZygoteChild(Child):
             except launch.LaunchError as error:
                 raise BadRecord(str(error)) from error
             if message is None:
+                return said, False
+            if isinstance(message, launch.Alive):
+                if message.n != self.asked or not self.unanswered:
+                    raise BadRecord("it answers what it was not asked")
+                self.unanswered = 0
                 return said, False
             if self.heard:
                 raise BadRecord("it speaks again after it has said how its start went")
@@ -86,8 +101,24 @@ class ZygoteChild(Child):
                     self.files.told()
                     said.append(Heartbeat(info=self.files.shown()))
                 said.append(Ready())
-            return said, False  # it speaks once: whoever sends for ever does not hold us
+                self.ask(now)
+            return said, False  # once, and when it is asked: whoever sends for ever does not hold us
         return said, True
+
+    def ask(self, now: float) -> str:
+        """Ask whether its loop goes round; why it must end, where it does not any more.
+
+        Due at ask_at. One question is under way at a time. What counts is how often it was due, not the
+        time: that can have gone by while we ourselves were held up, or everything was.
+        """
+        self.ask_at = now + self.patience_s / ASKS
+        if self.unanswered >= ASKS:
+            return f"its loop stands still: no answer for {self.patience_s:g} s"
+        if not self.unanswered and self.process is not None:
+            self.asked += 1
+            launch.ask(self.process, self.asked)
+        self.unanswered += 1
+        return ""
 
     def _look(self, process: launch.ZygoteProcess) -> Sequence[str]:
         """What is wrong with its walls. What we may not look at is told once, at each start."""
@@ -149,6 +180,7 @@ class Zygote:
     files   what it may load; None: it loads no plugin
     python  its own interpreter, as the admin named it
     shown   what the self-test found: what is enforced there is required of each process
+    patience_s  how long its loop may stand still (server.heartbeat)
     """
 
     def __init__(
@@ -159,9 +191,11 @@ class Zygote:
         python: str = "",
         *,
         shown: Mapping[str, str] | None = None,
+        patience_s: float = 10.0,
     ) -> None:
         self.spec = spec
         self.shown = shown or {}
+        self.patience_s = patience_s
         self.files = files
         self.python = python
         self.listener = runtime.listen_plugin(spec.name)
@@ -187,7 +221,8 @@ class Zygote:
             namespaced=self.spec.namespaces,
             sees_all=any(path.resolve() == Path("/") for path in self.spec.files),
             name=self.spec.name,
-            counted=self.spec.kind == "python",
+            counted=self.spec.kind != "program",
+            patience_s=self.patience_s,
         )
 
 
@@ -198,10 +233,15 @@ def own_ids(spec: launch.ZygoteSpec, uid: int) -> launch.ZygoteSpec:
     """
     with_ids = dataclasses.replace(spec, uid=uid, gid=uid)
     if missing := launch.unreachable([Path(spec.python), *spec.paths()], uid=uid, gid=uid):
+        remedy = (
+            "let every user read it (chmod o+rX, its folders too), or name one who may (uid = N in its entry)"
+            if Path(missing[0]) in spec.files
+            else "install forkd and the plugin where every user may read (/opt, /usr/local)"
+        )
         raise StartError(
             Exit.UNCONFINED,
             f"plugin {spec.name!r} cannot run as a user of its own (uid {uid}): it cannot read {missing[0]}; "
-            f"install forkd and the plugin where every user may read (/opt, /usr/local)",
+            f"{remedy}",
         )
     return with_ids
 

@@ -72,6 +72,13 @@ class ReplaceBody(_Edit, frozen=True, tag="replace_body"):
     size: _Size
 
 
+class ReplaceMessage(_Edit, frozen=True, tag="replace_message"):
+    """Put another message, header and body, in the place of this one; fetched as a body is. Programs alone
+    say it."""
+
+    size: _Size
+
+
 class AddRecipient(_Edit, frozen=True, tag="add_recipient"):
     """One more recipient, written as in SMTP without the angle brackets."""
 
@@ -109,6 +116,7 @@ Edit = (
     | ChangeHeader
     | DeleteHeader
     | ReplaceBody
+    | ReplaceMessage
     | AddRecipient
     | DeleteRecipient
     | ChangeSender
@@ -138,7 +146,7 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class CallFailed(Exception):  # noqa: N818 - a state of the world, named as the log names it
     """A call that brought no usable answer: the plugin's `on_failure` decides the reply.
 
-    cause    crash | deadline | cpu | memory | syscall | exception | protocol | unavailable
+    cause    crash | deadline | cpu | memory | syscall | exception | protocol | zygote ended | unavailable
     detail   for the log, escaped there; never for the client
     """
 

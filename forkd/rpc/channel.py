@@ -7,6 +7,7 @@ descriptors: any that a peer attaches are dropped by the kernel.
 Blocking:      send(), receive().
 Poll loops:    try_send(), drain() on non-blocking sockets.
 asyncio:       RequestClient, numbered requests to a listening socket, reconnecting.
+Neither:       Connector, one try at a time to reach such a socket.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ MAX_RECORD_BYTES = 65_536
 """Far below the default send buffer (net.core.wmem_default, 208 KiB), so that one record always fits."""
 
 RECONNECT_S = 0.5
-"""After a failed try of RequestClient to reach its peer: the next request fails without a try."""
+"""After a failed try of a Connector to reach its peer: the next one fails without a try."""
 
 T = TypeVar("T")
 
@@ -124,6 +125,34 @@ def drain(sock: socket.socket, kind: type[T] | Any, *, at_most: int = 64) -> tup
     return messages, False
 
 
+class Connector:
+    """The way to a peer of ours that listens on a SEQPACKET socket, for whoever must not wait for it."""
+
+    __slots__ = ("_path", "_retry_at")
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._retry_at = 0.0
+
+    def connect(self) -> socket.socket | None:
+        """A connection, non-blocking; None: it cannot be had now (for RECONNECT_S it is not even tried)."""
+        now = time.monotonic()
+        if now < self._retry_at:
+            return None
+        connection: socket.socket | None = None
+        try:
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # EMFILE is one way to fail
+            connection.setblocking(False)
+            # A unix socket connects at once or not at all (EAGAIN: backlog full).
+            connection.connect(self._path)
+        except OSError:
+            if connection is not None:
+                connection.close()
+            self._retry_at = now + RECONNECT_S
+            return None
+        return connection
+
+
 class RequestClient:
     """Numbered requests to a peer of ours that listens on a SEQPACKET socket; one per loop and peer.
 
@@ -148,8 +177,8 @@ class RequestClient:
         self._path = str(path)
         self._answer = answer
         self._on_lost = on_lost
+        self._connector = Connector(self._path)
         self._socket: socket.socket | None = None
-        self._retry_at = 0.0
         self._n = 0
         self._waiting: dict[int, tuple[asyncio.Future[Any], asyncio.TimerHandle]] = {}
         self._closed = False
@@ -195,20 +224,10 @@ class RequestClient:
         self._lost()
 
     def _connect(self) -> socket.socket | None:
-        now = time.monotonic()
-        if self._closed or now < self._retry_at:
-            return None
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        connection.setblocking(False)
-        try:
-            # A unix socket connects at once or not at all (EAGAIN: backlog full).
-            connection.connect(self._path)
-        except OSError:
-            connection.close()
-            self._retry_at = now + RECONNECT_S
-            return None
-        self._socket = connection
-        self._loop.add_reader(connection.fileno(), self._readable)
+        connection = None if self._closed else self._connector.connect()
+        if connection is not None:
+            self._socket = connection
+            self._loop.add_reader(connection.fileno(), self._readable)
         return connection
 
     def _readable(self) -> None:

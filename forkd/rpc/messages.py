@@ -105,6 +105,9 @@ class ProcessStatus(Message, frozen=True, tag="process"):
     transactions: int = 0
     counters: dict[str, int] = {}
     info: dict[str, str] = {}
+    last_end: str = ""
+    """How and why the one before it ended: `SIGKILL: no heartbeat for 10.0 s`; empty: there was none."""
+    last_end_at: float = 0.0
 
 
 class Status(Message, frozen=True, tag="status"):
@@ -253,6 +256,49 @@ class QueueAnswer(Message, frozen=True, tag="queued"):
     count: int = 0
     more: bool = False
     error: str = ""
+
+
+# --- worker -> qmgr, qmgr -> launcher ---------------------------------------------------------------
+
+
+class Deliver(Message, frozen=True, tag="deliver"):
+    """Worker to qmgr, while its client waits (accept = "proxy"): bring this message to its transports now.
+
+    slot, name  of the file in tmp/ (queue/FORMAT.md): whole, not synced, and the worker's to remove
+    """
+
+    n: int
+    slot: str
+    name: str
+
+
+class Delivered(Message, frozen=True, tag="delivered"):
+    """Qmgr's answer to Deliver: the reply to the end of data; 2xx when every recipient has it."""
+
+    n: int
+    code: int
+    enhanced: str
+    lines: tuple[str, ...]
+
+
+class Launch(Message, frozen=True, tag="launch"):
+    """Qmgr to launcher, once per connection: start that transport's program.
+
+    With the record go its descriptors 0, 1, 2 (passing.py). The connection's end is the program's.
+    """
+
+    transport: str
+
+
+class Launched(Message, frozen=True, tag="launched"):
+    """Launcher's answer to Launch: the program has ended, or could not be started."""
+
+    status: int = 0
+    """Exit status; negative: the signal."""
+    late: bool = False
+    """Killed, since its time was over."""
+    error: str = ""
+    """It was not started: why."""
 
 
 FromRole = Ready | Heartbeat | Blame | AskStatus | AskStop

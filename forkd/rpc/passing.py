@@ -1,9 +1,10 @@
-"""How does a record carry descriptors? From master to a worker, from a worker to the broker; one way only.
+"""How does a record carry descriptors? From master to a worker, from a worker to the broker, from qmgr to the
+launcher; one way only.
 
 A descriptor that comes with a record is the receiver's own from then on: it closes it. Everywhere else
 (channel.py) descriptors that a peer attaches are dropped by the kernel; here too they are taken from
 those alone whom the kernel names: master holds the other end of the pair since the fork, and only workers'
-user may connect to the broker's socket.
+user may connect to the broker's socket, only qmgr's to the launcher's.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Any, TypeVar
 from forkd.rpc import channel
 from forkd.rpc.messages import Message
 
-MAX_PASSED = 2
-"""Descriptors in one record: a chain and its key."""
+MAX_PASSED = 3
+"""Descriptors in one record: a chain and its key; a program's 0, 1 and 2."""
 
 T = TypeVar("T")
 

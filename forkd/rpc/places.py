@@ -5,6 +5,8 @@ run/control.sock  STREAM     admin's; everybody may connect, admin looks at who 
 run/qmgr.sock     SEQPACKET  qmgr's, for admin
 run/anvil.sock    SEQPACKET  anvil's, for workers
 run/broker.sock   SEQPACKET  broker's, for workers; only where a plugin was granted what it does
+run/launcher.sock SEQPACKET  launcher's, for qmgr; only where a transport is a queue program
+run/proxy.sock    SEQPACKET  qmgr's, for workers; only where a listener has accept = "proxy"
 run/plugin/NAME   SEQPACKET  a zygote's, for workers
 
 And beside run/, state/state.db: what plugins keep (the broker's). It stays.
@@ -20,6 +22,8 @@ CONTROL = "control.sock"
 QMGR = "qmgr.sock"
 ANVIL = "anvil.sock"
 BROKER = "broker.sock"
+LAUNCHER = "launcher.sock"
+PROXY = "proxy.sock"
 PLUGINS = "plugin"
 
 
@@ -41,7 +45,7 @@ def plugin_socket(run: Path, plugin: str) -> Path:
 def clear(run: Path) -> None:
     """Remove all of it but the lock. Only for who holds that. Never raises; what is foreign stays."""
     plugins = run / PLUGINS
-    for name in (CONTROL, QMGR, ANVIL, BROKER):
+    for name in (CONTROL, QMGR, ANVIL, BROKER, LAUNCHER, PROXY):
         with contextlib.suppress(OSError):
             (run / name).unlink()
     with contextlib.suppress(OSError):

@@ -26,7 +26,8 @@ class CrashRecord(msgspec.Struct, frozen=True, kw_only=True):
     at        Unix time.
     version, hash  of the plugin as it was loaded; empty for a group, and where it is not known.
     group     its name, where `plugin` is one; else empty.
-    cause     of rpc.calls.CallFailed, but for overload and unavailable; detail, output: as in the log.
+    cause     of rpc.calls.CallFailed, but for overload, unavailable and zygote ended; detail, output: as in
+              the log.
     frames    to that sandbox in that session, from the first to the one that failed: JSON as it was sent, but
               for passwords, in whose place stands SECRET. Settings are not in it.
     message   name of the file beside this one, or empty.

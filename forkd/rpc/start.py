@@ -15,11 +15,13 @@ class RoleStart:
 
     master     SEQPACKET end: FromRole up, ToRole down; end of file means master is gone.
     listeners  listening SMTP sockets by listener name (workers only).
-    sockets    our own listening sockets by name: anvil, broker, qmgr (SEQPACKET),
+    sockets    our own listening sockets by name: anvil, broker, qmgr, proxy, launcher (SEQPACKET),
                control (STREAM). They live in master, so they outlast a role's restart.
     plugins    for workers: plugin name -> path of its zygote's SEQPACKET socket.
     anvil      for workers: path of anvil's socket.
     broker     for workers: path of the broker's socket; empty where no plugin needs one.
+    launcher   for qmgr: path of the launcher's socket; empty where no transport needs one.
+    proxy      for workers: path of qmgr's socket for them; empty where no listener needs it.
     workers    how many workers there are (each applies limit / workers while anvil is away).
     poke       pipe to qmgr: workers hold the write end, qmgr the read end, both non-blocking.
                A poke is `<slot>/<queue id>\\n`, written at once (below PIPE_BUF, so never torn).
@@ -47,6 +49,8 @@ class RoleStart:
     """forkd.config.schema.PluginConfig of each plugin that is on, in the order in which they are asked."""
     anvil: str = ""
     broker: str = ""
+    launcher: str = ""
+    proxy: str = ""
     workers: int = 1
     poke: int = -1
     certificates: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)

@@ -10,12 +10,11 @@ kernel wrote, of one type, and of at most MAX_BYTES; a socket filter keeps all o
 is not even woken by them. In that text a hostile process has chosen two values, `comm` and `exe`. The kernel
 writes them in hexadecimal digits as soon as they have a blank, a quote or a control character, so they can
 neither end nor begin a field; the pattern below takes the whole record or nothing. Master then tells the
-workers plugin, pid and name; which failure that belongs to, the worker knows.
+workers plugin, pid and name; which failure that belongs to, they know (named.py).
 """
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import functools
 import platform
@@ -23,8 +22,6 @@ import re
 import socket
 import struct
 import sys
-import time
-from collections import deque
 
 from forkd.sandbox import linux, policy
 
@@ -35,13 +32,6 @@ MAX_BYTES = 2048
 """Of one record; those of the kernel have about 300."""
 AT_ONCE = 64
 """Records read in one turn of master's loop."""
-WAIT_S = 0.25
-"""How long a worker waits for a name. The record is written before the process is dead, and is here within a
-millisecond or two where nobody is busy; no client waits for it."""
-RECENT_S = 2.0
-"""A name told longer ago belongs to no failure of now."""
-KEPT = 256
-"""Names that a worker keeps until somebody asks for them."""
 
 _NATIVE = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}.get(platform.machine())
 """AUDIT_ARCH_* of this machine."""
@@ -132,70 +122,3 @@ def _name(arch: int, number: int) -> str:
     if arch != _NATIVE:
         return f"number {number} of architecture {arch:#x}"
     return policy.syscall_name(number) or f"number {number}"
-
-
-class Named:
-    """A worker's side: names that master told, until the failure that one belongs to asks for it.
-
-    expected  master reads records: it is worth waiting for one.
-    """
-
-    __slots__ = ("_told", "_waiting", "expected")
-
-    def __init__(self) -> None:
-        self.expected = False
-        self._told: deque[tuple[float, str, int, str]] = deque(maxlen=KEPT)
-        """When, plugin, pid, call."""
-        self._waiting: dict[tuple[str, int], tuple[bool, asyncio.Future[str]]] = {}
-        """Plugin and pid -> is that the kernel's number, and who waits for it."""
-
-    def told(self, plugin: str, pid: int, call: str) -> None:
-        """Master says: process `pid`, of `plugin`, was killed for `call`."""
-        _, future = self._waiting.get((plugin, pid), (False, None))
-        if future is not None and not future.done():
-            future.set_result(call)
-        else:
-            self._told.append((time.monotonic(), plugin, pid, call))
-
-    async def name(self, plugin: str, pid: int, *, claimed: int = 0) -> str:
-        """The call that this sandbox was killed for, or "".
-
-        pid      as the kernel told it to us; 0: it never answered.
-        claimed  what its zygote says then. In a PID namespace of its own that is another number, and nobody
-                 here knows the one that the kernel logs: then all are named that it can have been.
-        """
-        number = pid or claimed
-        for entry in self._told:
-            if entry[1:3] == (plugin, number):
-                self._told.remove(entry)
-                return entry[3]
-        if not self.expected:
-            return ""
-        loop = asyncio.get_running_loop()
-        future = loop.create_future()
-        key, mine = (plugin, number), (pid != 0, future)
-        # What a zygote claims never takes the place of what the kernel says.
-        if pid or not self._waiting.get(key, mine)[0]:
-            self._waiting[key] = mine
-        timer = loop.call_later(WAIT_S, _give_up, future)
-        try:
-            call = await future
-        finally:
-            timer.cancel()
-            if self._waiting.get(key) is mine:
-                del self._waiting[key]
-        return call or ("" if pid else self._one_of(plugin))
-
-    def _one_of(self, plugin: str) -> str:
-        """What is left of that plugin's when all that are known have taken theirs."""
-        since = time.monotonic() - RECENT_S
-        recent = [entry for entry in self._told if entry[1] == plugin and entry[0] > since]
-        if len(recent) == 1:
-            self._told.remove(recent[0])
-        calls = sorted({entry[3] for entry in recent})
-        return calls[0] if len(calls) == 1 else f"one of {', '.join(calls)}" if calls else ""
-
-
-def _give_up(future: asyncio.Future[str]) -> None:
-    if not future.done():
-        future.set_result("")

@@ -8,14 +8,17 @@ and that sandbox sees Unavailable.
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import os
 import socket
-import time
 
 from forkd.rpc import passing
-from forkd.rpc.channel import RECONNECT_S, try_send
+from forkd.rpc.channel import Connector, try_send
 from forkd.rpc.messages import SandboxChannel, SandboxSession
+from forkd.sandbox.link import refuse_descriptors
+
+_SHUT_RDWR = int(socket.SHUT_RDWR)
 
 Token = tuple[int, int]
 """A channel that was given: which connection to the broker, which number there."""
@@ -24,16 +27,15 @@ Token = tuple[int, int]
 class Brokering:
     """A worker's connection to the broker; path "" where there is none."""
 
-    __slots__ = ("_age", "_loop", "_n", "_path", "_retry_at", "_socket")
+    __slots__ = ("_age", "_connector", "_loop", "_n", "_socket")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, path: str) -> None:
         self._loop = loop
-        self._path = path
+        self._connector = Connector(path) if path else None
         self._socket: socket.socket | None = None
         self._age = 0
         """Connections that have ended."""
         self._n = 0
-        self._retry_at = 0.0
 
     def give(self, plugin: str, session: str, end: int) -> Token | None:
         """Give the broker its end of a sandbox's channel; None: it has none, and `end` is closed anyhow."""
@@ -48,7 +50,8 @@ class Brokering:
             os.close(end)
 
     def renew(self, token: Token | None, plugin: str, session: str) -> bool:
-        """The sandbox at that channel serves another session; False: the broker was not told."""
+        """The sandbox at that channel serves another session; False: the broker was not told, and takes what
+        it asks for the session before."""
         if not self.has(token) or token is None or self._socket is None:
             return False
         return try_send(self._socket, SandboxSession(id=token[1], plugin=plugin, session=session))
@@ -66,21 +69,58 @@ class Brokering:
             connection.close()
 
     def _connect(self) -> socket.socket | None:
-        now = time.monotonic()
-        if not self._path or now < self._retry_at:
-            return None
-        connection: socket.socket | None = None
-        try:
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # EMFILE is one way to fail
-            connection.setblocking(False)
-            # A unix socket connects at once or not at all (EAGAIN: backlog full).
-            connection.connect(self._path)
+        connection = None if self._connector is None else self._connector.connect()
+        if connection is not None:
             # The broker says nothing to workers: whatever can be read is its end.
             self._loop.add_reader(connection.fileno(), self.close)
-        except OSError:
-            if connection is not None:
-                connection.close()
-            self._retry_at = now + RECONNECT_S
-            return None
-        self._socket = connection
+            self._socket = connection
         return connection
+
+
+class Asking:
+    """One sandbox's channel to the broker, for as long as it lives.
+
+    theirs   the sandbox's end, for its zygote; whoever sends it closes it. A copy stays here: whoever else
+             has one (a hostile zygote keeps what it likes), what we shut down is shut for all.
+    Raises OSError when it cannot be made; then nothing is left open.
+    """
+
+    __slots__ = ("_brokering", "_copy", "_given", "_ours", "theirs")
+
+    def __init__(self, brokering: Brokering) -> None:
+        self._brokering = brokering
+        ours, self._copy = _socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0)
+        try:
+            refuse_descriptors(ours)
+            self.theirs = os.dup(self._copy.fileno())
+        except OSError:
+            ours.close()
+            self._copy.close()
+            raise
+        self._ours = ours.detach()
+        """The broker's end; -1: given away."""
+        self._given: Token | None = None
+
+    def begin(self, plugin: str, session: str) -> None:
+        """Who asks there from now on. A spare is nobody's, and the broker is not told of it."""
+        if self._ours >= 0:
+            end, self._ours = self._ours, -1
+            self._given = self._brokering.give(plugin, session, end)
+        elif not self._brokering.renew(self._given, plugin, session):
+            self._shut()
+
+    def lives(self) -> bool:
+        """The broker has the other end, as far as is known."""
+        return self._brokering.has(self._given)
+
+    def close(self) -> None:
+        """The sandbox is at its end, or about to be: nothing is asked on it any more."""
+        self._shut()
+        self._copy.close()
+        if self._ours >= 0:
+            os.close(self._ours)
+            self._ours = -1
+
+    def _shut(self) -> None:
+        self._given = None
+        self._copy.shutdown(_SHUT_RDWR)

@@ -68,8 +68,9 @@ class Armour:
         zero = ctypes.c_long(0)
         self._kept: list[object] = [null, zero]
         self.dup3 = NUMBER["dup3"]
-        self.own = (NUMBER["fcntl"], LEASH_FD, linux.F_SETOWN)
-        """Then the sandbox's pid: the leash's owner."""
+        self.own = (NUMBER["fcntl"], linux.F_SETOWN)
+        """With the leash, and the sandbox's pid: its owner. By the number that it came with: what will be
+        LEASH_FD is the zygote's listening socket until then, of which nobody may become the owner."""
         self.frame = memoryview(bytearray(MAX_FRAME_BYTES))
         self.buffers = (self.frame,)
         """Where frames are received: a buffer made for each of them would be touched at both its ends."""
@@ -115,7 +116,7 @@ class Forker:
     """Forks a Python plugin's sandboxes."""
 
     def __init__(self, spec: dict[str, Any], handle: Handle, *, control: Any, title: linux.Title) -> None:
-        self._armour = Armour(
+        self.armour = Armour(  # also for what is tried in a throw-away sandbox (indimail_trial.py)
             cpu_s=spec["cpu_s"],
             open_files=spec["limits"]["open_files"],
             program=base64.b64decode(spec["child"]),
@@ -156,7 +157,7 @@ class Forker:
             if pid == 0:
                 serve(
                     each,
-                    armour=self._armour,
+                    armour=self.armour,
                     channel=self._channel,
                     handle=self._handle,
                     reseed=self._reseed,
@@ -194,7 +195,8 @@ def serve(
     ):
         os._exit(EXIT_ARMING)
     armour.title[:] = armour.shown
-    if syscall(*armour.own, os.getpid()) < 0:
+    fcntl, set_owner = armour.own
+    if syscall(fcntl, leash, set_owner, os.getpid()) < 0:
         os._exit(EXIT_ARMING)
     syscall(*armour.lower)  # refused where it is lower already: by crowd.py, or forkd as a whole is nice
     for step in armour.steps:

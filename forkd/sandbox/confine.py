@@ -12,7 +12,7 @@ import ctypes
 import os
 from collections.abc import Callable, Iterable
 
-from forkd.sandbox import linux
+from forkd.sandbox import landlock, linux
 from forkd.sandbox.linux import call, prctl, set_limit
 
 AROUND = ("namespaces", "mount_root")
@@ -22,23 +22,12 @@ LAYERS = (*AROUND, "rlimits", "no_new_privs", "non_dumpable", "files", "network"
 
 _SIGKILL = 9
 _LOAD_MEMORY = 1 << 30
-"""Address space for loading a plugin, above its own limit: tables are built from text, then freed."""
+"""Address space for loading a plugin, above its own limit: tables are built from text, then freed. What a
+plugin starts meanwhile would keep it: master takes no zygote that has started a process (outside.py)."""
 _STACK_BYTES = 8 << 20
 
-# linux/landlock.h
-_FS_EXECUTE, _FS_WRITE_FILE, _FS_READ_FILE, _FS_READ_DIR = 1, 1 << 1, 1 << 2, 1 << 3
-_FS_BITS = {1: 13, 2: 14, 3: 15, 5: 16, 9: 17}
-"""ABI -> how many rights for files it knows. The last ones: linking elsewhere, truncating, ioctl on devices,
-connecting to path sockets."""
-_NET_BITS = {4: 2, 10: 4}
-"""Likewise for ports: TCP, and UDP."""
-_SURE_ABI = 7
-"""Where a later one refuses what we know of it, this."""
-_LOG_FROM_ABI, _LOG_SAME_EXEC_OFF = 7, 1
-"""Whoever is refused in a loop would flood the kernel's log."""
-_SCOPE_ABSTRACT_UNIX_SOCKET, _SCOPE_SIGNAL = 1, 2
-_RULE_PATH_BENEATH = 1
-_CREATE_RULESET_VERSION = 1
+_LANDLOCK = {"files": landlock.FILES_ABI, "network": landlock.PORTS_ABI, "signals": landlock.SCOPES_ABI}
+"""Layers that are Landlock's, and since which of its versions."""
 
 
 class ConfinementError(Exception):
@@ -83,9 +72,10 @@ def confine(
         # Without it neither Landlock nor seccomp may be used by an ordinary user.
         prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
         state["no_new_privs"] = "on"
-        rights = [(path, _FS_READ_FILE | _FS_READ_DIR) for path in read_paths]
-        rights += [(path, _FS_READ_FILE | _FS_READ_DIR | _FS_EXECUTE) for path in execute_paths]
-        rights += [(path, _FS_READ_FILE | _FS_WRITE_FILE) for path in write_paths]
+        look = landlock.READ_FILE | landlock.READ_DIR
+        rights = [(path, look) for path in read_paths]
+        rights += [(path, look | landlock.EXECUTE) for path in execute_paths]
+        rights += [(path, landlock.READ_FILE | landlock.WRITE_FILE) for path in write_paths]
         state |= _landlock(wanted, rights)
         if "seccomp" in wanted:
             (load or load_filter)(linux.seccomp_filter(program))
@@ -119,70 +109,20 @@ def _limit(limits: dict[str, int]) -> None:
         set_limit(linux.RLIMIT_NPROC, limits["processes"])
 
 
-def landlock_abi() -> int:
-    """The kernel's Landlock version; 0 when it has none or it is switched off."""
-    version = linux.syscall(
-        linux.NUMBER["landlock_create_ruleset"], None, ctypes.c_size_t(0), _CREATE_RULESET_VERSION
-    )
-    return max(0, int(version))
-
-
 def _landlock(wanted: frozenset[str], rights: Iterable[tuple[str, int]]) -> dict[str, str]:
-    """One ruleset for files, ports, signals and abstract sockets, at the best ABI that both sides know."""
-    abi = landlock_abi()
-    needs = {"files": 1, "network": 4, "signals": 6}
+    """One ruleset for files, ports, signals and abstract sockets."""
+    abi = landlock.abi()
     state = {
         name: "off" if name not in wanted else "on" if abi >= need else "absent"
-        for name, need in needs.items()
+        for name, need in _LANDLOCK.items()
     }
-    if "on" not in state.values():
-        return state
-    try:
-        ruleset = _ruleset(state, abi)
-    except OSError:
-        if abi <= _SURE_ABI:
-            raise
-        ruleset = _ruleset(state, _SURE_ABI)
-    try:
-        if state["files"] == "on":
-            for path, right in rights:
-                _allow(ruleset, path, right)
-        call("landlock_restrict_self", ruleset, _LOG_SAME_EXEC_OFF if abi >= _LOG_FROM_ABI else 0)
-    finally:
-        os.close(ruleset)
+    landlock.restrict(
+        files=rights if state["files"] == "on" else None,
+        ports=() if state["network"] == "on" else None,
+        scoped=state["signals"] == "on",
+        quiet=True,
+    )
     return state
-
-
-def _ruleset(state: dict[str, str], abi: int) -> int:
-    """Of the walls that are on, a ruleset that handles all that `abi` knows: its descriptor."""
-    attributes = linux.RulesetAttributes()
-    size = 8
-    if state["files"] == "on":
-        attributes.handled_access_fs = _bits(_FS_BITS, abi)
-    if state["network"] == "on":
-        attributes.handled_access_net = _bits(_NET_BITS, abi)
-        size = 16
-    if state["signals"] == "on":
-        attributes.scoped = _SCOPE_ABSTRACT_UNIX_SOCKET | _SCOPE_SIGNAL
-        size = 24
-    return call("landlock_create_ruleset", ctypes.byref(attributes), ctypes.c_size_t(size), 0)
-
-
-def _bits(by_abi: dict[int, int], abi: int) -> int:
-    return (1 << max(count for since, count in by_abi.items() if since <= abi)) - 1
-
-
-def _allow(ruleset: int, path: str, rights: int) -> None:
-    try:
-        parent = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        folder = os.fstat(parent).st_mode & 0o170000 == 0o040000
-        rule = linux.PathBeneath(rights if folder else rights & ~_FS_READ_DIR, parent)
-        call("landlock_add_rule", ruleset, _RULE_PATH_BENEATH, ctypes.byref(rule), 0)
-    finally:
-        os.close(parent)
 
 
 def interpreter_paths() -> list[str]:

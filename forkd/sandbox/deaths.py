@@ -29,6 +29,11 @@ LAST_REPORT_S = 2.0
 machine is not busy."""
 _UNTOLD = ("crash", "the sandbox ended without an answer")
 """What is said of a death that its zygote has not told yet."""
+_ORPHANED = ("zygote ended", "its zygote ended or broke off, and nobody says how the sandbox did")
+"""And of one that it will never tell: it died itself, and took its sandboxes along where they are in its PID
+namespace, or master ended it with them. For the client and the breaker such a call failed like any other
+(that one opens only where nobody's calls succeed). But nothing is known against the plugin: so a cause of its
+own in log and counters, and no crash record (worker/failures.py)."""
 _TIOCOUTQ = 0x5411
 """ioctl(2): octets sent that the other end has not read; for unix sockets, the memory they take."""
 
@@ -37,7 +42,7 @@ def late(sandbox: Sandbox, timeout_s: float) -> None:
     """The call under way has had its `timeout_s`."""
     if sandbox.closed and sandbox.failure is None and sandbox.answer is not None:
         # It died, and the zygote has not said how within the call's time.
-        sandbox.fail(*_UNTOLD)
+        ended(sandbox, None)
     elif _unborn(sandbox):
         sandbox.fail("unavailable", f"its zygote made no sandbox within {timeout_s:g} s")
     else:
@@ -59,12 +64,12 @@ def lost(sandbox: Sandbox) -> None:
         return
     sandbox.gone = True
     kennel = sandbox.kennel
-    if kennel.connected:
+    if sandbox.orphaned:
+        ended(sandbox, None)
+    else:
         kennel.host.forget(sandbox.channel.fileno())
         kennel.unspare(sandbox)
         kennel.host.loop.call_later(LINGER_S, _linger, sandbox)
-    else:
-        ended(sandbox, None)
 
 
 def _linger(sandbox: Sandbox) -> None:
@@ -81,9 +86,18 @@ def ended(sandbox: Sandbox, death: Death | None) -> None:
     if sandbox.failure is not None:
         return
     if death is None:
-        sandbox.fail(*_UNTOLD)
+        sandbox.fail(*(_ORPHANED if sandbox.orphaned else _UNTOLD))
     else:
         sandbox.fail(*_why(sandbox, death))
+
+
+def orphaned(sandbox: Sandbox) -> None:
+    """The zygote that forked it is gone: no word on it will come."""
+    sandbox.orphaned = True
+    if sandbox.closed or sandbox.gone:
+        ended(sandbox, None)
+    if sandbox.awaited is not None:
+        _settle(sandbox.awaited)
 
 
 def _why(sandbox: Sandbox, death: Death) -> tuple[str, str]:
@@ -115,12 +129,13 @@ def died(sandbox: Sandbox, death: Death) -> None:
 
 
 async def last_report(sandbox: Sandbox) -> Report | None:
-    """How it ended; after close(). Waits up to LAST_REPORT_S for its zygote's word; None: there was none.
+    """How it ended; after close(). Waits up to LAST_REPORT_S for its zygote's word; None: there was none. One
+    whose zygote is gone has a report that says nothing but that.
 
     Where it was killed for a system call, it waits a moment more for that one's name.
     """
     host = sandbox.kennel.host
-    if sandbox.report is None and sandbox.awaited is None and sandbox.kennel.connected:
+    if sandbox.report is None and sandbox.awaited is None and not sandbox.orphaned:
         awaited = sandbox.awaited = host.loop.create_future()
         timer = host.loop.call_later(LAST_REPORT_S, _settle, awaited)
         try:
@@ -128,8 +143,13 @@ async def last_report(sandbox: Sandbox) -> Report | None:
         finally:
             timer.cancel()
     report_ = sandbox.report
+    if report_ is None and sandbox.orphaned:
+        cause_, detail = _ORPHANED if sandbox.failure == _UNTOLD else ("", "")
+        return Report(
+            plugin=sandbox.plugin, session=sandbox.session, pid=sandbox.pid, cause=cause_, detail=detail
+        )
     if report_ is not None and report_.status == "SIGSYS":
-        call = await host.named.name(sandbox.plugin, sandbox.pid, claimed=report_.pid)
+        call = await host.named.name(sandbox.plugin, sandbox.pid, claimed=report_.claimed_pid)
         return dataclasses.replace(report_, call=call)
     return report_
 

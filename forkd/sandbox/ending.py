@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from forkd.sandbox import cgroups
+from forkd.sandbox import cgroups, processes
 
 _ENOUGH_S = 0.1
 """For /proc."""
@@ -78,23 +78,12 @@ def end_rest(process: Endable) -> None:
 def members(process: Endable) -> list[int]:
     """Its living processes, itself among them: by session and, where it has one of its own, by uid.
 
-    Everybody's are looked at, and a process has any octets for a name. Raises OSError.
+    Raises OSError.
     """
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            fields = (entry / "stat").read_bytes().rpartition(b")")[2].split()
-            if fields[0] in (b"Z", b"X"):
-                continue
-            if int(fields[3]) == process.pid or (process.uid is not None and _runs_as(entry, process.uid)):
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
-
-
-def _runs_as(entry: Path, uid: int) -> bool:
-    """By its status: the folder of a process that is not dumpable belongs to root."""
-    return b"\nUid:\t%d\t" % uid in (entry / "status").read_bytes()
+    uid = process.uid
+    return [
+        seen.pid
+        for seen in processes.look()
+        if not seen.dead
+        and (seen.session == process.pid or (uid is not None and processes.owner(seen.pid)[0] == uid))
+    ]

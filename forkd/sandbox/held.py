@@ -15,9 +15,12 @@ import struct
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from forkd.rpc import records
 from forkd.rpc.calls import MAX_FRAME_BYTES, Answer, CallFailed
 from forkd.sandbox import answers, deaths, output, wear
-from forkd.sandbox.brokering import Token
+from forkd.sandbox.brokering import Asking
 from forkd.sandbox.deaths import late, lost
 from forkd.sandbox.link import refuse_descriptors
 
@@ -29,17 +32,20 @@ if TYPE_CHECKING:
 # Plain numbers: an operation on socket's enumerations costs a microsecond each.
 _MSG_DONTWAIT, _MSG_PEEK = int(socket.MSG_DONTWAIT), int(socket.MSG_PEEK)
 
+MOST_HIDDEN = 256
+"""Passwords of one process (limits.reuse): earlier ones it may print."""
+
 
 class Sandbox:
     """The worker's end of one sandbox, for one session.
 
     pid          as the kernel says with its first answer; 0 until then.
+    hidden       arguments of auth calls that its process had: their passwords are kept from the log.
     last_output  the last lines it printed, escaped and bounded; filled when it has failed or was closed.
     """
 
     __slots__ = (
-        "_broker",
-        "_brokers_end",
+        "_asking",
         "_leash",
         "_n",
         "_output",
@@ -52,10 +58,12 @@ class Sandbox:
         "closed",
         "failure",
         "gone",
+        "hidden",
         "id",
         "kennel",
         "last_output",
         "lingered",
+        "orphaned",
         "pid",
         "place",
         "report",
@@ -76,17 +84,15 @@ class Sandbox:
         self._n = 0
         self._unsent: tuple[bytes, int] | None = None
         self.failure: tuple[str, str] | None = None
-        self.closed = False
-        self.gone = False
-        self.lingered = False
+        self.closed = self.gone = self.lingered = False
+        self.orphaned = False
+        """The zygote that forked it is gone."""
         self.report: Report | None = None
         self.awaited: asyncio.Future[None] | None = None
         self.theirs: tuple[int, ...] = ()
         self._leash = self._output = -1
-        self._brokers_end = -1
-        """Of its channel to the broker; -1: given away, or it has no such channel."""
-        self._broker: Token | None = None
-        """That channel, once the broker has it."""
+        self._asking: Asking | None = None
+        self.hidden: tuple[bytes, ...] = ()
         # Blocking objects, used with MSG_DONTWAIT: the flag is of the description, and the sandbox blocks.
         self.channel, channel = _socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0)
         try:
@@ -98,7 +104,8 @@ class Sandbox:
             self._output, printed = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             self.theirs += (printed,)
             if kennel.plugin.broker:
-                self._make_brokers_channel()
+                self._asking = Asking(kennel.host.brokering)
+                self.theirs += (self._asking.theirs,)
         except OSError:
             # EMFILE half-way: what there is of it must not stay open, or the next one fails as well.
             for fd in (*self.theirs, self._leash, self._output):
@@ -155,28 +162,20 @@ class Sandbox:
         self.place = place
         self.session = place.session
         self._served += 1
-        if self.kennel.plugin.broker:
-            self._tell_broker()
-
-    def _make_brokers_channel(self) -> None:
-        ours, theirs = _socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0)
-        refuse_descriptors(ours)
-        self.theirs = (*self.theirs, theirs.detach())
-        self._brokers_end = ours.detach()
-
-    def _tell_broker(self) -> None:
-        """A session begins: who asks on its channel from now on. A spare is nobody's, and is not told of."""
-        brokering, plugin = self.kennel.host.brokering, self.plugin
-        if self._brokers_end >= 0:
-            end, self._brokers_end = self._brokers_end, -1
-            self._broker = brokering.give(plugin, self.session, end)
-        elif not brokering.renew(self._broker, plugin, self.session):
-            self._broker = None
+        if self._asking is not None:
+            self._asking.begin(self.plugin, self.session)
 
     def has_broker(self) -> bool:
         """It has a channel to the living broker, or needs none."""
-        kennel = self.kennel
-        return not kennel.plugin.broker or kennel.host.brokering.has(self._broker)
+        return self._asking is None or self._asking.lives()
+
+    def hide(self, arguments: bytes) -> None:
+        """Its next call tells it the password in these."""
+        if arguments not in self.hidden:
+            self.hidden = (*self.hidden, arguments)[-MOST_HIDDEN:]
+
+    def _scrubbed(self, text: str) -> str:
+        return output.scrubbed(text, records.passwords(self.hidden))
 
     def release(self) -> None:
         """The session is over (or, with limits.fresh "call", the call). Idempotent, never raises.
@@ -205,9 +204,8 @@ class Sandbox:
         kennel.host.forget(self.channel.fileno())
         self.channel.close()
         os.close(self._output)
-        if self._brokers_end >= 0:
-            os.close(self._brokers_end)
-            self._brokers_end = -1
+        if self._asking is not None:
+            self._asking.close()
         kennel.released(self)
 
     async def last_report(self) -> Report | None:
@@ -262,7 +260,7 @@ class Sandbox:
         heir.session = heir.last_output = ""
         heir.place = heir.answer = heir._unsent = heir.failure = None
         heir._n = 0
-        heir.closed = heir.gone = heir.lingered = False
+        heir.closed = heir.gone = heir.lingered = heir.orphaned = False
         heir.report = heir.awaited = None
         self.closed = True
         return heir
@@ -317,6 +315,8 @@ class Sandbox:
         if answer.error:
             self.fail("memory" if answer.error.startswith("MemoryError") else "exception", answer.error)
             return
+        if self.hidden and answer.log:
+            answer = msgspec.structs.replace(answer, log=tuple(map(self._scrubbed, answer.log)))
         waiting, self.answer = self.answer, None
         if waiting is not None and not waiting.done():
             waiting.set_result(answer)
@@ -325,13 +325,15 @@ class Sandbox:
 
     def fail(self, why: str, detail: str) -> None:
         if self.failure is None:
-            self.failure = (why, detail)
+            self.failure = (why, self._scrubbed(detail) if self.hidden else detail)
         self.close()
         if self.answer is not None and not self.answer.done():
             self.answer.set_exception(CallFailed(*self.failure))
 
     def _printed(self, text: bytes) -> None:
         shown = output.escape(text)
+        if self.hidden:
+            shown = self._scrubbed(shown)  # before it is cut: half a password would not be found
         self.last_output = output.last_lines(shown)
         kennel = self.kennel
         meter = kennel.meter
@@ -341,7 +343,7 @@ class Sandbox:
 
 
 _PROCESS = (
-    *("_broker", "_brokers_end", "_leash", "_output", "_served", "_size"),
-    *("channel", "id", "kennel", "pid", "theirs"),
+    *("_asking", "_leash", "_output", "_served", "_size"),
+    *("channel", "hidden", "id", "kennel", "pid", "theirs"),
 )
 """What of a Sandbox belongs to its process, not to a session."""

@@ -4,8 +4,9 @@ The worker makes a sandbox's three descriptors itself: the channel (SEQPACKET, o
 leash (closing it kills) and the output pipe. It uses the channel at once: the first frame waits in the
 socket while the zygote still forks, so taking a sandbox never waits.
 
-held.py is one sandbox, deaths.py its end, kennel.py the sandboxes of one plugin, shares.py who gets them
-when they do not suffice, programs.py the runs of a program, brokering.py the way to the broker.
+held.py is one sandbox, deaths.py its end, kennel.py the sandboxes of one plugin, turns.py and shares.py who
+gets them when they do not suffice, brokering.py the way to the broker. program_plugin.py asks a program as
+such a plugin is asked, programs.py runs one that is none.
 """
 
 from __future__ import annotations
@@ -17,23 +18,33 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
 from forkd import log
-from forkd.sandbox.audit import Named
 from forkd.sandbox.brokering import Brokering
 from forkd.sandbox.held import Sandbox
 from forkd.sandbox.kennel import HostPlugin, Kennel
+from forkd.sandbox.named import Named
+from forkd.sandbox.program_plugin import Filter, Filters, HostFilter
 from forkd.sandbox.programs import HostProgram, Program
 from forkd.sandbox.report import Report
 from forkd.sandbox.shares import Standing
 
-__all__ = ["Host", "HostPlugin", "HostProgram", "Sandbox"]
+__all__ = ["Filter", "Host", "HostFilter", "HostPlugin", "HostProgram", "Reader", "Sandbox"]
 
 SURVIVOR_S = 1.0
 """A process not dead so long after its leash was dropped: its zygote is not to be trusted."""
 HOUSEKEEPING_S = 0.5
 
 _PEEK = int(socket.MSG_DONTWAIT | socket.MSG_PEEK)
+
+
+class Reader(Protocol):
+    """Whoever wants to hear of a descriptor in Host.epoll."""
+
+    def ready(self, events: int, /) -> None:
+        """It can be read, or written."""
+        ...
 
 
 class Host:
@@ -50,7 +61,7 @@ class Host:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        plugins: Iterable[HostPlugin],
+        plugins: Iterable[HostPlugin | HostFilter],
         *,
         on_report: Callable[[Report], None] | None = None,
         on_output: Callable[[str, str, int, str, int], None] | None = None,
@@ -72,10 +83,16 @@ class Host:
         self._on_blame = on_blame
         # One epoll for all channels, itself one reader of the loop: adding a channel costs 1 us, not 3.
         self.epoll = select.epoll()
-        self.readers: dict[int, Sandbox | Kennel | Program] = {}
+        self.readers: dict[int, Reader] = {}
         self._dying: deque[tuple[float, int, int, str]] = deque()
         """Time to be dead by, pidfd, pid, plugin."""
-        self._kennels = {plugin.name: Kennel(self, plugin) for plugin in plugins}
+        self._kennels: dict[str, Kennel] = {}
+        self._filters: dict[str, Filters] = {}
+        for plugin in plugins:
+            if isinstance(plugin, HostFilter):
+                self._filters[plugin.name] = Filters(self, plugin)
+            else:
+                self._kennels[plugin.name] = Kennel(self, plugin)
         self._programs = {program.name: Program(self, program) for program in programs}
         loop.add_reader(self.epoll.fileno(), self._ready)
         self._timer = loop.call_later(HOUSEKEEPING_S, self._housekeeping)
@@ -88,7 +105,7 @@ class Host:
         network: str = "",
         evict: Callable[[], bool] | None = None,
         in_mail: Callable[[], bool] | None = None,
-    ) -> Sandbox:
+    ) -> Sandbox | Filter:
         """A sandbox of `plugin` for one session: fresh, or used by fewer than limits.reuse sessions before.
 
         network   the client's, for its share of the plugin's sandboxes (an eighth); "" has no share: clients
@@ -102,7 +119,8 @@ class Host:
         Raises    Overloaded when there was no room in time: 451 4.3.2. A zygote that cannot be reached shows
                   at the first call: CallFailed("unavailable").
         """
-        return await self._kennels[plugin].take(session_id, network=network, evict=evict, in_mail=in_mail)
+        kennel = self._kennels.get(plugin) or self._filters[plugin]
+        return await kennel.take(session_id, network=network, evict=evict, in_mail=in_mail)
 
     async def run_program(
         self,
@@ -125,7 +143,7 @@ class Host:
 
     def alive(self, plugin: str) -> int:
         """Sandboxes of `plugin` that this worker holds, spares included."""
-        return self._kennels[plugin].alive
+        return (self._kennels.get(plugin) or self._filters[plugin]).alive
 
     def held(self) -> dict[str, tuple[int, int]]:
         """Plugin -> sandboxes held since the last call: the fewest, the most. For master, who counts them."""
@@ -136,7 +154,8 @@ class Host:
         self._timer.cancel()
         for kennel in self._kennels.values():
             kennel.close()
-        for program in self._programs.values():
+        programs: list[Program | Filters] = [*self._programs.values(), *self._filters.values()]
+        for program in programs:
             program.close()
         until = time.monotonic() + SURVIVOR_S
         while self._dying and time.monotonic() < until:
@@ -149,7 +168,7 @@ class Host:
         self.loop.remove_reader(self.epoll.fileno())
         for kennel in self._kennels.values():
             kennel.disconnect()
-        for program in self._programs.values():
+        for program in programs:
             program.disconnect()
         self.brokering.close()
         self.epoll.close()
@@ -215,6 +234,7 @@ def _log_report(dead: Report) -> None:
     log.sandbox_end(
         plugin=dead.plugin,
         pid=dead.pid,
+        claimed_pid=0 if dead.pid else dead.claimed_pid,
         status=dead.status,
         session=dead.session,
         user_ms=dead.user_s * 1000,

@@ -24,14 +24,17 @@ class InterpreterError(Exception):
     """What it reads is not known; the text is for the admin."""
 
 
-def environment(python: str) -> dict[str, str]:
+def environment(python: str, *, lazy: bool = False) -> dict[str, str]:
     """Of a zygote under that interpreter.
 
+    lazy: without LD_BIND_NOW, which would make every dlopen() bind at once as well: a compiled plugin may
+    refer to functions that it never calls, and that nobody has.
     LD_BIND_NOW: symbols bound once, at the start, are a dozen page faults fewer in every sandbox. TZ: libc
     would stat /etc/localtime, which a zygote cannot. LD_ORIGIN_PATH: an interpreter that finds its own
     library beside itself ($ORIGIN) asks /proc where it is, and a zygote may have none.
     """
-    return {"LD_BIND_NOW": "1", "TZ": "UTC0", "LD_ORIGIN_PATH": os.path.dirname(os.path.realpath(python))}  # noqa: PTH120
+    now = {} if lazy else {"LD_BIND_NOW": "1"}
+    return now | {"TZ": "UTC0", "LD_ORIGIN_PATH": os.path.dirname(os.path.realpath(python))}  # noqa: PTH120
 
 
 def paths(python: str, *, uid: int | None = None, gid: int | None = None) -> tuple[str, ...]:

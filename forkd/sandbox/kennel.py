@@ -5,7 +5,6 @@ Whose turn it is when they do not suffice, shares.py says.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import itertools
 import select
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING
 
 from forkd.rpc.calls import Overloaded
 from forkd.sandbox import output
-from forkd.sandbox.deaths import died, ended
+from forkd.sandbox.deaths import died, ended, orphaned
 from forkd.sandbox.held import Sandbox
 from forkd.sandbox.link import Link
 from forkd.sandbox.pool import Demand
-from forkd.sandbox.shares import IDLE_S, Place, Shares
+from forkd.sandbox.shares import Place
+from forkd.sandbox.turns import Turns
 
 if TYPE_CHECKING:
     from forkd.sandbox.host import Host
@@ -29,8 +29,6 @@ REFILL_DELAY_S = 0.003
 """Spares are made a little later: the session that took one gets the processor first."""
 REST_S = 10.0
 """A used sandbox that no session wanted for so long is let go (limits.reuse)."""
-SETTLE_S = IDLE_S / 5
-"""How often, while somebody waits, it is looked who has become idle."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,21 +53,11 @@ class HostPlugin:
     broker: bool = False
 
 
-class _Waiter:
-    """Somebody who waits for a sandbox."""
-
-    __slots__ = ("future", "place")
-
-    def __init__(self, place: Place, future: asyncio.Future[Sandbox]) -> None:
-        self.place = place
-        self.future = future
-
-
-class Kennel:
+class Kennel(Turns[Sandbox]):
     """One plugin's sandboxes in this worker: spares, those at work, those whose death is awaited."""
 
     def __init__(self, host: Host, plugin: HostPlugin) -> None:
-        self.host = host
+        super().__init__(host, plugin.name, sandboxes=plugin.sandboxes)
         self.plugin = plugin
         self.alive = 0
         self._fewest = self._most = 0
@@ -80,20 +68,12 @@ class Kennel:
         self._spares: deque[Sandbox] = deque()
         self._rested: deque[tuple[Sandbox, float]] = deque()
         """Used ones that may serve another session, and since when they rest; the last is taken first."""
-        self._shares: Shares[_Waiter] = Shares(plugin.sandboxes, host.standing)
         self._unreported: dict[int, Sandbox] = {}
         self._working: set[Sandbox] = set()
         self._link = Link(plugin.socket_path)
         self._registered = -1
         self._flush_due = False
         self._refill_due = False
-        self._settle_due = False
-        self._closing = False
-
-    @property
-    def connected(self) -> bool:
-        """A zygote may still report."""
-        return self._link.fd >= 0
 
     async def take(
         self,
@@ -106,37 +86,7 @@ class Kennel:
         """Host.take()."""
         now = time.monotonic()
         self._demand.arrived(now)
-        place = Place(session, network, evict, now, in_mail=in_mail)
-        if self._shares.fits(network):
-            return self._hand_out(place)
-        loop, asking = self.host.loop, self.host.asking
-        waiter = _Waiter(place, loop.create_future())
-        self._shares.wait(network, waiter)
-        asking.add(session)
-        self._settle_soon()
-        timer = loop.call_later(self.host.overload_wait_s, self._refuse, waiter)
-        try:
-            return await waiter.future
-        except asyncio.CancelledError:
-            if not waiter.future.cancelled() and waiter.future.exception() is None:
-                waiter.future.result().close()  # given in the same turn of the loop
-            raise
-        finally:
-            timer.cancel()
-            self._shares.give_up(network, waiter)
-            asking.discard(session)
-
-    def _refuse(self, waiter: _Waiter) -> None:
-        if not waiter.future.done():
-            shares = self._shares
-            network = waiter.place.network
-            own = f", {shares.holds(network)} of {shares.share} by network {network}" if network else ""
-            waiter.future.set_exception(
-                Overloaded(
-                    f"{shares.held} of {shares.cap} sandboxes of {self.plugin.name} are held{own}; "
-                    f"{shares.waiting} sessions wait"
-                )
-            )
+        return await self._take(Place(session, network, evict, now, in_mail=in_mail))
 
     def _hand_out(self, place: Place) -> Sandbox:
         """A sandbox for who holds `place` from now on. Raises Overloaded when none can be made."""
@@ -164,35 +114,8 @@ class Kennel:
             sandbox.close()
         return None
 
-    def _settle_soon(self) -> None:
-        if not self._settle_due and not self._closing:
-            self._settle_due = True
-            self.host.loop.call_soon(self._settle)
-
-    def _settle(self) -> None:
-        """Give to those who wait what is free, and ask idle sessions for what is not."""
-        self._settle_due = False
-        if self._closing:
-            return
-        shares = self._shares
-        while (waiter := shares.turn()) is not None:
-            if waiter.future.done():
-                continue  # he went away
-            try:
-                waiter.future.set_result(self._hand_out(waiter.place))
-            except Overloaded as error:
-                waiter.future.set_exception(error)
-        if not shares.waiting:
-            return
-        now = time.monotonic()
-        while (place := shares.victim(now, self.host.asking)) is not None:
-            assert place.evict is not None, "a victim can be asked"
-            if place.evict():
-                shares.leaves(place)
-            else:
-                shares.stays(place, now)
-        self._settle_due = True
-        self.host.loop.call_later(SETTLE_S, self._settle)
+    def _unwanted(self, sandbox: Sandbox) -> None:
+        sandbox.close()
 
     def _make(self) -> Sandbox:
         try:
@@ -268,8 +191,10 @@ class Kennel:
         orphans = [sandbox for id_, sandbox in self._unreported.items() if id_ not in waiting]
         self._unreported = {id_: self._unreported[id_] for id_ in waiting if id_ in self._unreported}
         for sandbox in orphans:
-            if sandbox.closed:
-                ended(sandbox, None)  # no word will come
+            if not self._closing:
+                orphaned(sandbox)
+            elif sandbox.closed:
+                ended(sandbox, None)  # we let go of the zygote, and wait for no word
         if self._link.waiting and not self._flush_due and not self._closing:
             self._flush_due = True
             self.host.loop.call_soon(self._flush)
@@ -280,26 +205,23 @@ class Kennel:
         self._fewest = min(self._fewest, self.alive)
         self._working.discard(sandbox)
         self.unspare(sandbox)
-        self._free(sandbox)
+        self._vacate(sandbox)
 
     def rest(self, sandbox: Sandbox) -> bool:
         """May `sandbox`, whose session is over, serve another? Then its place is free, and it rests here."""
         if self._closing or sandbox.id not in self._unreported or not sandbox.may_serve_again():
             return False  # what an ended zygote left behind does not come back either
         self._working.discard(sandbox)
-        self._free(sandbox)
+        self._vacate(sandbox)
         heir = sandbox.hand_over()
         self._unreported[heir.id] = heir
         self.host.readers[heir.channel.fileno()] = heir
         self._rested.append((heir, time.monotonic()))
         return True
 
-    def _free(self, sandbox: Sandbox) -> None:
+    def _vacate(self, sandbox: Sandbox) -> None:
         place, sandbox.place = sandbox.place, None
-        if place is not None:
-            self._shares.give_back(place, well=sandbox.behaved())
-        if self._shares.waiting:
-            self._settle_soon()
+        self._free(place, well=sandbox.behaved())
 
     def unspare(self, sandbox: Sandbox) -> None:
         """It is dead or dying: no session may get it."""

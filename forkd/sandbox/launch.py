@@ -27,8 +27,8 @@ from forkd.sandbox.reach import check_reach, unreachable
 from forkd.sandbox.spec import Around, Member, ZygoteSpec
 
 __all__ = ["EXIT_LAUNCH", "Failed", "LaunchError", "Member", "Ready", "Verification", "ZygoteProcess"]
-__all__ += ["ZygoteSpec", "check_program", "drop_ids", "end_all", "end_rest", "inspect", "launch", "look"]
-__all__ += ["read_control", "unreachable", "verify"]
+__all__ += ["Alive", "ZygoteSpec", "ask", "check_program", "drop_ids", "end_all", "end_rest", "inspect"]
+__all__ += ["launch", "look", "read_control", "unreachable", "verify"]
 
 EXIT_LAUNCH = 120
 """The process ended before the exec; why stands in its output."""
@@ -76,7 +76,7 @@ class ZygoteProcess:
 
 
 class Ready(msgspec.Struct, frozen=True, tag_field="t", tag="ready"):
-    """The plugin is loaded behind its walls. A claim: verify() looks."""
+    """The plugin is loaded behind its walls. A claim: verify() looks. It forks nothing before ask()."""
 
     api: int
     pid: int
@@ -94,11 +94,26 @@ class Failed(msgspec.Struct, frozen=True, tag_field="t", tag="failed"):
     error: str
 
 
-_decoder = msgspec.json.Decoder(Ready | Failed)
+class Alive(msgspec.Struct, frozen=True, tag_field="t", tag="alive"):
+    """The n-th question whether its loop goes round, and the answer."""
+
+    n: int
+
+
+_decoder = msgspec.json.Decoder(Ready | Failed | Alive)
 _MAX_CONTROL_BYTES = 65_536
 
 
-def read_control(process: ZygoteProcess) -> Ready | Failed | None:
+def ask(process: ZygoteProcess, n: int) -> None:
+    """Ask whether its loop goes round: Alive(n) comes back when it does. The first time this lets it begin.
+
+    Never waits, never raises: one that is dead, or does not read, does not answer.
+    """
+    with contextlib.suppress(OSError):
+        process.control.send(msgspec.json.encode(Alive(n)), socket.MSG_DONTWAIT)
+
+
+def read_control(process: ZygoteProcess) -> Ready | Failed | Alive | None:
     """The next message of a zygote; None: nothing there now.
 
     Raises EOFError when it is dead, and LaunchError for anything out of protocol: it is hostile input
@@ -113,7 +128,7 @@ def read_control(process: ZygoteProcess) -> Ready | Failed | None:
     if not record:
         raise EOFError
     try:
-        message: Ready | Failed = _decoder.decode(record)
+        message: Ready | Failed | Alive = _decoder.decode(record)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise LaunchError(f"the zygote spoke out of protocol: {record[:64]!r}") from error
     pid = 1 if "pid" in process.namespaces else process.pid
@@ -129,7 +144,7 @@ def check_program(spec: ZygoteSpec) -> None:
     fork then.
     """
     try:
-        needed = executables.needed(spec.argv, spec.files)
+        needed = spec.started()
     except executables.ExecutableError as error:
         raise LaunchError(str(error)) from error
     if spec.uid is None or spec.gid is None:
@@ -139,7 +154,7 @@ def check_program(spec: ZygoteSpec) -> None:
 
 
 def look(process: ZygoteProcess, *, layers: Sequence[str]) -> Verification:
-    """inspect(), and whether what was put around it is still there."""
+    """inspect(), and whether what was put around it is still there. Between its Ready and the first ask()."""
     return inspect(process.pid, layers=layers, namespaces=process.namespaces, mount_root=process.mount_root)
 
 
@@ -262,7 +277,7 @@ def _become(birth: _Birth, descriptors: Sequence[int]) -> None:
         os.umask(0o077)
         _take_ids(spec.uid, spec.gid)
         command = [spec.python, *interpreter.FLAGS, str(interpreter.BOOT), "zygote", spec.name]
-        os.execve(spec.python, command, interpreter.environment(spec.python))  # noqa: S606
+        os.execve(spec.python, command, interpreter.environment(spec.python, lazy=spec.kind == "indimail"))  # noqa: S606
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.write(2, f"{error}\n".encode("utf-8", "backslashreplace"))

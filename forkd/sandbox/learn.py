@@ -24,10 +24,10 @@ import fcntl
 import json
 import os
 import re
+import select
 import signal
 import socket
 import struct
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -35,18 +35,11 @@ from forkd.sandbox import calls
 from forkd.sandbox.launch import LaunchError
 from forkd.sandbox.learn_policy import WATCHED, Tables
 from forkd.sandbox.learner import STACK_SIGNAL
+from forkd.sandbox.refusal import HARMLESS, Frame, Refusal
 from forkd.sandbox.syscalls import ALLOW, KILL, Action
 
 MAX_NOTED: Final = 500
 """Refusals that are noted; what comes after is answered and counted."""
-
-HARMLESS: Final = frozenset(
-    {
-        *("clone3", "membarrier", "getcpu", "futex_waitv", "futex_wake", "futex_wait", "futex_requeue"),
-        *("ioctl", "rseq"),
-    }
-)
-"""Refused to every program of this kind, whose libraries go on without. No stack is asked for."""
 
 _NOTICE = struct.Struct("=QIIiIQ6Q")
 _ANSWER = struct.Struct("=QqiI")
@@ -57,50 +50,6 @@ _READS, _MAX_TEXT_BYTES = 16, 262_144
 _THERE, _WAITS, _LATER, _NEVER = "there", "waits", "later", "never"
 """Where is a call's stack? It has come; the call comes again when it has; it comes later; nowhere."""
 _FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Frame:
-    """One frame of a Python stack."""
-
-    file: str
-    line: int
-    function: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Refusal:
-    """One call that was refused.
-
-    text      the call with its arguments, as far as they could be read: `openat("/etc/passwd", O_RDONLY)`.
-    result    EACCES, ..., or `killed`.
-    loading   in the zygote: while the plugin was loaded.
-    stack     the innermost frame first; empty where it could not be had.
-    path      the file that was meant, where there was one.
-    """
-
-    pid: int
-    name: str
-    text: str
-    result: str
-    loading: bool
-    stack: tuple[Frame, ...]
-    path: str = ""
-
-    @property
-    def harmless(self) -> bool:
-        """A library asked, and goes on without."""
-        probing = self.stack and self.stack[0].file.endswith("/selectors.py")
-        return (
-            self.name in HARMLESS
-            or bool(probing and self.name.startswith("epoll_create"))
-            or (self.loading and self.path.endswith("/openssl.cnf"))
-        )
-
-    def frame_in(self, folders: Iterable[Path]) -> Frame | None:
-        """The innermost frame of the plugin's own code."""
-        roots = tuple(folders)
-        return next((f for f in self.stack if any(Path(f.file).is_relative_to(r) for r in roots)), None)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -178,6 +127,19 @@ class Learner:
         self._take_late(self._dumps())
         return list(self._noted)
 
+    def ask_where(self) -> bool:
+        """Ask the zygote for its stack, where it would not die of that: it comes to the socket."""
+        bit = 1 << STACK_SIGNAL - 1
+        if not int(_status(self._zygote).get("SigCgt", "0"), 16) & bit:
+            return False
+        self._dumps()
+        return int(_libc.tgkill(self._zygote, self._zygote, STACK_SIGNAL)) == 0
+
+    def where(self) -> tuple[Frame, ...]:
+        """The stack that was asked for; empty: it has not come."""
+        dumps = self._dumps()
+        return dumps[-1] if dumps else ()
+
     @property
     def socket_fd(self) -> int:
         """Where the listener comes, and then stacks."""
@@ -234,6 +196,11 @@ class Learner:
                     return
 
     def _next(self) -> _Notice | None:
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        # Before Linux 6.11 the call below waits for ever where all whom the listener serves are dead.
+        if not any(event & select.POLLIN for _, event in poll.poll(0)):
+            return None
         buffer = bytearray(_NOTICE.size)
         try:
             fcntl.ioctl(self._listener, _RECEIVE, buffer)
@@ -309,10 +276,15 @@ class Learner:
         return not real.exists() or any(real == root or root in real.parents for root in self._readable)
 
     def _kill(self, pid: int) -> None:
-        """As the filter would: by SIGSYS; where the plugin catches that one, by SIGKILL."""
+        """As the filter would: by SIGSYS; where that one would not end it, by SIGKILL.
+
+        The filter's own asks nobody: ours would wait for ever with a plugin that blocks every signal.
+        """
         status = _status(pid)
-        caught = int(status.get("SigCgt", "0"), 16) | int(status.get("SigIgn", "0"), 16)
-        which = signal.SIGKILL if caught & (1 << signal.SIGSYS - 1) else signal.SIGSYS
+        kept_off = 0
+        for name in ("SigCgt", "SigIgn", "SigBlk"):
+            kept_off |= int(status.get(name, "0"), 16)
+        which = signal.SIGKILL if kept_off & (1 << signal.SIGSYS - 1) else signal.SIGSYS
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(status.get("Tgid", pid)), which)
 

@@ -90,23 +90,6 @@ class PollEntry(ctypes.Structure):
     _fields_ = (("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short))
 
 
-class RulesetAttributes(ctypes.Structure):
-    """struct landlock_ruleset_attr up to ABI 6."""
-
-    _fields_ = (
-        ("handled_access_fs", ctypes.c_uint64),
-        ("handled_access_net", ctypes.c_uint64),
-        ("scoped", ctypes.c_uint64),
-    )
-
-
-class PathBeneath(ctypes.Structure):
-    """struct landlock_path_beneath_attr: packed."""
-
-    _pack_ = 1
-    _fields_ = (("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32))
-
-
 def call(name: str, *arguments: object) -> int:
     """One system call by name. Raises OSError."""
     result = int(syscall(NUMBER[name], *arguments))

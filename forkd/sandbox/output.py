@@ -1,12 +1,18 @@
 """What becomes of what a plugin prints? Bounded three times: by its pipe, by its rate, by a line's end.
 
 The pipe holds 64 KiB and neither side waits on it: a sandbox that prints more loses the rest, and the
-worker reads when the sandbox ends, at most once. Then a rate per plugin decides what reaches the log.
+worker reads when the sandbox ends, at most once. Then a rate per plugin decides what reaches the log; a
+password that the sandbox was told does not.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
+from collections.abc import Iterable
+
+from forkd.rpc import records
 
 MAX_READ_BYTES = 65_536
 LAST_LINES, LAST_CHARACTERS = 10, 2000
@@ -36,6 +42,33 @@ def escape(text: bytes) -> str:
 def last_lines(text: str) -> str:
     """The end of it, for a report on a failure."""
     return "\n".join(text.rstrip("\n").split("\n")[-LAST_LINES:])[-LAST_CHARACTERS:]
+
+
+def scrubbed(text: str, passwords: Iterable[str]) -> str:
+    """`text` that a plugin had a hand in, with SECRET for passwords: it may print or raise what it was given.
+
+    Also as Python and JSON write a string, and as escape() writes all that.
+    """
+    forms: set[str] = set()
+    for password in passwords:
+        octets = password.encode("utf-8", "surrogatepass")
+        plain = {
+            password,
+            *(write(password)[1:-1] for write in (repr, ascii, json.dumps, _json)),
+            repr(octets)[2:-1],
+        }
+        forms |= plain
+        forms.update(escape(form.encode("utf-8", "surrogatepass")) for form in plain)
+    forms.discard("")
+    if not forms:
+        return text
+    # In one go, the longest first: what was put in is not searched again.
+    longest_first = sorted(forms, key=len, reverse=True)
+    return re.sub("|".join(map(re.escape, longest_first)), lambda _: records.SECRET, text)
+
+
+def _json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 class Meter:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from forkd.sandbox import processes
 from forkd.sandbox.confine import LAYERS
 
 _LINKS = {"user": "user", "net": "net", "ipc": "ipc", "pid": "pid", "mount": "mnt", "uts": "uts"}
@@ -41,8 +42,8 @@ def inspect(
 ) -> Verification:
     """verify(), with what could not be looked at.
 
-    One thread, no_new_privs, the filter in place, no capability; where we may look (root), no shared
-    writable mapping and no strange descriptor; in those namespaces, and on a mount root of its own.
+    One process, one thread, no_new_privs, the filter in place, no capability; where we may look (root), no
+    shared writable mapping and no strange descriptor; in those namespaces, and on a mount root of its own.
     """
     problems: list[str] = []
     unverified: list[str] = []
@@ -66,6 +67,7 @@ def inspect(
     if "pid" in namespaces and status.get("NSpid", "").split()[1:] != ["1"]:
         problems.append("it is not the first process of a PID namespace")
     looks: tuple[tuple[str, Callable[[], list[str]]], ...] = (
+        ("processes", lambda: _others(pid)),
         ("mappings", lambda: _shared_mappings(root)),
         ("descriptors", lambda: _strange_descriptors(root / "fd")),
         ("namespaces", lambda: _shared_namespaces(root, namespaces)),
@@ -86,6 +88,12 @@ def inspect(
 def _status(process: Path) -> dict[str, str]:
     fields = (line.partition(":\t") for line in _lines(process / "status"))
     return {name: value.strip() for name, separator, value in fields if separator}
+
+
+def _others(pid: int) -> list[str]:
+    """What it has started while it was loaded would keep the memory that loading may take (confine.py)."""
+    found = [seen for seen in processes.look() if seen.session == pid != seen.pid and not seen.dead]
+    return [f"it has started {len(found)} process{'es' if len(found) > 1 else ''}"] if found else []
 
 
 def _shared_mappings(process: Path) -> list[str]:
@@ -116,7 +124,10 @@ def _strange_mounts(process: Path) -> list[str]:
 
 
 def _strange_descriptors(folder: Path) -> list[str]:
-    """Null, the output pipe twice, sockets (control, listener, workers), one signalfd; nothing else."""
+    """Null, the output pipe twice, sockets (control, listener, workers), one signalfd; nothing else.
+
+    While it forks it also holds the pipes of those sandboxes: to be asked before it is let begin.
+    """
     strange = []
     for entry in folder.iterdir():
         try:

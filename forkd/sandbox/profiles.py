@@ -44,6 +44,12 @@ THREADS_CHILD: tuple[Row, ...] = tuple(
 )
 """RLIMIT_NPROC bounds how many (spec.py)."""
 
+# --- profile indimail: compiled plugins (indimail.py) -----------------------------------------------------
+
+INDIMAIL_CHILD: tuple[Row, ...] = tuple(row for row in CHILD if row.names != "mmap")
+"""Such a sandbox loads its plugin itself, so that all of that is new in each session: mapping code is left to
+what LOAD says, a file's, private and not writable, and Landlock which files these are."""
+
 # --- profile exec: programs (program.py) ---------------------------------------------------------------
 
 _PROGRAM: tuple[Row, ...] = (
@@ -127,6 +133,8 @@ PROFILES: dict[str, tuple[tuple[Row, ...], tuple[Row, ...]]] = {
     "pure, own uid": (LOAD_OWN_UID, CHILD),
     "pure, threads": (THREADS_LOAD, THREADS_CHILD),
     "pure, threads, own uid": (THREADS_LOAD_OWN_UID, THREADS_CHILD),
+    "indimail": (LOAD, INDIMAIL_CHILD),
+    "indimail, own uid": (LOAD_OWN_UID, INDIMAIL_CHILD),
     "exec": (EXEC_LOAD, EXEC_CHILD_ALONE),
     "exec, processes": (EXEC_LOAD, EXEC_CHILD),
 }

@@ -27,7 +27,10 @@ _CPU_SHARE = 0.9
 class Report:
     """One dead sandbox.
 
-    status   `exit N`, a signal's name, or `never forked`; times in seconds, memory in bytes (peak resident).
+    pid      on this host, as the kernel told it with the sandbox's first answer; 0: there was none.
+    claimed_pid  what its zygote calls it: in a PID namespace of its own that is another number.
+    status   `exit N`, a signal's name, or `never forked`; empty: its zygote is gone, and said nothing. Times
+             in seconds, memory in bytes (peak resident).
     ours     the worker had dropped the leash before: SIGKILL is the normal end.
     call     the system call it was killed for, where the kernel's audit told; not a claim.
     cause, detail  of a CallFailed, where the call did not wait for this report; else empty.
@@ -36,23 +39,25 @@ class Report:
     plugin: str
     session: str
     pid: int
-    status: str
-    user_s: float
-    system_s: float
-    memory: int
-    faults: int
-    ours: bool
+    claimed_pid: int = 0
+    status: str = ""
+    user_s: float = 0.0
+    system_s: float = 0.0
+    memory: int = 0
+    faults: int = 0
+    ours: bool = False
     call: str = ""
     cause: str = ""
     detail: str = ""
 
 
 def report(death: Death, *, plugin: str, session: str, pid: int = 0, ours: bool) -> Report:
-    """A claim as a record. `pid`: as the kernel told it; 0: it has not."""
+    """A claim as a record; `pid` is none."""
     return Report(
         plugin=plugin,
         session=session,
-        pid=pid or death.pid,
+        pid=pid,
+        claimed_pid=death.pid,
         status=status_text(death),
         user_s=death.user_us / 1e6,
         system_s=death.system_us / 1e6,

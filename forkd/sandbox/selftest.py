@@ -20,9 +20,9 @@ import sys
 import time
 from pathlib import Path
 
-from forkd.sandbox import cgroup_trial, launch
+from forkd.sandbox import cgroup_trial, landlock, launch
 from forkd.sandbox import namespaces as namespaced
-from forkd.sandbox.confine import AROUND, LAYERS, landlock_abi
+from forkd.sandbox.confine import AROUND, LAYERS
 from forkd.sandbox.finding import ABSENT, ENFORCED, FAILED, UNVERIFIED, Finding
 from forkd.sandbox.launch import ZygoteSpec
 from forkd.sandbox.policy import Policy, PolicyError, compile_policy
@@ -161,7 +161,7 @@ def _walls(trial: Trial, uid: int | None, found: dict[str, Finding]) -> None:
         ("files", first.act("hoard files", _OPEN_FILES), "EMFILE"),
     )
     by = [*(["private mount root"] if trial.process.mount_root else [])]
-    by += ["Landlock"] if landlock_abi() >= 1 else []
+    by += ["Landlock"] if landlock.abi() >= 1 else []
     if not by:
         found["files"] = Finding("files", ABSENT, "no Landlock in this kernel, and no private mount root")
     else:
@@ -214,7 +214,7 @@ def _landlock(trial: Trial, found: dict[str, Finding]) -> None:
     expect = _Expectations(found)
     expect.all("no_new_privs", ("flag", sandbox.act("no_new_privs"), "1"))
     expect.all("non_dumpable", ("flag", sandbox.act("dumpable"), "0"))
-    abi = landlock_abi()
+    abi = landlock.abi()
     needs = {"landlock": 1, "network": 4, "signals": 6}
     for layer, need in needs.items():
         if abi < need:
@@ -276,7 +276,7 @@ def _program(trial: Trial, found: dict[str, Finding]) -> None:
             return
         run.drop_leash()
         refused = _REFUSED | dict.fromkeys(_BY_FILES, _refusal(trial))
-        if landlock_abi() < 1 and not trial.process.mount_root:  # the layer `files` says so
+        if landlock.abi() < 1 and not trial.process.mount_root:  # the layer `files` says so
             said |= {act: refused[act] for act in _BY_FILES}
         if said.get("writing") in _UNWRITABLE:
             said["writing"] = refused["writing"]

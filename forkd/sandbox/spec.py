@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import dataclasses
 import json
 import os
@@ -13,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from forkd.sandbox import executables
+from forkd.sandbox import executables, processes
 from forkd.sandbox.confine import LAYERS
 from forkd.sandbox.namespaces import WANTED
 from forkd.sandbox.policy import Policy
@@ -52,6 +51,10 @@ class CapabilitiesLike(Protocol):
     @property
     def threads(self) -> int: ...
     @property
+    def processes(self) -> int: ...
+    @property
+    def exec(self) -> Sequence[Path]: ...
+    @property
     def brokered(self) -> bool: ...
 
 
@@ -75,6 +78,18 @@ class PluginLike(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def kind(self) -> Literal["python", "indimail", "program"]: ...
+    @property
+    def code(self) -> Sequence[Path]: ...
+    @property
+    def environment(self) -> Mapping[str, str]: ...
+    @property
+    def argv(self) -> Sequence[str]: ...
+    @property
+    def symbol(self) -> str: ...
+    @property
+    def hooks(self) -> Sequence[str]: ...
     @property
     def members(self) -> Sequence[MemberLike]: ...
     @property
@@ -117,12 +132,54 @@ class Member:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """What the sandboxes of a zygote of kind indimail load, in this order, and how.
+
+    data_hook   at which data_func is called: data, or message.
+    timeout_s   for loading all of them once, before the zygote is ready.
+    tell        each answer's log says what every one of them returned (try-so).
+    """
+
+    files: tuple[Path, ...]
+    symbol: str
+    data_hook: str
+    environment: Mapping[str, str]
+    timeout_s: float
+    tell: bool = False
+
+    @classmethod
+    def of(cls, plugin: PluginLike) -> Compiled:
+        """That of a configured plugin."""
+        return cls(
+            files=tuple(plugin.code),
+            symbol=plugin.symbol,
+            data_hook="data" if "data" in plugin.hooks else "message",
+            environment=plugin.environment,
+            timeout_s=float(plugin.limits.timeout),
+        )
+
+    def encoded(self) -> dict[str, Any]:
+        """As the zygote takes it."""
+        return {
+            "files": [str(file) for file in self.files],
+            "symbol": self.symbol,
+            "data_hook": self.data_hook,
+            "environment": dict(self.environment),
+            "timeout_s": self.timeout_s,
+            **({"tell": True} if self.tell else {}),
+        }
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ZygoteSpec:
     """One zygote: what it loads, what it may use, who it runs as.
 
     members     what a zygote of kind python loads, in the order in which they are asked.
     argv        what one of kind program starts; policy must be of the profile exec then.
-    processes   a program may start others (exec profile "exec, processes").
+    compiled    what the sandboxes of one of kind indimail load; policy must be of the profile indimail then.
+    execute     what a program may start beside itself; None: whatever can be started of argv and files.
+    processes   that it may start, in each run; then the profile is "exec, processes". Like threads they are
+                counted together, over all runs.
     memory      bytes of address space above the loaded zygote's, for each sandbox; a program's in all.
     cpu_s       processor seconds of a sandbox, then SIGKILL; with reuse > 1 twice that (Sandbox.release).
     sandboxes   alive at once; 0: 64 per CPU. Bounds the uid's processes where it has one of its own.
@@ -141,7 +198,9 @@ class ZygoteSpec:
     policy: Policy
     members: tuple[Member, ...] = ()
     argv: tuple[str, ...] = ()
-    processes: bool = False
+    execute: tuple[Path, ...] | None = None
+    compiled: Compiled | None = None
+    processes: int = 0
     reads: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
     broker: Mapping[str, Any] | None = None
@@ -154,7 +213,7 @@ class ZygoteSpec:
     uid: int | None = None
     gid: int | None = None
     python: str = dataclasses.field(default_factory=lambda: _real(None))
-    kind: Literal["python", "probe", "program"] = "python"
+    kind: Literal["python", "probe", "program", "indimail"] = "python"
     namespaces: bool = True
     cgroup: bool = True
     threads: int = 0
@@ -165,10 +224,18 @@ class ZygoteSpec:
     @classmethod
     def of(cls, plugin: PluginLike, *, policy: Policy, uid: int | None, gid: int | None) -> ZygoteSpec:
         """The specification of a configured plugin or group."""
+        compiled = Compiled.of(plugin) if plugin.kind == "indimail" else None
         return cls(
             name=plugin.name,
+            kind=plugin.kind,
             policy=policy,
-            members=tuple(
+            compiled=compiled,
+            argv=tuple(plugin.argv),
+            execute=tuple(plugin.capabilities.exec),
+            processes=plugin.capabilities.processes,
+            members=()
+            if plugin.code
+            else tuple(
                 Member(
                     name=member.name,
                     folder=member.folder,
@@ -196,7 +263,8 @@ class ZygoteSpec:
     def paths(self) -> tuple[Path, ...]:
         """What the zygote must be able to read: plugins' folders, libraries, our packages, granted files."""
         folders = dict.fromkeys(member.folder for member in self.members)
-        return (*folders, *self.libraries, _PACKAGE / "sdk", _PACKAGE / "sandbox", *self.files)
+        code = self.compiled.files if self.compiled else ()
+        return (*folders, *code, *self.libraries, _PACKAGE / "sdk", _PACKAGE / "sandbox", *self.files)
 
     @property
     def at_once(self) -> int:
@@ -206,33 +274,45 @@ class ZygoteSpec:
     @property
     def most_processes(self) -> int:
         """Of the whole zygote, threads too; each sandbox twice: the dead count until they are reaped."""
-        return self.at_once * (2 + self.threads) + 8
+        return self.at_once * (2 + self.threads + self.processes) + 8
 
     def views(self) -> tuple[list[str], list[str], list[str]]:
         """Files and folders that it may read, execute, write. Raises executables.ExecutableError."""
         read = [*self.paths()]
         execute: tuple[Path, ...] = ()
         write: tuple[Path, ...] = ()
+        if self.kind == "indimail":
+            read += executables.SYSTEM_PATHS  # libraries that a plugin needs
         if self.kind == "program":
             read += executables.SYSTEM_PATHS
-            execute, write = executables.needed(self.argv, self.files), executables.WRITABLE
+            execute, write = self.started(), executables.WRITABLE
+            if self.execute is not None:
+                # Who names a file in a command line wants it read.
+                read += [
+                    path for word in self.argv[1:] if (path := Path(word)).is_absolute() and path.is_file()
+                ]
         return [str(path) for path in read], [str(path) for path in execute], [str(path) for path in write]
+
+    def started(self) -> tuple[Path, ...]:
+        """Of a program: every file that must be executable. Raises executables.ExecutableError."""
+        if self.execute is None:
+            return executables.needed(self.argv, self.files)
+        return executables.needed(self.argv[:1], self.execute)
 
     def _limits(self, around: Around) -> dict[str, int]:
         counted = self.uid is not None or around.counted
-        threads = 0
-        if self.threads:
-            # Less than the zygote has: it can fork while one of its sandboxes has taken all the threads.
-            threads = self.at_once * (1 + self.threads) + 8 if counted else _tasks_now() + self.most_processes
+        tasks = 0
+        if more := self.threads + self.processes:
+            # Less than the zygote has: it can fork while one of its sandboxes has taken all the others.
+            tasks = self.at_once * (1 + more) + 8 if counted else _tasks_now() + self.most_processes
             hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
-            threads = threads if hard == resource.RLIM_INFINITY else min(threads, hard)
+            tasks = tasks if hard == resource.RLIM_INFINITY else min(tasks, hard)
         return {
             "memory": self.memory,
             "open_files": self.open_files,
             "zygote_files": _ZYGOTE_FILES,
             "processes": self.most_processes if counted else -1,
-            "sandbox_processes": threads,
-            "program_processes": self.processes,
+            "sandbox_processes": tasks,
         }
 
     def _around(self, around: Around) -> dict[str, str]:
@@ -276,6 +356,7 @@ class ZygoteSpec:
                 "child": base64.b64encode(self.policy.child).decode(),
                 "layers": self.layers,
                 "around": self._around(around),
+                **({"indimail": self.compiled.encoded()} if self.compiled else {}),
                 **({"learn": True} if self.learn else {}),
                 **({"broker": dict(self.broker)} if self.broker else {}),
             },
@@ -299,13 +380,9 @@ def _broker(plugin: PluginLike) -> dict[str, Any] | None:
 
 def _tasks_now() -> int:
     """Processes and threads of our uid, where those of a plugin are counted among them."""
-    found = 0
-    for status in Path("/proc").glob("[0-9]*/status"):
-        with contextlib.suppress(OSError):
-            octets = status.read_bytes()  # a process has any octets for a name
-            if b"\nUid:\t%d\t" % os.geteuid() in octets:
-                found += int(octets.partition(b"\nThreads:\t")[2].partition(b"\n")[0])
-    return found
+    mine = os.geteuid()
+    owners = (processes.owner(seen.pid) for seen in processes.look())
+    return sum(threads for uid, threads in owners if uid == mine)
 
 
 def _real(python: Path | None) -> str:

@@ -68,7 +68,12 @@ _READ_ONLY = Is(2, os.O_ACCMODE | os.O_CREAT | os.O_TRUNC | 0o20000000, os.O_RDO
 """openat's flags: no writing, creating, truncating; 0o20000000 is the kernel's __O_TMPFILE."""
 
 _LISTENER = Is(0, INT, 4)
-"""The zygote's listening socket (wire.LISTENER_FD). In a sandbox that number is the leash, a pipe."""
+"""The zygote's listening socket (wire.LISTENER_FD). In a sandbox that number is the leash, a pipe.
+
+The socket itself is master's, and there for every zygote that comes after: what would change it for those
+too is refused on it. Options, backlog and ioctl are refused on every descriptor, a copy under another number
+likewise; accept() takes what is this plugin's anyhow.
+"""
 
 ONE_PROCESS = Is(0, INT, os.PRIO_PROCESS)
 
@@ -129,7 +134,7 @@ LOAD: tuple[Row, ...] = (
     Row(
         errno.EPERM,
         "shutdown",
-        "the listening socket is master's: shut down, it would be so for every zygote that comes after",
+        "but not the listening socket",
         only=(_LISTENER,),
         otherwise=ALLOW,
     ),
@@ -155,18 +160,18 @@ LOAD: tuple[Row, ...] = (
     Row(
         errno.EPERM,
         "dup3",
-        "a sandbox's descriptors to fixed numbers; the listening socket keeps its own, refused above",
+        "a sandbox's descriptors to fixed numbers; the listening socket keeps its own",
         only=(_LISTENER,),
         otherwise=ALLOW,
     ),
-    Row(
-        ALLOW,
-        "fcntl",
-        "F_SETFL: O_ASYNC arms the leash",
-        given=(Is(1, INT, 4),),
+    *(
+        Row(errno.EPERM, "fcntl", why, given=(Is(1, INT, command),), only=(_LISTENER,), otherwise=ALLOW)
+        for command, why in (
+            (4, "F_SETFL: O_ASYNC arms the leash; on the listening socket flags are all zygotes'"),
+            (8, "F_SETOWN: the leash's owner; nobody is the listening socket's"),
+            (10, "F_SETSIG: the leash's signal; likewise"),
+        )
     ),
-    Row(ALLOW, "fcntl", "F_SETOWN: the leash's owner", given=(Is(1, INT, 8),)),
-    Row(ALLOW, "fcntl", "F_SETSIG: the leash's signal", given=(Is(1, INT, 10),)),
     Row(ALLOW, "fcntl", "F_GETFD", given=(Is(1, INT, 1),)),
     Row(ALLOW, "fcntl", "F_GETFL", given=(Is(1, INT, 3),)),
     Row(errno.EPERM, "fcntl", "F_DUPFD", given=(Is(1, INT, 0),)),

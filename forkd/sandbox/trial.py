@@ -47,6 +47,7 @@ class Trial:
             self.process = process
             if problems := launch.look(process, layers=self._spec.layers).problems:
                 raise launch.LaunchError("; ".join(problems))
+            launch.ask(process, 1)
             self._link = Link(f"{folder}/zygote.sock")
             stack.callback(self._link.drop)
             self._stack = stack.pop_all()
@@ -70,8 +71,12 @@ class Trial:
     def run(self, descriptors: tuple[int, int]) -> int:
         """Start the program of a trial whose kind is program: leash and output are its; returns its id."""
         self._ids += 1
-        if not self._link.send(wire.pack_run(wire.Run(self._ids, (), ())), descriptors):
-            raise launch.LaunchError("the zygote does not read")
+        nothing = os.memfd_create("environment", os.MFD_CLOEXEC)
+        try:
+            if not self._link.send(wire.pack_run(wire.Run(self._ids, ())), (*descriptors, nothing)):
+                raise launch.LaunchError("the zygote does not read")
+        finally:
+            os.close(nothing)
         return self._ids
 
     def end(self, id_: int) -> str:

@@ -30,7 +30,7 @@ MAX_FORKS = 8
 MAX_FRAME_BYTES = 65_536
 """Of a call or an answer (forkd.rpc.calls has the same number for the worker; a test compares them)."""
 
-API = 1
+API = 2
 """Of the zygote's `ready`; master refuses another."""
 
 FORK = ord("F")
@@ -41,8 +41,11 @@ _RUN_HEAD = struct.Struct("=BBI")
 _DEATH = struct.Struct("=IIiQQQQ")
 MAX_DEATHS = 64
 """Deaths in one report."""
-MAX_RECORD_BYTES = max(_HEAD.size + MAX_DEATHS * _DEATH.size, 4096)
-"""A request to run a program holds its environment: 4 KiB bound that."""
+MAX_RECORD_BYTES = _HEAD.size + MAX_DEATHS * _DEATH.size
+MAX_ENVIRONMENT_BYTES = 1 << 20
+"""Of a program: the kernel takes a quarter of the stack's limit, 2 MiB, arguments and all (execve(2))."""
+FDS_PER_RUN = 3
+"""Beside a request to run a program, before the program's own descriptors."""
 
 
 class WireError(ValueError):
@@ -67,18 +70,17 @@ if TYPE_CHECKING:
         faults: int
 
     class Run(NamedTuple):
-        """A request to run a program; the leash, the output pipe and one descriptor per number travel beside.
+        """A request to run a program. Beside it travel the leash, the output pipe, a memory file with its
+        environment, and one descriptor per number.
 
-        numbers      which descriptor of the program each of those becomes.
-        environment  NAME=value, each.
+        numbers  which descriptor of the program each of the last becomes.
         """
 
         id: int
         numbers: tuple[int, ...]
-        environment: tuple[bytes, ...]
 else:  # the module typing would be 0.7 MB in every zygote
     Death = namedtuple("Death", "id pid status user_us system_us max_rss_kib faults")
-    Run = namedtuple("Run", "id numbers environment")
+    Run = namedtuple("Run", "id numbers")
 
 
 def pack_fork(ids: list[int]) -> bytes:
@@ -97,33 +99,30 @@ def unpack_fork(record: bytes) -> tuple[int, ...]:
 
 def pack_run(run: Run) -> bytes:
     """A request to run the program once. Raises WireError when it does not fit."""
-    record = b"".join(
-        (
-            _RUN_HEAD.pack(RUN, len(run.numbers), run.id),
-            bytes(run.numbers),
-            b"".join(entry + b"\0" for entry in run.environment),
-        )
-    )
-    if unpack_run(record) != run:
-        raise WireError("no request that can be sent")
+    record = _RUN_HEAD.pack(RUN, len(run.numbers), run.id) + bytes(run.numbers)
+    unpack_run(record)
     return record
 
 
 def unpack_run(record: bytes) -> Run:
     """A request as it came. Raises WireError."""
-    if not _RUN_HEAD.size <= len(record) <= MAX_RECORD_BYTES or record[0] != RUN:
+    if len(record) < _RUN_HEAD.size or record[0] != RUN:
         raise WireError("not a request to run")
     _, count, id_ = _RUN_HEAD.unpack_from(record)
-    numbers = tuple(record[_RUN_HEAD.size : _RUN_HEAD.size + count])
+    numbers = tuple(record[_RUN_HEAD.size :])
     if len(numbers) != count or count > MAX_PROGRAM_FDS or len(set(numbers)) != count:
         raise WireError("wrong descriptors")
     if numbers and max(numbers) > MAX_PROGRAM_FD:
         raise WireError("a descriptor's number is too high")
-    text = record[_RUN_HEAD.size + count :]
-    entries = tuple(text.split(b"\0")[:-1])
-    if (text and not text.endswith(b"\0")) or not all(entry.find(b"=") > 0 for entry in entries):
+    return Run(id_, numbers)
+
+
+def unpack_environment(text: bytes) -> dict[bytes, bytes]:
+    """A program's environment: entries NAME=value, each with a NUL behind it. Raises WireError."""
+    entries = text.split(b"\0")
+    if len(text) > MAX_ENVIRONMENT_BYTES or entries.pop() or not all(e.find(b"=") > 0 for e in entries):
         raise WireError("wrong environment")
-    return Run(id_, numbers, entries)
+    return {name: value for name, _, value in (entry.partition(b"=") for entry in entries)}
 
 
 def pack_deaths(deaths: list[Death]) -> bytes:

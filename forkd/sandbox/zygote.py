@@ -3,7 +3,7 @@
 runs as        a uid of its own where root starts it, else forkd's user; exec'd fresh, empty environment
 holds          its plugin, one listening socket for workers, a control socket to master, its output pipe;
                what launch.py put around it: namespaces, a mount root, a cgroup
-reads from     workers' requests from a fixed table (PROTOCOL.md); master never writes
+reads from     workers' requests from a fixed table (PROTOCOL.md); master's questions, which it sends back
 if taken over  forks and ends its own sandboxes, lies in its reports; it was confined before the plugin
                was loaded, and holds no secret. One that starts a program loads no plugin at all
 restart        by master, with back-off; its sandboxes live on and end with their leashes, but for those
@@ -44,9 +44,10 @@ KINDS = {
     "python": "forkd.sandbox.python",
     "probe": "forkd.sandbox.probe",
     "program": "forkd.sandbox.program",
+    "indimail": "forkd.sandbox.indimail",
 }
 """Plugin kind -> the module whose load(spec, control=…, title=…) gives the Forker of its sandboxes."""
-MAX_FDS = max(wire.MOST_FDS_PER_SANDBOX * wire.MAX_FORKS, 2 + wire.MAX_PROGRAM_FDS)
+MAX_FDS = max(wire.MOST_FDS_PER_SANDBOX * wire.MAX_FORKS, wire.FDS_PER_RUN + wire.MAX_PROGRAM_FDS)
 """Descriptors beside one request."""
 
 
@@ -115,6 +116,8 @@ def main() -> None:
     try:
         kind = importlib.import_module(KINDS[spec["kind"]])
         _preload(spec)
+        if hasattr(kind, "before_walls"):
+            kind.before_walls(spec)
         load_filter, highest = None, 0xFFFF_FFFF
         if "learn" in spec:
             learner = importlib.import_module("forkd.sandbox.learner")
@@ -141,7 +144,7 @@ def main() -> None:
             confine.limit_memory(size, spec["limits"]["memory"])
         # Whatever the plugin opened while it was loaded would be one file offset shared by all sessions.
         linux.call("close_range", children + 1, ctypes.c_ulong(highest), ctypes.c_long(0))
-        zygote = Zygote(forker, listener=listener, children=children)
+        zygote = Zygote(forker, control=control, listener=listener, children=children)
     except BaseException as error:
         _report_failure(control, phase, error)
         os._exit(1)
@@ -205,8 +208,9 @@ _FOR_TEXT = (
 class Zygote:
     """The loop: accept workers, fork for them, report the dead."""
 
-    def __init__(self, forker: Forker, *, listener: Any, children: int) -> None:
+    def __init__(self, forker: Forker, *, control: Any, listener: Any, children: int) -> None:
         self._forker = forker
+        self._control = control
         self._listener = listener
         self._children_fd = children
         self._workers: dict[int, Any] = {}
@@ -219,7 +223,9 @@ class Zygote:
             self._poll.register(fd, select.POLLIN)
 
     def run(self) -> None:
-        """Serve until master closes the control socket."""
+        """Serve until master closes the control socket, and not before it has asked: until then it looks at
+        this process, which must not be in the middle of a fork."""
+        self._answer()
         while True:
             for fd, _ in self._poll.poll(self._crowd.wait_ms()):
                 if fd in self._workers:
@@ -229,9 +235,20 @@ class Zygote:
                 elif fd == wire.LISTENER_FD:
                     self._accept()
                 elif fd == wire.CONTROL_FD:
-                    os._exit(0)  # master closed it: no new sandboxes
+                    self._answer()
                 # Else a worker that was dropped a moment ago, since it could not be told of a death.
             self._crowd.look()
+
+    def _answer(self) -> None:
+        """Master asks whether this loop goes round: whatever it says goes back. Blocks until it does."""
+        try:
+            question = self._control.recv(_READ_CHUNK)
+            if question:
+                self._control.send(question, _MSG_DONTWAIT)
+                return
+        except OSError:
+            pass
+        os._exit(0)  # master closed it: no new sandboxes
 
     def _accept(self) -> None:
         try:

@@ -7,6 +7,7 @@ One event loop (uvloop), many sessions. The way of the bytes:
     receiving.py       DATA or BDAT to the commit: the message comes in, is asked about, is handed over
     plugins.py         the session's side of plugins: asks, tells the log
     transaction.py     MAIL to end of data: recipients, spool file, envelope, the commit
+    patience.py        by when the client must have been heard
     telling.py         what the log hears of a session
     failures.py        what log, counters and crash records hear of a plugin's failure
     shadow.py          what they hear of breakers and of plugins that are only tried
@@ -33,7 +34,7 @@ process.
 
 A handler returns its Reply at once, or a coroutine where somebody has to be asked; while one is
 awaited the session reads on into a bounded buffer and parses nothing, so replies keep their order.
-Time limits cost no timer per session: each session carries its deadline, one sweep a second looks.
+Time limits cost no timer per session: each session carries its own (patience.py), one sweep a second looks.
 What is not configured (a rate, a PROXY header, a hook) is not asked for: an idle session costs some 3 KiB.
 
 Nothing here delivers mail, and nothing here outlives a session but the committer thread's batch:

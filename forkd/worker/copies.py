@@ -1,17 +1,25 @@
-"""What do plugins read of a message? A sealed memory file, made once per message and only on demand."""
+"""What do plugins read of a message? A sealed memory file, made once per message and only on demand.
+
+Whoever has it shares its offset with all others. So nobody reads from where it stands: forkd.sdk reads by
+position alone (pread), and for a program, which does, it is opened anew (sandbox/program_plugin.py).
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from forkd.rpc.calls import CallFailed, Overloaded
+from forkd.message.edits import LineEnd, stream
+from forkd.rpc.calls import CallFailed, HeaderEdit, Overloaded
 from forkd.worker.bodies import Body
+from forkd.worker.edits import kept
 
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
+
+_KINDS = ("full", "headers", "program")
 
 KEPT = 4
 """A KEPT-th of the budget is there once more for copies that outlive their hook: those wait for nobody and
@@ -81,6 +89,7 @@ class Source(Protocol):
 
     def read(self) -> Iterable[bytes]: ...
     def new_body(self, *, limit: int) -> Body: ...
+    def new_message(self, *, limit: int) -> Body: ...
 
 
 class BodySink:
@@ -104,7 +113,8 @@ class BodySink:
 
 
 class MessageCopies:
-    """The copies of one message: the whole, or its header alone for plugins that may not read the body.
+    """The copies of one message: the whole, or its header alone for plugins that may not read the body; for
+    programs the whole after the edits of its header.
 
     A descriptor stays ours: the receiver gets a duplicate by SCM_RIGHTS. Call close() when the
     hook is over.
@@ -112,7 +122,7 @@ class MessageCopies:
     limit  octets that the message may have after a body was replaced (limits.message_size)
     """
 
-    __slots__ = ("_budget", "_fds", "_limit", "_reserved", "_source", "header_size", "size")
+    __slots__ = ("_budget", "_edits", "_fds", "_limit", "_reserved", "_source", "header_size", "size")
 
     def __init__(self, budget: CopyBudget, source: Source, *, limit: int) -> None:
         self._budget = budget
@@ -121,6 +131,8 @@ class MessageCopies:
         self._fds: dict[str, int] = {}
         self._reserved: dict[str, int] = {}
         """For plugins that are asked; a copy that is only kept has nothing here."""
+        self._edits: tuple[HeaderEdit, ...] = ()
+        """Those that the copy for programs has in it."""
         self.size = source.edited_size
         """Octets of header and body as they stand."""
         self.header_size = source.edited_header_size
@@ -134,10 +146,20 @@ class MessageCopies:
         """A sealed copy of the header section alone. Raises Overloaded, OSError."""
         return self._copy("headers", self.header_size)
 
-    def keep(self, what: str) -> KeptCopy:
-        """A copy as full_fd() ("full") or headers_fd() gives, for longer than this hook, out of the budget
-        for those alone. Raises Overloaded, OSError."""
-        size = self.size if what == "full" else self.header_size
+    def program_fd(self, edits: Sequence[HeaderEdit]) -> int:
+        """A sealed copy of the message as programs read it: lines end in LF. Raises Overloaded, OSError.
+
+        edits  of its header, by plugins before, folded: they are made in it.
+        """
+        self._edit(edits)
+        return self._copy("program", self._size_of("program"))
+
+    def keep(self, what: str, edits: Sequence[HeaderEdit] = ()) -> KeptCopy:
+        """A copy as full_fd(), headers_fd() or program_fd() gives ("full", "headers", "program"), for longer
+        than this hook, out of the budget for those alone. Raises Overloaded, OSError."""
+        if what == "program":
+            self._edit(edits)
+        size = self._size_of(what)
         self._budget.keep(size)
         try:
             fd = self._made(what, size)
@@ -151,16 +173,33 @@ class MessageCopies:
             raise CallFailed("protocol", f"a new body of {size} octets is bigger than limits.message_size")
         return BodySink(self, self._source.new_body(limit=self._limit))
 
-    def changed(self) -> None:
-        """The message has another body: whole copies made from now on have it.
+    def message_sink(self, size: int) -> BodySink:
+        """Likewise for a whole message, header and body."""
+        if size > self._limit:
+            raise CallFailed("protocol", f"a new message of {size} octets is bigger than limits.message_size")
+        return BodySink(self, self._source.new_message(limit=self._limit))
 
-        Copies of the header too, where the body brought the empty line that the header had not.
-        """
+    def changed(self) -> None:
+        """The message has another body, or is another one: copies made from now on have it."""
         self.size = self._source.edited_size
-        self._drop("full")
-        if self.header_size != self._source.edited_header_size:
-            self.header_size = self._source.edited_header_size
-            self._drop("headers")
+        self.header_size = self._source.edited_header_size
+        for kind in _KINDS:
+            self._drop(kind)
+
+    def _edit(self, edits: Sequence[HeaderEdit]) -> None:
+        """The copy for programs is to have these edits in it."""
+        if self._edits != tuple(edits):
+            self._edits = tuple(edits)
+            self._drop("program")
+
+    def _size_of(self, kind: str) -> int:
+        """Octets that such a copy has at most."""
+        if kind == "headers":
+            return self.header_size
+        if kind == "full":
+            return self.size
+        # A text without a header gets an empty line.
+        return self.size + 4 + sum(len(edit.name) + len(edit.value) for edit in map(kept, self._edits))
 
     def _copy(self, kind: str, size: int) -> int:
         if kind not in self._reserved:
@@ -174,12 +213,8 @@ class MessageCopies:
             return fd
         fd = os.memfd_create("message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            left = size
-            for piece in self._source.read():
-                if left <= 0:
-                    break
-                view = memoryview(piece)[:left]
-                left -= len(view)
+            for piece in self._pieces(kind, size):
+                view = memoryview(piece)
                 while view:
                     view = view[os.write(fd, view) :]
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
@@ -189,6 +224,19 @@ class MessageCopies:
         self._fds[kind] = fd
         return fd
 
+    def _pieces(self, kind: str, size: int) -> Iterator[bytes | memoryview]:
+        """What such a copy is made of."""
+        if kind == "program":
+            edits = [kept(edit) for edit in self._edits]
+            yield from stream(self._source.read(), "", edits, line_end=LineEnd.LF)
+            return
+        left = size
+        for piece in self._source.read():
+            if left <= 0:
+                return
+            yield memoryview(piece)[:left]
+            left -= len(piece)
+
     def _drop(self, kind: str) -> None:
         fd = self._fds.pop(kind, None)
         if fd is not None:
@@ -197,5 +245,5 @@ class MessageCopies:
 
     def close(self) -> None:
         """Close our descriptors and return the budget; idempotent."""
-        for kind in ("full", "headers"):
+        for kind in _KINDS:
             self._drop(kind)

@@ -8,12 +8,10 @@ most, and one or two more for a moment. A disk that is full loses the record, no
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import queue
-import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -22,7 +20,6 @@ from forkd.fs import REAL
 from forkd.hooks.given import KeptCopy
 from forkd.rpc import records
 from forkd.rpc.records import CrashRecord
-from forkd.sandbox import output
 
 WAITING = 32
 """Records on their way to the disk; those beyond are lost: who crashes a plugin in a loop fills no memory."""
@@ -59,7 +56,8 @@ class Crashes:
     def submit(self, record: CrashRecord, frames: tuple[bytes, ...], message: KeptCopy | None) -> bool:
         """Write it soon; False: too many wait, and `message` stays the caller's to close.
 
-        record   without frames and name of a message: those are put in here; its texts are scrubbed().
+        record   without frames and name of a message: those are put in here; no text of it has a password
+                 in it (output.scrubbed).
         """
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="crash records", daemon=True)
@@ -139,30 +137,3 @@ class Crashes:
         for kind in ("json", "eml", "tmp"):
             with contextlib.suppress(OSError):  # another worker made room too
                 REAL.unlink(f"{self._folder}/{id_}.{kind}")
-
-
-def scrubbed(text: str, passwords: Iterable[str]) -> str:
-    """`text` that a plugin had a hand in, with SECRET for passwords: it may print or raise what it was given.
-
-    Also as Python and JSON write a string, and as output.py escapes all that.
-    """
-    forms: set[str] = set()
-    for password in passwords:
-        octets = password.encode("utf-8", "surrogatepass")
-        plain = {
-            password,
-            *(write(password)[1:-1] for write in (repr, ascii, json.dumps, _json)),
-            repr(octets)[2:-1],
-        }
-        forms |= plain
-        forms.update(output.escape(form.encode("utf-8", "surrogatepass")) for form in plain)
-    forms.discard("")
-    if not forms:
-        return text
-    # In one go, the longest first: what was put in is not searched again.
-    longest_first = sorted(forms, key=len, reverse=True)
-    return re.sub("|".join(map(re.escape, longest_first)), lambda _: records.SECRET, text)
-
-
-def _json(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)

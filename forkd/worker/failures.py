@@ -22,14 +22,15 @@ from forkd.hooks.shadow import Shadowed
 from forkd.queue.ids import Ids
 from forkd.rpc import records
 from forkd.rpc.records import CrashRecord
-from forkd.worker.crashes import Crashes, scrubbed
+from forkd.sandbox.output import scrubbed
+from forkd.worker.crashes import Crashes
 
 NAMES = 500
 """Of counters, in one worker: they go to master in one record. Those beyond are not counted."""
 METRICS, ALL_METRICS = 64, 300
 """Of one plugin's own, and of all; what is left of NAMES is for what happens to them."""
-NOT_RECORDED = "unavailable"
-"""Cause of which there is nothing to replay; of calls that were not made nothing remains either."""
+NOT_RECORDED = frozenset({"unavailable", "zygote ended"})
+"""Causes of which there is nothing to replay; of calls that were not made nothing remains either."""
 
 
 class Failures:
@@ -104,6 +105,7 @@ class Failures:
         if ended is not None:
             usage = {
                 "pid": ended.pid,
+                "claimed_pid": 0 if ended.pid else ended.claimed_pid,
                 "status": ended.status,
                 "cpu_ms": (ended.user_s + ended.system_s) * 1000,
                 "memory_kib": ended.memory >> 10,
@@ -129,7 +131,7 @@ class Failures:
             return ""
         message = remains.message
         id_ = ""
-        if self._crashes is not None and remains.frames and record.failure != NOT_RECORDED:
+        if self._crashes is not None and remains.frames and record.failure not in NOT_RECORDED:
             plugin = self._plugins[record.plugin]
             crash = CrashRecord(
                 id=self._ids.new(),

@@ -6,6 +6,7 @@ A handler returns the Reply, or a coroutine that will, or None when somebody els
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -125,7 +126,35 @@ def _sender_stands(session: Session, event: events.Mail) -> Reply:
 
 
 def on_rcpt(session: Session, event: events.Rcpt) -> Result:
-    """A recipient: relay rules and the table that qmgr routes by, then the rates, then the plugins."""
+    """A recipient; who has many of them in one transaction may have to wait (limits.tarpit_count)."""
+    result = _check_rcpt(session, event)
+    most = session.services.config.limits.tarpit_count
+    if not most or session.client.trusted:
+        return result
+    if isinstance(result, Reply) and not _sticks(session, result, most):
+        return result
+    return _tarpit(session, result, most)
+
+
+async def _tarpit(session: Session, result: Result, most: int) -> Reply | None:
+    reply = result if isinstance(result, Reply) or result is None else await result
+    if reply is not None and _sticks(session, reply, most):
+        await asyncio.sleep(float(session.services.config.limits.tarpit_delay))
+    return reply
+
+
+def _sticks(session: Session, reply: Reply, most: int) -> bool:
+    """This accepted recipient is the one of that number, or a later one."""
+    transaction = session.transaction
+    return (
+        reply.ok
+        and transaction is not None
+        and len(transaction.recipients) + len(transaction.dropped) >= most
+    )
+
+
+def _check_rcpt(session: Session, event: events.Rcpt) -> Result:
+    """Relay rules and the table that qmgr routes by, then the rates, then the plugins."""
     services = session.services
     mailbox = event.recipient
     may_relay = _may_relay(session)
@@ -182,6 +211,9 @@ async def _ask_rcpt(session: Session, event: events.Rcpt, route: Accepted) -> Re
 
 def _recipient_stands(session: Session, event: events.Rcpt, mailbox: Mailbox, route: Accepted) -> Reply:
     assert session.transaction is not None
+    others = session.transaction.recipients
+    if others and others[0].route.transport != route.transport and receiving.waits(session):
+        return refused(session, session.transaction.sender, mailbox, replies.TOO_MANY_RECIPIENTS)
     if event.parameters or mailbox is not event.recipient:
         session.transaction.accept(
             mailbox,

@@ -152,6 +152,7 @@ class Identity:
             tls_cipher="" if tls is None else tls.cipher,
             client_certificate="" if tls is None else tls.certificate,
             user=self.user,
+            relay=self.client.relay,
             proxied=self.proxied,
             xclient=claims is not None,
         )

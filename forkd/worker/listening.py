@@ -39,6 +39,7 @@ def listening(config: Config, name: str, *, tls: bool, mechanisms: tuple[str, ..
     return Listening(
         options=ServerOptions(
             hostname=config.server.hostname,
+            greeting=config.server.greeting,
             message_size=config.limits.message_size,
             command_line=config.limits.command_line,
             recipients=config.limits.recipients,

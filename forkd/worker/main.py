@@ -31,12 +31,13 @@ from forkd.queue.spool import Spool, spool_root
 from forkd.rpc import channel, passing, records
 from forkd.rpc.messages import Blame, Certificate, FromAnvil, Heartbeat, Ready, RefusedCall, Stop, ToRole
 from forkd.rpc.start import RoleStart
-from forkd.sandbox.host import Host, HostPlugin, HostProgram
+from forkd.sandbox.host import Host, HostFilter, HostPlugin, HostProgram
 from forkd.worker.admission import Admission
 from forkd.worker.authenticator import Authenticator
 from forkd.worker.crashes import Crashes
 from forkd.worker.failures import Failures
 from forkd.worker.names import Resolver
+from forkd.worker.next_hop import NextHop
 from forkd.worker.rates import Rates
 from forkd.worker.services import Services
 from forkd.worker.session import Session
@@ -71,7 +72,10 @@ def _host(start: RoleStart, on_blame: Callable[[str, int, str], None]) -> Host:
     program = start.plugins.get(CHECKPASSWORD)
     return Host(
         asyncio.get_running_loop(),
-        [_host_plugin(start, plugin) for plugin in start.plugin_configs],
+        [
+            _host_filter(start, plugin) if plugin.kind == "program" else _host_plugin(start, plugin)
+            for plugin in start.plugin_configs
+        ],
         on_blame=on_blame,
         programs=[HostProgram(name=CHECKPASSWORD, socket_path=program)] if program else [],
         broker=start.broker,
@@ -81,18 +85,35 @@ def _host(start: RoleStart, on_blame: Callable[[str, int, str], None]) -> Host:
 
 def _host_plugin(start: RoleStart, plugin: PluginConfig) -> HostPlugin:
     """What the worker's handle on a plugin's sandboxes needs to know; the cap is shared by all workers."""
-    cpus = len(os.sched_getaffinity(0))
-    over_all = plugin.limits.sandboxes or SANDBOXES_PER_CPU * cpus
     return HostPlugin(
         name=plugin.name,
         socket_path=start.plugins[plugin.name],
-        sandboxes=max(1, over_all // max(1, start.workers)),
+        sandboxes=_share(start, plugin),
         spare=plugin.limits.spare,
         cpu_s=float(plugin.limits.cpu),
         memory=int(plugin.limits.memory),
         reuse=plugin.limits.reuse,
         broker=plugin.capabilities.brokered,
     )
+
+
+def _host_filter(start: RoleStart, plugin: PluginConfig) -> HostFilter:
+    """The same of a program."""
+    return HostFilter(
+        name=plugin.name,
+        socket_path=start.plugins[plugin.name],
+        sandboxes=_share(start, plugin),
+        cpu_s=float(plugin.limits.cpu),
+        environment=plugin.environment,
+        unchanged_if_empty=plugin.unchanged_if_empty,
+        message_size=int(start.config.limits.message_size),
+    )
+
+
+def _share(start: RoleStart, plugin: PluginConfig) -> int:
+    """Of what the plugin may have of sandboxes, this worker's part."""
+    over_all = plugin.limits.sandboxes or SANDBOXES_PER_CPU * len(os.sched_getaffinity(0))
+    return max(1, over_all // max(1, start.workers))
 
 
 def _log_stray(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -167,6 +188,8 @@ class Worker:
         if self._crashes is not None:
             self._crashes.close()
         anvil.close()
+        if services.next_hop is not None:
+            services.next_hop.close()
         log.finish()
         return 0
 
@@ -222,6 +245,7 @@ class Worker:
                 durable=config.queue.durability == "fsync",
             ),
             background=self._background,
+            next_hop=NextHop(loop, start.proxy, f"w{start.slot}", config) if start.proxy else None,
         )
 
     def _open_crashes(self, loop: asyncio.AbstractEventLoop) -> Crashes | None:

@@ -14,15 +14,15 @@ from forkd import log
 from forkd.config.recipients import Accepted
 from forkd.hooks.decision import UNCHANGED, Decision
 from forkd.message import trace
-from forkd.queue.envelope import Edit
-from forkd.queue.spool import SpoolError, SpoolFull
-from forkd.rpc.calls import AddHeader, ChangeHeader, DeleteHeader, HeaderEdit
+from forkd.queue.envelope import Edit, Envelope
+from forkd.queue.spool import SpoolError, SpoolFile, SpoolFull
 from forkd.smtp import events, replies
 from forkd.smtp.address import Mailbox
 from forkd.smtp.reply import Reply
 from forkd.worker import telling
 from forkd.worker.bodies import Body
 from forkd.worker.copies import MessageCopies
+from forkd.worker.edits import kept
 from forkd.worker.services import Commit
 from forkd.worker.transaction import Transaction
 
@@ -98,7 +98,7 @@ def on_data_end(session: Session, event: events.DataEnd) -> Result:
         return _end(session, transaction, replies.LOOP)
     if transaction.recipients and session.services.dispatcher.wants("message"):
         return _ask_message(session, transaction)
-    return _commit(session, transaction, ())
+    return _accept(session, transaction, ())
 
 
 async def _ask_message(session: Session, transaction: Transaction) -> Reply | None:
@@ -117,7 +117,8 @@ async def _ask_message(session: Session, transaction: Transaction) -> Reply | No
         transaction.drop_all()
     else:
         _edit_envelope(session, transaction, decision)
-    return _commit(session, transaction, tuple([_kept(edit) for edit in decision.edits]))
+    result = _accept(session, transaction, tuple([kept(edit) for edit in decision.edits]))
+    return result if result is None or isinstance(result, Reply) else await result
 
 
 def _edit_envelope(session: Session, transaction: Transaction, decision: Decision) -> None:
@@ -136,17 +137,8 @@ def _edit_envelope(session: Session, transaction: Transaction, decision: Decisio
             transaction.accept(mailbox, route, notify=("NEVER",))
 
 
-def _kept(edit: HeaderEdit) -> Edit:
-    match edit:
-        case AddHeader(name, value):
-            return Edit(op="add_header", name=name, value=value)
-        case ChangeHeader(name, n, value):
-            return Edit(op="change_header", name=name, value=value, n=n)
-        case DeleteHeader(name, n):
-            return Edit(op="delete_header", name=name, n=n)
-
-
-def _commit(session: Session, transaction: Transaction, edits: tuple[Edit, ...]) -> Reply | None:
+def _accept(session: Session, transaction: Transaction, edits: tuple[Edit, ...]) -> Result:
+    """Nobody has refused it: dropped, handed on, or committed."""
     services = session.services
     file = transaction.file
     kept = [to for to in transaction.recipients if to.route.transport not in services.dropping]
@@ -190,9 +182,30 @@ def _commit(session: Session, transaction: Transaction, edits: tuple[Edit, ...])
         tls=secured,
         user=session.user,
     )
+    if services.next_hop is not None and waits(session) and not transaction.hold:
+        return _hand_on(session, transaction, file, envelope)
     session.committing = True
     services.committer.submit(file, envelope, Commit(session, transaction, len(edits)))
     return None
+
+
+def waits(session: Session) -> bool:
+    """accept = "proxy": the reply to the end of data is the next hop's, one for all recipients."""
+    return session.services.config.listener[session.listener].accept == "proxy"
+
+
+async def _hand_on(session: Session, transaction: Transaction, file: SpoolFile, envelope: Envelope) -> Reply:
+    """The next hop's answer is the reply. A client that goes meanwhile has none, as from any server; the
+    delivery ends as it ends, and the log has it."""
+    next_hop = session.services.next_hop
+    assert next_hop is not None
+    edits = len(envelope.edits)
+    try:
+        reply = await next_hop.deliver(file, envelope)
+    except SpoolError as error:
+        log.service(act="spool_failed", detail=str(error), level="error", session=session.id)
+        reply = _spool_reply(error)
+    return _end(session, transaction, reply, told=file.id, edits=edits)
 
 
 def _completed(

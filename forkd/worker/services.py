@@ -22,6 +22,7 @@ from forkd.worker.copies import CopyBudget
 from forkd.worker.failures import Failures
 from forkd.worker.listening import Listening, listening
 from forkd.worker.names import Resolver
+from forkd.worker.next_hop import NextHop
 from forkd.worker.rates import Rates
 from forkd.worker.tls import Certificates
 
@@ -86,6 +87,7 @@ class Services:
         authenticator: Authenticator,
         spool: Spool,
         background: Callable[[Coroutine[Any, Any, None]], None],
+        next_hop: NextHop | None = None,
     ) -> None:
         self.config = config
         self.loop = loop
@@ -104,6 +106,8 @@ class Services:
         self.recipients = recipients
         self.budget = CopyBudget(config.sandbox.message_copies)
         self.spool = spool
+        self.next_hop = next_hop
+        """For listeners with accept = "proxy"."""
         self.background = background
         """Runs what outlives a session (its disconnect hook) and is waited for at the end."""
         self.committer = Committer(spool, self._committed_in_thread)

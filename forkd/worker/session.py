@@ -15,6 +15,7 @@ from forkd.smtp.reply import Reply
 from forkd.smtp.server import ServerConnection, State
 from forkd.worker import handlers, opening, receiving, telling
 from forkd.worker.identity import Identity
+from forkd.worker.patience import Patience
 from forkd.worker.plugins import SessionPlugins
 from forkd.worker.services import Commit, Services
 from forkd.worker.transaction import Transaction
@@ -29,25 +30,22 @@ class Session(Identity, asyncio.Protocol):
     """One client's dialogue.
 
     Nothing is parsed while a reply is awaited (`waiting`), so replies keep the order of their
-    commands. `deadline` (monotonic) is looked at by the worker's sweep once a second, and put off then by
-    what was heard meanwhile.
+    commands.
     """
 
     __slots__ = (
         "_buffered",
         "_choked",
         "_closing",
-        "_heard_at",
-        "_idle_deadline",
         "_task",
         "committing",
         "conn",
-        "deadline",
         "early",
         "errors",
         "half_closes",
         "last_reply",
         "messages",
+        "patience",
         "plugins",
         "reason",
         "recipients",
@@ -59,6 +57,7 @@ class Session(Identity, asyncio.Protocol):
 
     transport: asyncio.Transport
     plugins: SessionPlugins
+    patience: Patience
     conn: ServerConnection
 
     def __init__(self, services: Services, listener: str) -> None:
@@ -88,9 +87,8 @@ class Session(Identity, asyncio.Protocol):
             self.transport.abort()  # gone before we could look: nobody to talk to, nothing to count
             return
         services = self.services
-        self.started_at = self._heard_at = time.monotonic()
-        self._idle_deadline = self.started_at + services.config.timeouts.idle_session
-        self.deadline = self.started_at + services.config.timeouts.command
+        self.started_at = time.monotonic()
+        self.patience = Patience(services.config.timeouts, self.started_at)
         self.id = services.ids.new()
         services.counters.connections += 1
         services.sessions.add(self)
@@ -141,7 +139,7 @@ class Session(Identity, asyncio.Protocol):
         self._closing = True
         self.waiting = True
         self.reason = reason
-        self.deadline = time.monotonic() + LINGER_S
+        self.patience.by = time.monotonic() + LINGER_S
         self.transport.close()
 
     # --- bytes in, replies out ------------------------------------------------------------------------
@@ -212,7 +210,7 @@ class Session(Identity, asyncio.Protocol):
         elif state is State.TLS:
             self._secure()
         elif not self.waiting:
-            self._heard_at = time.monotonic()
+            self.patience.heard_at = time.monotonic()
             if self.services.draining:
                 self.drain()
 
@@ -306,34 +304,24 @@ class Session(Identity, asyncio.Protocol):
 
     # --- time -----------------------------------------------------------------------------------------
 
-    def _set_deadline(self) -> None:
-        timeouts, heard_at, transaction = self.services.config.timeouts, self._heard_at, self.transaction
-        if transaction is not None and transaction.started_at:
-            total = timeouts.data_total + transaction.size / (1 << 20) * timeouts.data_per_mib
-            self.deadline = min(heard_at + timeouts.data_block, transaction.started_at + total)
-        else:
-            self.deadline = min(heard_at + timeouts.command, self._idle_deadline)
-
     def change_limits(self) -> None:
         """Data begins or is over: from now on other ones hold."""
-        self._heard_at = time.monotonic()
-        self._set_deadline()
+        self.patience.heard_at = time.monotonic()
+        self.patience.renew(self.transaction)
 
     def finished(self) -> None:
-        """A transaction came to its end: the limit of a session without one starts anew."""
-        self._idle_deadline = time.monotonic() + self.services.config.timeouts.idle_session
+        """A transaction came to its end."""
+        self.patience.finished(time.monotonic())
         self.change_limits()
 
     def sweep(self, now: float) -> None:
         """Once a second: is this client too late?"""
-        if now < self.deadline:
+        if now < self.patience.by:
             return
         if self._closing:
             self.transport.abort()
-        elif not self.waiting:
-            self._set_deadline()
-            if now >= self.deadline:
-                self.say_and_close(replies.TIMEOUT, "timeout")
+        elif not self.waiting and self.patience.over(now, self.transaction):
+            self.say_and_close(replies.TIMEOUT, "timeout")
 
     def drain(self) -> None:
         """We stop: an idle session ends now, one with a transaction after it (421 4.3.2)."""

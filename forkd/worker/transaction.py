@@ -126,7 +126,7 @@ class Transaction:
                     kept=self.size, kept_crc=self._whole_crc, offset=self.size, octets=0, crc=0
                 )
         else:
-            head = self._head[: self.header_size]
+            head = self._head[: body.kept]
             facts["replaced"] = Replaced(
                 kept=len(head),
                 kept_crc=zlib.crc32(head),
@@ -204,13 +204,21 @@ class Transaction:
 
     @property
     def edited_header_size(self) -> int:
-        """As header_size; with the empty line that a new body brought along where there was none."""
-        return self.header_size + (0 if self._body is None else self._body.lead)
+        """As header_size, of the message as it stands; with the empty line that a new body brought along."""
+        body = self._body
+        if body is None or body.kept:
+            return self.header_size + (0 if body is None else body.lead)
+        return split_header(body.head)
 
     @property
     def edited_size(self) -> int:
-        """Octets of the message as it stands: the client's header, and the body last given."""
-        return self.size if self._body is None else self.header_size + self._body.octets
+        """Octets of the message as it stands: the client's header, and the body last given; or another's."""
+        return self.size if self._body is None else self._body.kept + self._body.octets
+
+    def _header(self) -> bytes:
+        """The header section as it stands, with the empty line where it has one. No edit is applied to it."""
+        head = self._head if self._body is None or self._body.kept else self._body.head
+        return bytes(head[: split_header(head)])
 
     def hops(self) -> int:
         """Received fields in the header (RFC 5321 6.3)."""
@@ -222,7 +230,8 @@ class Transaction:
 
     def lacks(self, name: str) -> bool:
         """No field of that name is in the client's header; an endless one is said to lack none."""
-        return self.header_size < HEAD_BYTES and name not in Headers(bytes(self._head))
+        header = self._header()
+        return len(header) < HEAD_BYTES and name not in Headers(header)
 
     def read(self) -> Iterator[bytes]:
         """The message as it stands, for the sealed copy. Raises SpoolError."""
@@ -232,7 +241,7 @@ class Transaction:
         elif body is None:
             yield from file.read_back(0, self.size)
         else:
-            yield bytes(self._head[: self.header_size])
+            yield bytes(self._head[: body.kept])
             yield from file.read_back(body.offset, body.octets)
 
     def new_body(self, *, limit: int) -> Body:
@@ -241,21 +250,34 @@ class Transaction:
         limit  octets of header and body
         Raises CallFailed: the header is longer than is looked at, so nobody knows where the body begins.
         """
-        if self.header_size >= HEAD_BYTES:
+        header = self._header()
+        if len(header) >= HEAD_BYTES:
             raise CallFailed("protocol", f"a new body behind a header of more than {HEAD_BYTES} octets")
+        lead = missing_end(header)
+        if self._body is None or self._body.kept:
+            return self._sink(kept=len(header), lead=lead, limit=limit - len(header))
+        # What a whole message brought lies elsewhere in the file: its header goes along.
+        return self._sink(kept=0, lead=header + lead, limit=limit - len(header))
+
+    def new_message(self, *, limit: int) -> Body:
+        """A sink for another message in the place of this one. limit: its octets."""
+        return self._sink(kept=0, lead=b"", limit=limit)
+
+    def _sink(self, *, kept: int, lead: bytes, limit: int) -> Body:
         if self.file is not None and self._whole_crc is None:
             self._whole_crc = self.file.checksum()
-        head = self._head[: self.header_size]
         return Body(
             self._keep,
             offset=self.size if self.file is None else self.file.size,
-            lead=missing_end(head),
-            limit=limit - len(head),
+            kept=kept,
+            lead=lead,
+            limit=limit,
+            head=0 if kept else HEAD_BYTES,
             done=self.replace_body,
         )
 
     def replace_body(self, body: Body | None) -> None:
-        """This finished body is the message's; None: the client's own."""
+        """This finished body, or whole message, is the message's; None: the client's own."""
         self._body = body
 
     def abort(self) -> None:

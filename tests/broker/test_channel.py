@@ -6,6 +6,7 @@ import array
 import contextlib
 import json
 import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -278,6 +279,29 @@ def test_a_used_sandbox_is_another_session_when_the_worker_says_so(tmp_path: Pat
             (True, False),
             (False, True),
         ]
+
+
+def test_what_is_asked_behind_the_news_of_a_session_is_that_sessions(tmp_path: Path):
+    """limits.reuse: news and request come on two sockets, and the kernel may name either first."""
+    request = {"do": "dns", "kind": "a", "name": "other.example"}
+    with broker(tmp_path, {"p": ALL}) as served, worker(served) as w:
+        sandbox = w.sandbox(session="first")
+        others = []
+        for n in range(300):
+            others.append(w.sandbox(session=f"other{n}"))
+            ask(others[-1], 1, **request)
+        os.kill(served.pid, signal.SIGSTOP)
+        try:
+            for each in (sandbox, *others):
+                each.send(json.dumps({"n": 2, **request}).encode())
+        finally:
+            os.kill(served.pid, signal.SIGCONT)
+        assert json.loads(sandbox.recv(MAX_RECORD_BYTES))["error"] == "not_granted"
+        # It is busy with the others. What it looks at next has this channel in front of the connection,
+        # because that is where it was read last.
+        w.renew(1, "p", "second")
+        assert ask(sandbox, 3, **request)["error"] == "not_granted"
+        assert [line for line in served.lines("broker_refusal") if "session=second" in line]
 
 
 def test_what_an_earlier_session_asked_is_not_told_to_the_next(tmp_path: Path):

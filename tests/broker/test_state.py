@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from forkd import log
 from forkd.broker import sqlite_file
 from forkd.broker.protocol import Add, Delete, Get, Incr, Set
 from forkd.broker.sqlite_store import SqliteStore
@@ -255,6 +256,39 @@ def test_a_disk_that_is_full_makes_it_unavailable_and_it_comes_back(tmp_path: Pa
 
     run(body)
     assert [bool(text) for text in said] == [True, False]
+
+
+def test_what_nobody_expected_is_a_bug_and_ends_no_thread(tmp_path: Path):
+    """Logged with its traceback, answered "unavailable"; what comes after it is answered as ever."""
+    said: list[str] = []
+    path = tmp_path / "s.db"
+
+    async def body() -> None:
+        async with store(path, on_trouble=said.append) as s:
+            await s.ask("p", Set(1, "k", 1))
+        with contextlib.closing(sqlite3.connect(path)) as by_hand:
+            by_hand.execute("UPDATE state SET value = x'00'")
+            by_hand.commit()
+        async with store(path, on_trouble=said.append) as s, asyncio.timeout(20):
+            first, second = s.ask("p", Incr(1, "k")), s.ask("p", Get(1, "other"))
+            for each in (first, second):
+                with pytest.raises(StoreUnavailable):
+                    await each
+            s._retry_at = 0.0  # it is later now
+            assert await s.ask("p", Set(1, "k", 2)) is True
+            assert await s.ask("p", Incr(1, "k")) == 3
+
+    with (tmp_path / "log").open("wb") as file:
+        log.setup("logfmt", "info", file.fileno())
+        try:
+            run(body)
+            log.flush()
+        finally:
+            log.setup()
+    assert [bool(text) for text in said] == [True, False]
+    (line,) = [line for line in (tmp_path / "log").read_text().splitlines() if "event=bug" in line]
+    assert "where=state" in line
+    assert "TypeError" in line
 
 
 def test_the_loop_never_waits_for_the_file(tmp_path: Path):

@@ -204,6 +204,11 @@ _TESTS = """
 93 escapes/test_programs.py::test_a_flood_on_standard_error_is_bounded
 93 sandbox/test_programs.py::test_what_a_program_starts_with
 93 sandbox/test_programs.py::test_what_a_program_left_behind_ends_with_it
+93 programs/test_runs.py::test_a_gigabyte_of_output_is_cut_off_at_the_limit
+93 programs/test_runs.py::test_what_it_leaves_behind_is_killed_and_not_waited_for
+93 programs/test_runs.py::test_it_starts_nothing_that_was_not_granted
+93 programs/test_runs.py::test_the_deadline_kills_it
+93 programs/test_runs.py::test_processor_time_is_bounded
 95 escapes/test_mutations.py::test_each_wall_is_missed
 95 escapes/test_mutations.py::test_an_attack_goes_otherwise_without_what_stops_it
 95 escapes/test_mutations.py::test_a_wall_without_a_switch_is_missed_too

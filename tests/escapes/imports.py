@@ -39,6 +39,24 @@ ATTACKS = (
     _refused("84 leave master's reach", "os.setsid()", "PermissionError", "seccomp", "kernel"),
     _refused("84 more memory", "resource.setrlimit(resource.RLIMIT_AS, (-1, -1))", "not allowed", "rlimits"),
     _refused("84 dumpable again", "assert not libc.prctl(4, 1, 0, 0, 0), 'refused'", "refused"),
+    *(
+        _refused(f"84 the listening socket {what}", act, told)
+        for what, act, told in (
+            ("shut down", "socket.socket(fileno=4).shutdown(2)", "PermissionError"),
+            ("with another backlog", "socket.socket(fileno=4).listen(0)", "PermissionError"),
+            ("made to signal", "import fcntl; fcntl.fcntl(4, 4, 0o20000)", "PermissionError"),
+            ("blocking", "import fcntl; fcntl.fcntl(4, 4, 0)", "PermissionError"),
+            ("owned", "import fcntl; fcntl.fcntl(4, 8, os.getpid())", "PermissionError"),
+            ("with a signal", "import fcntl; fcntl.fcntl(4, 10, 9)", "PermissionError"),
+            (
+                "made to signal, by an ioctl",
+                "import fcntl; fcntl.ioctl(4, 0x5452, b'\\1\\0\\0\\0')",
+                "Inappropriate",
+            ),
+            ("with a timeout", "socket.socket(fileno=4).setsockopt(1, 20, bytes(16))", "PermissionError"),
+            ("under another number", "os.dup2(4, 77)", "PermissionError"),
+        )
+    ),
     _refused("85 exception", "raise ValueError('broken plugin')", "ValueError: broken plugin", "interpreter"),
     _refused("85 exit", "sys.exit(3)", "SystemExit: 3", "interpreter"),
     _refused("85 crash", "ctypes.string_at(8)", "died", "process"),
@@ -72,7 +90,7 @@ ATTACKS = (
         """
 import _socket
 control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, 3)
-control.send(b'{"t":"ready","api":1,"pid":4711,"layers":{}}')
+control.send(b'{"t":"ready","api":2,"pid":4711,"layers":{}}')
 while True: time.sleep(1)
 """,
         "says pid 4711",

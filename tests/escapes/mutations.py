@@ -47,7 +47,7 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
         ),
     ),
     "empty environment": (
-        Patch("forkd/sandbox/interpreter.py", 'return {"LD_BIND', 'return {**os.environ, "LD_BIND'),
+        Patch("forkd/sandbox/interpreter.py", "return now | {", "return dict(os.environ) | now | {"),
     ),
 }
 """Wall -> how it is taken out of the source."""

@@ -22,7 +22,7 @@ from forkd.master.roles import ROLES
 from forkd.master.shutdown import Shutdown
 from forkd.master.watch import Watch
 from forkd.master.zygotes import ZygoteChild
-from forkd.sandbox import launch
+from forkd.sandbox import launch, wire
 from forkd.sandbox.confine import LAYERS
 from tests.support.daemon import Daemon, alive, titles
 from tests.support.people import Person, person
@@ -70,7 +70,16 @@ def helper(seconds=600):
         time.sleep(seconds)
         os._exit(0)
     return pid
+def once_begun(act):
+    from forkd.sandbox import zygote
+    was = zygote.Zygote._answer
+    def answer(self):
+        was(self)
+        zygote.Zygote._answer = was
+        act()
+    zygote.Zygote._answer = answer
 """
+"""once_begun(): when master has looked at the zygote, and let it go on."""
 
 
 WALLS = {"user": '[sandbox]\nnamespaces = "off"\ncgroup = "off"\n', "root": "[sandbox]\n"}
@@ -93,10 +102,18 @@ def start(who: Person) -> Iterator[Start]:
     """start(text of hostile.py, …) -> the daemon, with its control session open."""
     with ExitStack() as stack:
 
-        def make(text: str, *, sandbox: str = "", beside: dict[bytes, bytes] | None = None) -> Daemon:
+        def make(
+            text: str,
+            *,
+            server: str = "",
+            walls: str = WALLS[who.name],
+            sandbox: str = "",
+            beside: dict[bytes, bytes] | None = None,
+        ) -> Daemon:
             daemon = prepare(
                 who,
-                config=CONFIG + WALLS[who.name] + sandbox,
+                server=server,
+                config=CONFIG + walls + sandbox,
                 plugins={"10-hostile.toml": ENTRY, "20-block_senders.toml": CONTROL},
             )
             stack.callback(end, daemon)
@@ -113,10 +130,11 @@ def start(who: Person) -> Iterator[Start]:
         yield make
 
 
-def restarts(daemon: Daemon) -> dict[str, int]:
-    """Plugin -> how often its zygote was started anew, as `forkd status` says."""
+def restarts(daemon: Daemon) -> dict[str, tuple[int, str]]:
+    """Plugin -> how often its zygote was started anew, and how the last one ended, as `forkd status` says."""
     shown = json.loads(daemon.forkd("status", "--data-dir", str(daemon.var), "--json").stdout)
-    return {each["name"]: each["restarts"] for each in shown["processes"] if each["role"] == "zygote"}
+    zygotes = [each for each in shown["processes"] if each["role"] == "zygote"]
+    return {each["name"]: (each["restarts"], each["last_end"]) for each in zygotes}
 
 
 @contextmanager
@@ -187,18 +205,18 @@ def ended_whole(daemon: Daemon, zygote: int) -> None:
 # --- what it keeps ---------------------------------------------------------------------------------------
 
 
-def test_helpers_forked_at_import_are_found_and_the_whole_zygote_ends(start: Start):
+def test_helpers_forked_as_soon_as_it_may_are_found_and_the_whole_zygote_ends(start: Start):
     """A process that no worker knows (issue 4.2): counted, and killed with all the rest; restarts go on."""
-    daemon = start(LOCAL_FORK + "for _ in range(3): helper()\n" + GOOD)
+    daemon = start(LOCAL_FORK + "once_begun(lambda: [helper() for _ in range(3)])\n" + GOOD)
     with undisturbed(daemon):
         zygote = wait_for(lambda: zygote_of(daemon, "hostile"))
-        assert len(session(zygote)) == 4
+        wait_for(lambda: len(session(zygote)) == 4)
         line = killed(daemon)
         assert "belong to no sandbox that a worker holds" in line["reason"]
         ended_whole(daemon, zygote)
         wait_for(lambda: zygote_of(daemon, "hostile") not in (0, zygote), timeout_s=20)
     counted = restarts(daemon)
-    assert counted["hostile"] >= 1 and counted["block_senders"] == 0
+    assert counted["hostile"][0] >= 1 and counted["block_senders"][0] == 0
 
 
 def test_a_helper_forked_by_a_call_is_found_too(start: Start):
@@ -252,20 +270,19 @@ def test_a_zygote_that_keeps_dead_sandboxes_alive_is_ended(start: Start):
 
 def test_what_a_zygote_leaves_behind_when_it_dies_is_ended_with_its_successor(start: Start):
     """It forks a helper and is killed: the helper is an orphan, and counted all the same."""
-    daemon = start(LOCAL_FORK + "helper()\n" + GOOD)
+    daemon = start(LOCAL_FORK + "once_begun(helper)\n" + GOOD)
     with undisturbed(daemon):
         zygote = zygote_of(daemon, "hostile")
-        (orphan,) = session(zygote) - {zygote}
+        (orphan,) = wait_for(lambda: session(zygote) - {zygote})
         os.kill(zygote, signal.SIGKILL)
         wait_for(lambda: not alive(orphan), timeout_s=30)
 
 
 def test_a_stop_ends_its_helpers_as_well(start: Start):
     """Master's stop is a kill like any other: nothing of the zygote outlives it."""
-    daemon = start(LOCAL_FORK + "for _ in range(3): helper()\n" + GOOD)
+    daemon = start(LOCAL_FORK + "once_begun(lambda: [helper() for _ in range(3)])\n" + GOOD)
     zygote = zygote_of(daemon, "hostile")
-    helpers = session(zygote) - {zygote}
-    assert len(helpers) == 3
+    helpers = wait_for(lambda: found if len(found := session(zygote) - {zygote}) == 3 else set())
     assert daemon.stop() == 0
     assert not [pid for pid in helpers if alive(pid)]
 
@@ -289,6 +306,58 @@ def test_a_zygote_that_never_becomes_ready_is_killed_with_its_helpers(start: Sta
         second = wait_for(lambda: pid if (pid := zygote_of(daemon, "hostile")) not in (0, first) else 0)
         assert killed(daemon)["reason"] == "not ready within 2 s"
         ended_whole(daemon, second)
+
+
+@pytest.mark.parametrize("walls", WALLS.values(), ids=["no PID namespace", "first of its PID namespace"])
+def test_a_zygote_that_is_stopped_is_ended_and_the_plugin_comes_back(start: Start, walls: str):
+    """SIGSTOP, from whoever may send it: it answers nobody any more, and would not for ever."""
+    daemon = start(GOOD, server='heartbeat = "3s"\n', walls=walls)
+    with undisturbed(daemon):
+        assert ask_hostile(daemon) == 250
+        first = zygote_of(daemon, "hostile")
+        os.kill(first, signal.SIGSTOP)
+        assert ask_hostile(daemon) == 451
+        assert killed(daemon)["reason"] == "its loop stands still: no answer for 3 s"
+        ended_whole(daemon, first)
+        wait_for(lambda: zygote_of(daemon, "hostile") not in (0, first), timeout_s=20)
+        wait_for(lambda: ask_hostile(daemon) == 250, timeout_s=20)
+        why = "SIGKILL: its loop stands still: no answer for 3 s"
+        assert restarts(daemon) == {"hostile": (1, why), "block_senders": (0, "")}
+
+
+def test_a_zygote_that_stays_in_its_plugins_code_is_ended(start: Start):
+    """It takes a request and never comes back from it: as dead as one that is stopped."""
+    daemon = start(
+        "import time\n"
+        "from forkd.sandbox import zygote\n"
+        "zygote.Zygote._serve = lambda self, fd: time.sleep(600)\n" + GOOD,
+        server='heartbeat = "3s"\n',
+    )
+    with undisturbed(daemon):
+        first = zygote_of(daemon, "hostile")
+        assert ask_hostile(daemon) == 451
+        assert killed(daemon)["reason"] == "its loop stands still: no answer for 3 s"
+        ended_whole(daemon, first)
+        wait_for(lambda: zygote_of(daemon, "hostile") not in (0, first), timeout_s=20)
+
+
+def test_an_answer_that_nobody_asked_for_ends_the_zygote(start: Start):
+    """Answers in advance would keep one alive that stands still."""
+    text = (
+        "import _socket\n"
+        "from forkd.sandbox import zygote\n"
+        "was = zygote.Zygote._serve\n"
+        "def ahead(self, fd):\n"
+        '    for n in range(2, 99): self._control.send(b\'{"t":"alive","n":%d}\' % n)\n'
+        "    was(self, fd)\n"
+        "zygote.Zygote._serve = ahead\n"
+    )
+    daemon = start(text + GOOD)
+    with undisturbed(daemon):
+        zygote = zygote_of(daemon, "hostile")
+        ask_hostile(daemon)
+        assert "spoke out of protocol: it answers what it was not asked" in killed(daemon)["reason"]
+        ended_whole(daemon, zygote)
 
 
 def test_a_mapped_file_with_any_name_does_not_end_master(start: Start):
@@ -328,7 +397,7 @@ def test_a_zygote_without_a_mount_root_where_the_self_test_had_one_is_not_used()
     """Likewise for what is put around it, which it has no say in."""
     with stage(MODES[0]) as st:
         st.start("def attack(_): pass\n", namespaces=False)
-        ready = launch.Ready(api=1, pid=st.zygote.pid, layers=dict.fromkeys(LAYERS, "on"))
+        ready = launch.Ready(api=wire.API, pid=st.zygote.pid, layers=dict.fromkeys(LAYERS, "on"))
         child = ZygoteChild(st.zygote.pid, None, layers=LAYERS, shown={"namespaces": "enforced"})
         lacking = child._lacking(st.zygote, ready)
         assert "it has no mount root of its own" in lacking
@@ -384,7 +453,7 @@ def test_a_flood_on_the_control_socket_ends_the_zygote(start: Start):
         "def flood(self, fd):\n"
         "    import _socket, json\n"
         "    control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, 3)\n"
-        "    said = {'t': 'ready', 'api': 1, 'pid': os.getpid(), 'layers': {}}\n"
+        "    said = {'t': 'ready', 'api': 2, 'pid': os.getpid(), 'layers': {}}\n"
         "    while True: control.send(json.dumps(said).encode())\n"
         "zygote.Zygote._serve = flood\n"
     )
@@ -399,10 +468,12 @@ def test_a_flood_on_the_control_socket_ends_the_zygote(start: Start):
 def test_a_flood_of_output_is_bounded(start: Start):
     """It prints for ever, in a process of its own: so much is logged and no more, until that is found."""
     flood = (
-        "pid = linux.fork()\n"
-        "while pid == 0:\n"
-        "    try: os.write(1, b'x' * 99 + b'\\n')\n"
-        "    except OSError: pass\n"
+        "def flood():\n"
+        "    pid = linux.fork()\n"
+        "    while pid == 0:\n"
+        "        try: os.write(1, b'x' * 99 + b'\\n')\n"
+        "        except OSError: pass\n"
+        "once_begun(flood)\n"
     )
     daemon = start(LOCAL_FORK + flood + GOOD)
     with undisturbed(daemon):

@@ -71,6 +71,17 @@ def test_who_lived_long_starts_with_a_clean_slate():
     assert it.exited(pool.STEADY_S) == pool.FIRST_DELAY_S
 
 
+def test_time_in_which_master_was_held_up_is_held_against_nobody():
+    """Nor does it change what else is due; a turn as long as usual excuses nobody."""
+    it, silent = running(beat_limit_s=2), running(beat_limit_s=2)
+    silent.stop(20)
+    pool.excuse([it, silent], 1.0, 1.0 + pool.TURN_S)
+    assert (it.kill_at, silent.kill_at) == (2, 20)
+    pool.excuse([it, silent], 1.0, 60.0)
+    assert it.late(61.9) == "" and "no heartbeat for 2.0 s" in it.late(62)
+    assert silent.late(60) == "did not stop in time"
+
+
 def test_a_missing_heartbeat_is_late_and_said_once():
     """A stalled worker is killed after server.heartbeat; a kill under way is not repeated."""
     it = running(beat_limit_s=10)

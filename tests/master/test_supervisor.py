@@ -246,6 +246,22 @@ def test_a_sigstopped_master_does_not_kill_who_was_fine(tmp_path):
         assert "no heartbeat" not in forkd.log()
 
 
+def test_a_pause_of_all_of_us_kills_nobody(tmp_path):
+    """A container that is paused, Ctrl-Z: nobody could beat, and master looks at the clock first."""
+    with Trivial(tmp_path, "good*3", {"heartbeat": 1.0}) as forkd:
+        pids = [each["pid"] for each in forkd.seen("start")]
+        for pid in (forkd.pid, *pids):
+            os.kill(pid, signal.SIGSTOP)
+        subprocess.run(["sleep", "2.5"], check=True)  # longer than the limit: that is the point
+        forkd.signal(signal.SIGCONT)
+        forkd.signal(signal.SIGHUP)
+        forkd.wait_log("act=not_reloaded")
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        assert [pid for pid in pids if alive(pid)] == pids
+        assert "no heartbeat" not in forkd.log()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="not root")
 def test_root_with_a_configuration_file_but_no_users_is_refused(tmp_path):
     """Nothing falls back silently: the fix is named, the status is UNCONFINED."""

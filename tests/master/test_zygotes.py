@@ -5,8 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections.abc import Iterator
+
+import pytest
 
 from forkd.exits import Exit
+from forkd.master import zygotes
+from forkd.master.zygotes import ZygoteChild
+from forkd.rpc.channel import BadRecord
+from forkd.sandbox import launch
 from tests.support.trivial import Trivial
 from tests.support.waiting import wait_for
 
@@ -70,6 +77,48 @@ def test_a_killed_zygote_comes_back_on_the_same_socket(tmp_path):
         assert zygote(forkd) not in (0, first)
         forkd.signal(signal.SIGTERM)
         assert forkd.ended() == Exit.OK
+
+
+@pytest.fixture
+def asked() -> Iterator[tuple[ZygoteChild, socket.socket]]:
+    """A zygote that may stand still for 10 s, and the other end of its control socket."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    reader, writer = os.pipe()
+    process = launch.ZygoteProcess(1, ours, reader)
+    with ours, theirs:
+        yield ZygoteChild(1, ours, process=process, heard=True, patience_s=10.0), theirs
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_zygote_is_late_when_it_was_asked_often_not_when_much_time_went_by(asked):
+    """All of us may have been stopped meanwhile (a container that is paused): that is none of its doing."""
+    child, _ = asked
+    assert [child.ask(1000.0 * hour) for hour in range(zygotes.ASKS)] == [""] * zygotes.ASKS
+    assert child.ask_at == 1000.0 * (zygotes.ASKS - 1) + 1.0
+    assert child.ask(0.0) == "its loop stands still: no answer for 10 s"
+
+
+def test_a_zygote_that_answers_is_never_late(asked):
+    """However late it answers within its time; one question is under way at a time."""
+    child, theirs = asked
+    for _ in range(3):
+        assert [child.ask(0.0) for _ in range(zygotes.ASKS)] == [""] * zygotes.ASKS
+        theirs.send(theirs.recv(100))
+        assert child.hear(0.0) == ([], False)
+    theirs.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        theirs.recv(100)
+
+
+def test_an_answer_to_another_question_is_a_breach(asked):
+    """Nothing that it says is taken for the answer that is still to come."""
+    child, theirs = asked
+    for n in (0, 2):
+        child.ask(0.0)
+        theirs.send(b'{"t":"alive","n":%d}' % n)
+        with pytest.raises(BadRecord):
+            child.hear(0.0)
 
 
 def test_a_killed_master_leaves_no_zygote(tmp_path):

@@ -13,7 +13,8 @@ import struct
 import pytest
 
 from forkd.sandbox import audit, linux, policy
-from forkd.sandbox.audit import Named, Refusal
+from forkd.sandbox.audit import Refusal
+from forkd.sandbox.named import Named
 from forkd.sandbox.syscalls import KILL, Row
 from tests.support.fake_host import run
 
@@ -190,8 +191,8 @@ def test_another_plugins_record_wakes_nobody():
 
 def test_without_a_pid_it_is_named_after_what_it_can_have_been():
     """It died in its first call, in a PID namespace of its own: never a wrong name, rather more than one."""
-    assert names(("p", 2), told=[("p", 70, "keyctl"), ("q", 71, "bpf")]) == ["keyctl"]
-    assert names(("p", 2), ("p", 3), told=[("p", 70, "mount"), ("p", 71, "mount")]) == ["mount", "mount"]
+    assert names(("p", 2), told=[("p", 70, "keyctl"), ("q", 71, "bpf")]) == ["likely keyctl"]
+    assert names(("p", 2), ("p", 3), told=[("p", 70, "mount"), ("p", 71, "mount")]) == ["likely mount"] * 2
     both = names(("p", 2), ("p", 3), told=[("p", 70, "mount"), ("p", 71, "bpf")])
     assert both == ["one of bpf, mount"] * 2
 

@@ -96,13 +96,14 @@ def staged(
     granted: Capabilities = GRANTED,
     told: dict[str, Any] | None = None,
     settings: dict[str, Any] | None = None,
+    source: str = SOURCE,
     **host: Any,
 ) -> None:
     """Run a scenario with zygote, host and broker."""
 
     def body() -> None:
         with stage(mode) as st, broker(st.folder, {"plugin": granted}, **(settings or {})) as served:
-            st.start(SOURCE, whole=True, broker=told or TOLD, reuse=host.get("reuse", 1))
+            st.start(source, whole=True, broker=told or TOLD, reuse=host.get("reuse", 1))
             st.run(lambda st: scenario(st, served), broker=True, broker_path=str(served.path), **host)
 
     as_mode(mode, body)
@@ -269,6 +270,43 @@ def test_a_reused_sandbox_is_another_session_for_the_broker():
         assert refusals == ["s0", "s1", "s2", "after"]
 
     staged(MODES[0], scenario, settings={"state": State(per_session=3)}, reuse=100, spare=0)
+
+
+def test_a_sandbox_whose_new_session_the_broker_cannot_be_told_of_asks_for_nobody():
+    """limits.reuse, and a broker that does not read: never under the name of the session before."""
+
+    async def scenario(st: Stage, served: Broker) -> None:
+        brokering = st.host.brokering
+        (pid, _) = await say(st, "os.getpid()", "s.state.incr('n')", session="before", release=True)
+        os.kill(served.pid, signal.SIGSTOP)
+        try:
+            while brokering.renew((brokering._age, 999), "plugin", "nobody"):
+                pass
+            sandbox = await st.host.take("plugin", "untold")
+        finally:
+            os.kill(served.pid, signal.SIGCONT)
+        assert text_of(await mail(sandbox, "os.getpid()")) == pid
+        assert text_of(await mail(sandbox, "s.state.incr('n')", n=2)).startswith("Unavailable: ")
+        sandbox.release()
+        async with asyncio.timeout(20):
+            while not brokering.renew((brokering._age, 999), "plugin", "nobody"):
+                await asyncio.sleep(0.01)
+        assert (await say(st, "os.getpid()", "s.state.incr('n')", session="after"))[1] == "2"
+
+    staged(MODES[0], scenario, reuse=100, spare=0)
+
+
+def test_no_channel_outlives_its_sandbox_whoever_has_a_copy():
+    """A hostile zygote keeps each end that it is handed: a session that is over asks for nothing more."""
+
+    async def scenario(st: Stage, served: Broker) -> None:
+        for n in range(3):
+            assert await say(st, f"s.state.set('k', {n})", session=f"s{n}") == ["None"]
+        async with asyncio.timeout(20):
+            while served.newest_beat().info["channels"] != "0":
+                await asyncio.sleep(0.01)
+
+    staged(MODES[0], scenario, source=SOURCE + "\nos.close = lambda fd: None\n", spare=0)
 
 
 HOSTILE = {

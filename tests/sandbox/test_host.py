@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from forkd.rpc.calls import CallFailed, Overloaded
+from forkd.sandbox import launch
+from forkd.sandbox.confine import LAYERS
 from forkd.sandbox.host import SURVIVOR_S, Host, HostPlugin
 from tests.support.pids import inner
 from tests.support.sandboxes import MODES, Stage, as_mode, failure_of, greet, mail, stage, text_of
@@ -129,11 +131,81 @@ def test_a_new_zygote_takes_over_the_waiting(namespaces: bool):
             await asyncio.sleep(0)
             waiting = asyncio.ensure_future(mail(await st.host.take("plugin", "s")))
             if namespaces:
-                assert (await failure_of(mail(old, n=2))).cause == "crash"
+                assert (await failure_of(mail(old, n=2))).cause == "zygote ended"
             else:
                 await greet(old, 2)
             st.start(ECHO, namespaces=namespaces)
             assert text_of(await waiting) == "a"
+
+        st.run(scenario, spare=0)
+
+
+@pytest.mark.parametrize("pid_namespace", [True, False])
+@pytest.mark.parametrize("served", [True, False])
+def test_a_sandbox_that_ends_with_its_zygote_did_not_crash(pid_namespace: bool, served: bool):
+    """In the middle of a call, its first one as well; the log is told the same, and the pid if known."""
+    with stage(MODES[0]) as st:
+        st.start(SPIN, namespaces=pid_namespace)
+
+        async def scenario(st: Stage) -> None:
+            sandbox = await st.host.take("plugin", "s")
+            if served:
+                await greet(sandbox, 1)
+            call = asyncio.ensure_future(mail(sandbox, n=1 + served, timeout_s=30))
+            await _until(lambda: bool(st.processes()))
+            launch.end_all(st.zygote)
+            assert (await failure_of(call)).cause == "zygote ended"
+            sandbox.close()
+            told = await sandbox.last_report()
+            assert told is not None
+            assert (told.pid, told.cause, told.status) == (sandbox.pid, "", "")
+            assert bool(sandbox.pid) == served
+            os.waitpid(st.zygote.pid, 0)
+
+        st.run(scenario, spare=0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_pid_is_the_hosts_or_is_called_a_claim(mode: str):
+    """The kernel tells it with the first answer. Before, there is only what the zygote calls it in there."""
+
+    def body() -> None:
+        with stage(mode) as st:
+            st.start("def attack(_): os._exit(7)\n")
+
+            async def scenario(st: Stage) -> None:
+                for session in ("served", "not yet"):
+                    sandbox = await st.host.take("plugin", session)
+                    if session == "served":
+                        await greet(sandbox, 1)
+                    failed = await failure_of(mail(sandbox, n=1 + (session == "served")))
+                    assert failed.cause == "crash"
+                await _until(lambda: len(st.reports) == 2)
+                first, second = st.reports
+                assert first.pid != first.claimed_pid > 1
+                assert second.pid == 0
+                assert second.claimed_pid > 1
+
+            st.run(scenario, spare=0)
+
+    as_mode(mode, body)
+
+
+def test_a_zygote_forks_nothing_before_it_was_looked_at():
+    """In the middle of a fork it holds a pipe of each sandbox: taken for its plugin's, that would end it."""
+    with stage(MODES[0]) as st:
+
+        async def scenario(st: Stage) -> None:
+            taken = [await st.host.take("plugin", "s") for _ in range(8)]
+            waiting = [asyncio.ensure_future(mail(sandbox, timeout_s=30)) for sandbox in taken]
+            await asyncio.sleep(0)
+            st.start(ECHO, begin=False)
+            state = Path(f"/proc/{st.zygote.pid}/stat")
+            await _until(lambda: state.read_text().rpartition(")")[2].split()[0] == "S")
+            assert launch.look(st.zygote, layers=LAYERS).problems == ()
+            assert st.processes() == []
+            launch.ask(st.zygote, 1)
+            assert [text_of(answer) for answer in await asyncio.gather(*waiting)] == ["a"] * 8
 
         st.run(scenario, spare=0)
 

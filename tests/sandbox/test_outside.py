@@ -10,7 +10,7 @@ import pytest
 
 from forkd.sandbox import launch
 from forkd.sandbox.confine import LAYERS
-from tests.support.sandboxes import ROOT, stage
+from tests.support.sandboxes import FURTHER_MODES, ROOT, as_mode, stage
 
 MAPPED = """
 KEPT = os.open(os.path.join(os.path.dirname(__file__).encode(), NAME), FLAGS)
@@ -56,3 +56,23 @@ def test_a_shared_mapping_is_told_in_plain_text():
         problems = launch.look(st.zygote, layers=NO_WALLS_FOR_FILES).problems
         assert [line for line in problems if line.startswith("shared mapping") and "\\xff.dat" in line]
         assert "; ".join(problems).encode()
+
+
+@pytest.mark.parametrize("mode", FURTHER_MODES)
+def test_what_it_started_while_it_was_loaded_is_seen(mode: str):
+    """Such a process keeps the memory that loading may take, for good; the dead do not."""
+    code = """
+for seconds in (0, 600, 600):
+    if os.fork() == 0:
+        time.sleep(seconds)
+        os._exit(0)
+os.wait()
+def attack(_): pass
+"""
+
+    def body() -> None:
+        with stage(mode) as st:
+            st.start(code, begin=False)
+            assert "it has started 2 processes" in launch.look(st.zygote, layers=LAYERS).problems
+
+    as_mode(mode, body)

@@ -229,7 +229,7 @@ def test_closing_the_control_socket_ends_a_zygote(mode: str):
         b"nonsense",
         b"{}",
         b'{"t":"ready"}',
-        b'{"t":"ready","api":2,"pid":0,"layers":{}}',
+        b'{"t":"ready","api":1,"pid":0,"layers":{}}',
         b"[" * 60_000,
         b"\xff",
     ],

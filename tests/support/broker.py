@@ -14,7 +14,7 @@ from typing import Any
 
 from forkd import log
 from forkd.broker.main import main
-from forkd.config.schema import Capabilities, Config, Dns, Server, State
+from forkd.config.schema import Capabilities, Config, Dns, PluginLimits, Server, State
 from forkd.master.child import close_others
 from forkd.rpc import channel
 from forkd.rpc.messages import FromRole, Heartbeat, Ready, Stop
@@ -27,6 +27,7 @@ class Plugin:
 
     name: str
     capabilities: Capabilities
+    limits: PluginLimits
 
 
 class Broker:
@@ -39,11 +40,14 @@ class Broker:
         *,
         dns: Dns | None = None,
         state: State | None = None,
+        reuse: int = 100,
     ) -> None:
         self.folder = folder
         self.path = folder / "broker.sock"
         self.log = folder / "broker.log"
-        self._plugins = tuple(Plugin(name, granted) for name, granted in plugins.items())
+        self._plugins = tuple(
+            Plugin(name, granted, PluginLimits(reuse=reuse)) for name, granted in plugins.items()
+        )
         self._config = Config(server=Server(data_dir=folder), dns=dns or Dns(), state=state or State())
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(str(self.path))

@@ -19,7 +19,7 @@ from forkd.hooks.breaker import Change, Rule
 from forkd.hooks.decision import PluginRecord
 from forkd.hooks.dispatcher import Dispatcher
 from forkd.hooks.shadow import Shadowed
-from forkd.rpc.calls import MAX_FRAME_BYTES, Answer, CallFailed, Overloaded
+from forkd.rpc.calls import MAX_FRAME_BYTES, Answer, CallFailed, HeaderEdit, Overloaded
 from forkd.sdk import Plugin
 from forkd.sdk.runner import Runner
 
@@ -74,6 +74,8 @@ class FakePlugin:
     reads: tuple[str, ...] = ()
     limits: Limits = Limits()
     on_failure: str = "disconnect"
+    kind: str = "python"
+    refusal: str = "command"
     mode: str = "enforce"
     version: str = "1.0"
     group: str = ""
@@ -121,6 +123,7 @@ class FakeSandbox:
         self.frames: list[dict[str, Any]] = []
         self.timeouts: list[float] = []
         self.fds: list[int] = []
+        self.hidden: list[bytes] = []
         self.closed = False
         self.released = False
         self.last_output = "last words"
@@ -153,6 +156,9 @@ class FakeSandbox:
             return _decode(answer)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise CallFailed("protocol", str(error)) from error
+
+    def hide(self, arguments: bytes) -> None:
+        self.hidden.append(arguments)
 
     def release(self) -> None:
         self.released = True
@@ -189,7 +195,10 @@ class FakeCopies:
     def full_fd(self) -> int:
         return self._copy("full", self.header + self.body)
 
-    def keep(self, what: str) -> FakeKept:
+    def program_fd(self, edits: Sequence[HeaderEdit]) -> int:
+        return self._copy("program", self.header + self.body)
+
+    def keep(self, what: str, edits: Sequence[HeaderEdit] = ()) -> FakeKept:
         fd = self.full_fd() if what == "full" else self.headers_fd()
         self.kept.append(FakeKept(os.dup(fd)))
         return self.kept[-1]
@@ -199,6 +208,9 @@ class FakeCopies:
         if self.error is not None:
             raise self.error
         return FakeSink(self)
+
+    def message_sink(self, size: int) -> FakeSink:
+        return self.body_sink(size)
 
     def _copy(self, what: str, octets: bytes) -> int:
         self.asked.append(what)

@@ -132,11 +132,12 @@ class Stage:
         files: dict[str, bytes] | None = None,
         files_granted: tuple[Path, ...] = (),
         prepare: Callable[[Path], None] | None = None,
+        begin: bool = True,
         **spec: Any,
     ) -> ZygoteProcess:
         """Start a zygote with `source` between PRELUDE and INIT (or the whole module). Raises StartFailed.
 
-        files    beside the plugin's module; prepare: does something more to its folder.
+        files    beside the plugin's module; prepare: does something more to its folder; begin: as launch().
         """
         folder = self.folder / "plugin"
         folder.mkdir(exist_ok=True)
@@ -171,11 +172,14 @@ class Stage:
             "sandboxes": 40,
             "files": files_granted,
         } | spec
-        self.launch(timeout_s=timeout_s, **given)
+        self.launch(timeout_s=timeout_s, begin=begin, **given)
         return self.zygote
 
-    def launch(self, *, timeout_s: float = 10.0, **spec: Any) -> None:
-        """Start a zygote by its specification, but for name, policy and ids. Raises StartFailed."""
+    def launch(self, *, timeout_s: float = 10.0, begin: bool = True, **spec: Any) -> None:
+        """Start a zygote by its specification, but for name, policy and ids. Raises StartFailed.
+
+        begin  False: it is ready, and waits until it is asked.
+        """
         given = {"name": "plugin", "policy": compile_policy(), "uid": self.uid, "gid": self.uid} | spec
         given = walls.without(self.off, given) if self.off else given
         self.zygote = launch.launch(ZygoteSpec(**given), listener=self._listener)
@@ -192,6 +196,8 @@ class Stage:
             if isinstance(message, launch.Failed):
                 raise StartFailed(f"{message.phase}: {message.error}")
             if message is not None:
+                if begin:
+                    launch.ask(self.zygote, 1)
                 return
 
     def said(self) -> str:
@@ -206,11 +212,12 @@ class Stage:
         async def whole() -> None:
             limits: dict[str, Any] = {"sandboxes": 16, "spare": 1, "cpu_s": 5.0} | host
             programs = limits.pop("programs", ())
+            filters = limits.pop("filters", ())
             wait_s = limits.pop("overload_wait_s", 0.1)
             broker = limits.pop("broker_path", "")
             self.host = Host(
                 asyncio.get_running_loop(),
-                [HostPlugin(name="plugin", socket_path=self.path, **limits)],
+                [HostPlugin(name="plugin", socket_path=self.path, **limits), *filters],
                 programs=programs,
                 broker=broker,
                 overload_wait_s=wait_s,

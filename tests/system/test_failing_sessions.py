@@ -266,6 +266,7 @@ def test_sessions_whose_plugin_fails_leave_the_others_alone(make_daemon: Make, w
     expected_at = Counter((fall.key, fall.failing_at) for fall in told)
     assert Counter((KEY[line["plugin"]], line["hook"]) for line in lines) == expected_at
     by_session = {line["session"]: line for line in lines}
+    guessed: list[bool] = []
     for fall in told:
         if fall.accepted:
             continue  # at disconnect: the client was told no session
@@ -275,15 +276,24 @@ def test_sessions_whose_plugin_fails_leave_the_others_alone(make_daemon: Make, w
         assert line["cause"] in CAUSE[fall.way], (fall, line)
         assert (line["hook"], line["version"]) == (fall.failing_at, "1.2.3"), (fall, line)
         assert KEY[line["plugin"]] == fall.key
-        assert {"pid", "status", "cpu_ms", "memory_kib"} <= line.keys(), (fall, line)
+        assert {"status", "cpu_ms", "memory_kib"} <= line.keys(), (fall, line)
+        # Before its first answer nobody knows its pid outside of its namespace.
+        first = fall.key == "call" or fall.hook == "connect"
+        assert ("pid" in line) != ("claimed_pid" in line), (fall, line)
+        assert first or "pid" in line, (fall, line)
         if fall.way in REAL_SIGNALS:
             assert line["status"] == REAL_SIGNALS[fall.way], (fall, line)
         if line["cause"] == "syscall":
-            # Before its first answer nobody knows its pid outside of its namespace.
-            first = fall.key == "call" or fall.hook == "connect"
-            named = [fall.way, f"one of {line['call'][7:]}"] if first else [fall.way]
-            assert line["call"] in (named if who.name == "root" else ["number unknown"]), (fall, line)
-            assert who.name != "root" or fall.way in line["call"], (fall, line)
+            call = line["call"]
+            if who.name != "root":
+                assert call == "number unknown", (fall, line)
+            elif "pid" in line:
+                assert call == fall.way, (fall, line)
+            else:
+                assert re.fullmatch(r"likely \w+|one of \w+(, \w+)+", call), (fall, line)
+                guessed.append(fall.way in call)
+    # On a busy machine the kernel's record may come too late for one or another.
+    assert sum(guessed) >= 0.8 * len(guessed), f"{sum(guessed)} of {len(guessed)} named right"
     # The counters, by cause.
     in_log = Counter(f"plugin.{line['plugin']}.failed.{line['cause']}" for line in lines)
     wait_for(lambda: {k: v for k, v in counted(daemon).items() if "earlier" not in k} == in_log, timeout_s=20)

@@ -106,7 +106,7 @@ def test_a_zygote_that_takes_no_calls_opens_it(make_daemon: Make):
     """Whoever calls: nobody waits for deadline after deadline."""
     daemon = make_daemon(
         config='[breaker]\npause = "2s"\n',
-        server=ONE_WORKER,
+        server=ONE_WORKER + 'heartbeat = "1h"\n',  # until master ends it
         plugins=misbehave(spare="0"),
         copy=("misbehave",),
     )
@@ -173,6 +173,32 @@ def test_a_shadow_plugin_that_fails_is_logged_and_the_client_does_not_know(make_
     lines = daemon.told("plugin_failure", 3)
     assert {line["on_failure"] for line in lines} == {"shadow"}
     assert {line["cause"] for line in lines} == {"crash", "exception"}
+
+
+@pytest.mark.both_modes
+def test_the_end_of_a_zygote_is_no_crash_of_its_plugin(make_daemon: Make):
+    """Its sandboxes end with it: on_failure for their sessions, a cause of its own, and nothing is kept."""
+    daemon = make_daemon(
+        config="[crash]\nkeep = 2\n",
+        server=ONE_WORKER,
+        plugins=misbehave(spare="0"),
+        copy=("misbehave",),
+    )
+    [zygote] = daemon.role("zygote misbehave")
+    client = daemon.smtp()
+    assert client.ehlo()[0] == 250
+    [sandbox] = daemon.role("sandbox misbehave")
+    os.kill(zygote, signal.SIGKILL)
+    wait_for(lambda: sandbox not in titles(daemon.pids()))
+    assert client.mail("sender@example.org")[0] == 421
+    [line] = daemon.told("plugin_failure")
+    assert (line["cause"], line["hook"], line["pid"]) == ("zygote ended", "mail", sandbox)
+    assert "record" not in line
+    failed = wait_for(lambda: {name: n for name, n in counters(daemon).items() if ".failed." in name})
+    assert failed == {"plugin.misbehave.failed.zygote_ended": 1}
+    wait_for(lambda: ended(dialogue(daemon.port)).startswith("221"), timeout_s=20)
+    assert breaker_states(daemon) == []
+    assert kept(daemon, "json") == []
 
 
 # --- crash records --------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -127,7 +128,7 @@ def test_without_requires_no_library_is_to_be_had(make_daemon: Make):
 def test_an_interpreter_that_is_too_old_says_so(make_daemon: Make):
     """By the handshake: what its name and its files do not tell."""
     daemon = make_daemon(start=False)
-    old = daemon.folder / "old"
+    old = daemon.folder / "old-python"
     real = Path(sys.executable).resolve()
     old.write_text(
         f"#!{real}\nimport runpy, sys\nsys.version_info = (3, 9, 2)\n"
@@ -135,17 +136,19 @@ def test_an_interpreter_that_is_too_old_says_so(make_daemon: Make):
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
     old.chmod(0o755)
-    add_plugin(daemon, "a", entry='python = "../old"', text="x = 1\n")
+    add_plugin(daemon, "a", entry='python = "../old-python"', text="x = 1\n")
     told = refusal(daemon, Exit.PLUGIN)
     assert "is Python 3.9, and a plugin's interpreter is 3.11 or newer" in told
 
 
 def test_what_is_no_python_says_nothing_and_is_named(make_daemon: Make):
-    """Whatever program it is, the admin hears which."""
+    """Whatever program it is that is called python, the admin hears which."""
     daemon = make_daemon(start=False)
-    add_plugin(daemon, "a", entry='python = "/bin/true"', text="x = 1\n")
+    shutil.copy("/bin/true", daemon.folder / "python3")
+    add_plugin(daemon, "a", entry='python = "../python3"', text="x = 1\n")
     told = refusal(daemon, Exit.PLUGIN)
-    assert "plugin 'a' did not start: /bin/true said nothing to forkd: is it a Python of version 3.11" in told
+    assert "plugin 'a' did not start: " in told
+    assert "/python3 said nothing to forkd: is it a Python of version 3.11" in told
 
 
 def test_a_version_that_newly_wants_the_network_does_not_start(make_daemon: Make):

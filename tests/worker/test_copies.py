@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from forkd.rpc.calls import CallFailed, Overloaded
+from forkd.rpc.calls import AddHeader, CallFailed, DeleteHeader, Overloaded
 from forkd.worker.bodies import Body
 from forkd.worker.copies import CopyBudget, MessageCopies
 
@@ -42,6 +42,14 @@ class Source:
             self.octets = MESSAGE[:HEADER] + b"".join(written)
 
         return Body(written.append, offset=0, lead=b"", limit=limit - HEADER, done=done)
+
+    def new_message(self, *, limit: int) -> Body:
+        written: list[bytes] = []
+
+        def done(_body: Body) -> None:
+            self.octets = b"".join(written)
+
+        return Body(written.append, offset=0, lead=b"", limit=limit, done=done)
 
 
 def copies(budget: CopyBudget) -> MessageCopies:
@@ -198,3 +206,54 @@ def test_a_copy_that_could_not_be_finished_is_given_to_nobody():
     assert os.pread(made.full_fd(), 1000, 0) == MESSAGE
     made.close()
     budget.take(len(MESSAGE))
+
+
+def text_of(fd: int) -> bytes:
+    return os.pread(fd, 1000, 0)
+
+
+def test_a_program_reads_lines_that_end_in_lf():
+    """queue.md: converted while streaming; whatever the pieces are. The copy is made once."""
+    source = Source()
+    made = MessageCopies(CopyBudget(1000), source, limit=100)
+    fd = made.program_fd(())
+    assert text_of(fd) == MESSAGE.replace(b"\r\n", b"\n")
+    assert made.program_fd(()) == fd
+    assert source.reads == 1
+    made.close()
+
+
+def test_a_program_reads_the_header_as_it_was_edited():
+    """Not a list of edits: it could do nothing with one. Other edits: another copy, and room for it."""
+    budget = CopyBudget(1000)
+    made = MessageCopies(budget, Source(), limit=100)
+    edits = (AddHeader("X-New", "yes"), DeleteHeader("Subject", 0))
+    text = text_of(made.program_fd(edits))
+    header, _, body = text.partition(b"\n\n")
+    assert header == b"X-New: yes"
+    assert body == MESSAGE.partition(b"\r\n\r\n")[2].replace(b"\r\n", b"\n")
+    assert b"X-New" not in text_of(made.program_fd(()))
+    made.close()
+    budget.take(1000)  # all of it is back
+
+
+def test_after_a_new_message_every_copy_is_of_that():
+    """Header and body."""
+    made = copies(CopyBudget(1000))
+    before = [made.full_fd(), made.headers_fd(), made.program_fd(())]
+    sink = made.message_sink(20)
+    sink.write(b"Other: header\n\nother\n")
+    sink.finish()
+    assert made.size == len(b"Other: header\r\n\r\nother\r\n")
+    assert text_of(made.program_fd(())) == b"Other: header\n\nother\n"
+    assert text_of(made.full_fd()) == b"Other: header\r\n\r\nother\r\n"
+    assert len(before) == 3
+    made.close()
+
+
+def test_a_message_past_the_limit_is_a_breach():
+    made = copies(CopyBudget(1000))
+    with pytest.raises(CallFailed) as failed:
+        made.message_sink(101)
+    assert failed.value.cause == "protocol"
+    made.close()

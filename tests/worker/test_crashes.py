@@ -22,8 +22,9 @@ from forkd.rpc import records
 from forkd.rpc.calls import CallFailed
 from forkd.rpc.records import CrashRecord
 from forkd.sandbox import output
+from forkd.sandbox.output import scrubbed
 from forkd.worker.copies import CopyBudget, KeptCopy
-from forkd.worker.crashes import Crashes, scrubbed
+from forkd.worker.crashes import Crashes
 from forkd.worker.failures import METRICS, NAMES, Failures
 from tests.support.fake_host import Broken, FakeHolder, FakeHost, FakePlugin, dispatcher_for, run
 

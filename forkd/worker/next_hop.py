@@ -1,0 +1,63 @@
+"""How does a message get to its next hop while its client waits? (accept = "proxy") By qmgr, from tmp/.
+
+The message is made whole in tmp/, as it would be for the queue, but not synced: until the next hop has it,
+it is the client's. qmgr reads it there, brings it to its transports and answers with the reply. Whatever goes
+wrong in between is a temporary refusal: the client comes again, and where the next hop had the mail already,
+it has it twice (as with every SMTP server whose 250 is lost).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from forkd import log
+from forkd.config.schema import Config, QmailQueue, Transport
+from forkd.queue.commit import finish_uncommitted
+from forkd.queue.envelope import Envelope
+from forkd.queue.spool import SpoolFile
+from forkd.rpc import channel
+from forkd.rpc.messages import Deliver, Delivered
+from forkd.smtp import replies
+from forkd.smtp.reply import Reply
+
+SLACK_S = 60.0
+"""More time than the transport has: qmgr's ends of waiting come first (manager.BEGIN_S, the transport's own
+timeout, deliver's HOST_SLACK_S), so that no mail is delivered whose client was told to come again."""
+
+
+class NextHop:
+    """The way to qmgr's socket for workers.
+
+    slot  whose folder in tmp/ our messages are in
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, path: str, slot: str, config: Config) -> None:
+        self._qmgr = channel.RequestClient(loop, path, Delivered)
+        self._slot = slot
+        self._limit_s = _longest(config.transport.values()) + SLACK_S
+
+    async def deliver(self, file: SpoolFile, envelope: Envelope) -> Reply:
+        """The reply to the end of data. The file is the caller's to abort afterwards. Raises SpoolError."""
+        name = finish_uncommitted(file, envelope)
+        try:
+            answer: Delivered = await self._qmgr.request(
+                lambda n: Deliver(n=n, slot=self._slot, name=name), timeout_s=self._limit_s
+            )
+        except channel.Unavailable as error:
+            log.service(act="not_handed_on", detail=f"qmgr: {error}", level="error", session=envelope.session)
+            return replies.LOCAL_ERROR
+        try:
+            reply = Reply(answer.code, answer.enhanced or None, answer.lines)
+        except ValueError:
+            return replies.LOCAL_ERROR
+        # As to mail that is kept here or dropped: no sender can try out which of his a plugin quarantines.
+        return replies.queued(file.id) if reply.ok else reply
+
+    def close(self) -> None:
+        """No client waits any more."""
+        self._qmgr.close()
+
+
+def _longest(transports: Iterable[Transport]) -> float:
+    return max((float(table.timeout) for table in transports if isinstance(table, QmailQueue)), default=0.0)
