@@ -95,6 +95,7 @@ def plugin_failure(
     on_failure: str = "",
     reply: str = "",
     pid: int = 0,
+    claimed_pid: int = 0,
     status: str = "",
     call: str = "",
     cpu_ms: float = 0.0,
@@ -107,13 +108,17 @@ def plugin_failure(
     cause       as rpc.calls.CallFailed names it
     on_failure  what was made of it; `shadow`: nothing
     call        the system call that it was killed for, or that its number is unknown
-    pid, status, cpu_ms, memory_kib  how its sandbox ended and what it had used, as its zygote claims
+    pid         of its sandbox on this host, as the kernel told it with its first answer
+    claimed_pid in its place where it never answered: its zygote's number for it, which is another one in a
+                PID namespace of its own
+    status, cpu_ms, memory_kib  how it ended and what it had used, as its zygote claims
     output      the last lines of the sandbox's stderr
     record      the id of its crash record
     """
     fields = given(
         session=session, version=version, detail=detail, call=call, on_failure=on_failure, reply=reply,
-        pid=pid, status=status, cpu_ms=cpu_ms, memory_kib=memory_kib, output=output, record=record,
+        pid=pid, claimed_pid=claimed_pid, status=status, cpu_ms=cpu_ms, memory_kib=memory_kib, output=output,
+        record=record,
     )  # fmt: skip
     write("error", "plugin_failure", plugin=plugin, hook=hook, cause=cause, **fields)
 
@@ -188,16 +193,23 @@ def plugin_output(*, plugin: str, text: str, session: str = "", pid: int = 0, dr
 def sandbox_end(
     *,
     plugin: str,
-    pid: int,
     status: str,
+    pid: int = 0,
+    claimed_pid: int = 0,
     session: str = "",
     user_ms: float = 0.0,
     system_ms: float = 0.0,
     memory_kib: int = 0,
 ) -> None:
-    """A sandbox is dead, as its zygote claims it; `status`: `exit 0`, `SIGKILL` … Level debug."""
-    fields = given(session=session, user_ms=user_ms, system_ms=system_ms, memory_kib=memory_kib)
-    write("debug", "sandbox_end", plugin=plugin, pid=pid, status=status, **fields)
+    """A sandbox is dead, as its zygote claims it; `status`: `exit 0`, `SIGKILL` … Level debug.
+
+    pid, claimed_pid  as in plugin_failure
+    """
+    fields = given(
+        pid=pid, claimed_pid=claimed_pid, session=session, user_ms=user_ms, system_ms=system_ms,
+        memory_kib=memory_kib,
+    )  # fmt: skip
+    write("debug", "sandbox_end", plugin=plugin, status=status, **fields)
 
 
 def self_test(*, layer: str, result: str, required: bool = False, detail: str = "") -> None:
@@ -231,6 +243,11 @@ def process(
         role = f"{role}.{slot}"
     write(level, "process", act=act, role=role,
            **given(name=name, pid=pid, status=status, reason=reason, after_s=after_s))  # fmt: skip
+
+
+def program(*, act: str, transport: str = "", pid: int = 0, detail: str = "", level: str = "info") -> None:
+    """Launcher: a queue program was not_started | killed | not_killed, or a request refused."""
+    write(level, "program", act=act, **given(transport=transport, pid=pid, detail=detail))
 
 
 def listening(*, listener: str, address: str, inherited: bool = False) -> None:

@@ -19,7 +19,7 @@ from forkd.exits import Exit
 
 COMMANDS: Final[Rows] = {
     "run": ("forkd.cli.run", "run", "Serve mail until told to stop."),
-    "config": ("forkd.cli.config", "config", "Check a configuration; show what is in force."),
+    "config": ("forkd.cli.config", "config", "Check, show a configuration; make one from qmail's."),
     "status": ("forkd.cli.daemon", "status", "What runs, and how it is."),
     "stop": ("forkd.cli.daemon", "stop", "Stop the daemon; nothing accepted is lost."),
     "queue": ("forkd.cli.queue", "queue", "List, show, remove, retry queued mail."),

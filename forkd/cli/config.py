@@ -1,4 +1,4 @@
-"""forkd config: is this configuration right, and what does it say?"""
+"""forkd config: is this configuration right, and what does it say? One of its commands is in import_qmail."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from forkd.cli.failure import CommandFailed
+from forkd.cli.import_qmail import import_qmail
 from forkd.cli.options import config_option, json_option, print_json, say
 from forkd.config.load import LoadedConfig, load
 from forkd.config.problems import display_path
@@ -18,7 +19,10 @@ from forkd.master import plugin_files
 
 @click.group()
 def config() -> None:
-    """Check a configuration; show what is in force."""
+    """Check a configuration; show what is in force; make one from qmail's control files."""
+
+
+config.add_command(import_qmail)
 
 
 @config.command()

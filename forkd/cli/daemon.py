@@ -15,7 +15,7 @@ import click
 from forkd.cli.control import request
 from forkd.cli.failure import CommandFailed
 from forkd.cli.options import daemon_options, json_option, print_json, say
-from forkd.cli.tables import ago, print_facts, print_table
+from forkd.cli.tables import ago, last_end, print_facts, print_table
 
 
 @click.command()
@@ -78,6 +78,11 @@ def _facts(answer: dict[str, Any], data_dir: Path) -> list[tuple[str, object]]:
         ("since start", _shown(counters, lambda name: not name.startswith(_PLUGIN)) or "nothing yet")
     )
     facts += _plugins(answer, counters)
+    facts += [
+        (f"restarts of {_name(process)}", f"{process.get('restarts', 0)}, the one before {end}")
+        for process in answer.get("processes", ())
+        if (end := last_end(process))
+    ]
     walls: dict[str, list[str]] = {}
     for layer, held in answer.get("sandbox", {}).items():
         walls.setdefault(held, []).append(layer)
@@ -124,11 +129,10 @@ def _plugins(answer: dict[str, Any], counters: dict[str, int]) -> list[tuple[str
 
 
 def _process(process: dict[str, Any]) -> tuple[object, ...]:
-    name = process.get("name") or process.get("slot", "")
     done = _shown(process.get("counters", {}), lambda name: not name.startswith(_PLUGIN))
     info = ", ".join(f"{key} {value}" for key, value in process.get("info", {}).items())
     return (
-        f"{process.get('role', '')} {name}".strip(),
+        _name(process),
         process.get("pid", ""),
         process.get("state", ""),
         ago(process["started_at"]) if process.get("started_at") else "",
@@ -136,6 +140,10 @@ def _process(process: dict[str, Any]) -> tuple[object, ...]:
         process.get("restarts", 0),
         "; ".join(part for part in (done, info) if part),
     )
+
+
+def _name(process: dict[str, Any]) -> str:
+    return f"{process.get('role', '')} {process.get('name') or process.get('slot', '')}".strip()
 
 
 def _watch(pid: int) -> int | None:

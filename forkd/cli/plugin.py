@@ -13,6 +13,7 @@ ROWS: Final[Rows] = {
     "check": ("forkd.cli.plugin_check", "check", "Is a plugin's folder right? Exit status for CI."),
     "test": ("forkd.cli.plugin_test", "test", "What its hooks do in a real sandbox."),
     "bench": ("forkd.cli.plugin_bench", "bench", "What a call of it costs."),
+    "try-so": ("forkd.cli.plugin_try_so", "try_so", "What a compiled plugin of qmail-smtpd says."),
     "replay": ("forkd.cli.plugin_replay", "replay", "Run a recorded failing call again."),
     "list": ("forkd.cli.plugin_list", "list_plugins", "What is installed, and what of it is switched on."),
     "show": ("forkd.cli.plugin_show", "show", "What a plugin may do, in plain words."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import click
 
@@ -34,6 +35,7 @@ def bench(
     settings: tuple[str, ...],
     connect: tuple[str, ...],
     name_servers: tuple[str, ...],
+    python: Path | None,
     seconds: float,
     as_json: bool,
 ) -> int:
@@ -43,7 +45,7 @@ def bench(
     interpreter with the same modules, and beside the same calls in one process: all behind the walls, in one
     run.
     """
-    with given_plugin(path, settings, connect, name_servers) as given:
+    with given_plugin(path, settings, connect, name_servers, python=python) as given:
         try:
             measured = run(measure(given, builtin()[0], seconds=seconds))
         except (ValueError, CallFailed, Overloaded) as error:

@@ -11,14 +11,15 @@ import msgspec
 
 from forkd.cli.failure import CommandFailed
 from forkd.cli.options import json_option, print_json, say, use_color
-from forkd.cli.plugin_kit import plugin_options, run
+from forkd.cli.plugin_kit import meanwhile, plugin_options, run
 from forkd.config.differences import wants
 from forkd.config.load import read_toml
 from forkd.config.manifest import PluginFolder, read_manifest
 from forkd.config.problems import ConfigError, Problems, display_path
 from forkd.exits import Exit
-from forkd.kit.configured import Unusable, configured, find
+from forkd.kit.configured import Given, Unusable, configured, find
 from forkd.kit.stage import NotStarted, Stage
+from forkd.kit.trial import refused_in_loading
 from forkd.kit.uses import Use, unused, unwanted, uses
 from forkd.master.plugin_files import Judge, digest, examine_folder
 
@@ -36,7 +37,9 @@ class Found:
 @click.command()
 @plugin_options
 @json_option
-def check(path: str, settings: tuple[str, ...], connect: tuple[str, ...], as_json: bool) -> int:
+def check(
+    *, path: str, settings: tuple[str, ...], connect: tuple[str, ...], python: Path | None, as_json: bool
+) -> int:
     """Look at the plugin in the folder PATH as forkd would, and say everything that is wrong with it.
 
     Its manifest, who may write its files, its code against what the manifest wants; then it is loaded in
@@ -53,7 +56,7 @@ def check(path: str, settings: tuple[str, ...], connect: tuple[str, ...], as_jso
     assert plugin is not None
     found = [*_files(folder), *_code(plugin)]
     if not any(one.about == "syntax" for one in found):
-        found += _loaded(plugin, settings, connect)
+        found += _loaded(plugin, settings, connect, python)
     wrong = any(one.level == "problem" for one in found)
     manifest = plugin.manifest
     if as_json:
@@ -108,7 +111,9 @@ def _refused(use: Use) -> str:
     return f"{use.where}: {what} will be refused: [wants.{table}] in plugin.toml does not want {wanted}"
 
 
-def _loaded(plugin: PluginFolder, settings: tuple[str, ...], connect: tuple[str, ...]) -> list[Found]:
+def _loaded(
+    plugin: PluginFolder, settings: tuple[str, ...], connect: tuple[str, ...], python: Path | None
+) -> list[Found]:
     """What loading it in a sandbox shows."""
     given = {text.partition("=")[0] for text in settings}
     must = [name for name, one in plugin.manifest.settings.items() if one.default is msgspec.UNSET]
@@ -116,9 +121,12 @@ def _loaded(plugin: PluginFolder, settings: tuple[str, ...], connect: tuple[str,
         options = " ".join(f"--settings {name}=…" for name in missing)
         return [Found("note", "settings", f"it was not loaded: {options} must be given for that")]
     try:
-        with configured(plugin.folder, settings=settings, targets=connect) as ready:
+        with configured(plugin.folder, settings=settings, targets=connect, python=python) as ready:
             stage = Stage(ready.plugin, ready.config, data_dir=ready.data_dir)
-            run(_start(stage))
+            try:
+                run(_start(stage))
+            except NotStarted as error:
+                return [_not_loaded(error, ready, settings)]
             return [Found("note", "code", note) for note in stage.notes]
     except Unusable as error:
         raise CommandFailed(str(error), status=Exit.USAGE) from error
@@ -127,12 +135,18 @@ def _loaded(plugin: PluginFolder, settings: tuple[str, ...], connect: tuple[str,
             Found("problem", "settings", f"{one.rule} ({one.table} {one.key} = {one.value})")
             for one in error.problems
         ]
-    except NotStarted as error:
-        if error.phase == "settings" and not settings:
+
+
+def _not_loaded(error: NotStarted, ready: Given, settings: tuple[str, ...]) -> Found:
+    """Why; where it is the plugin's code, with the system calls that were refused it."""
+    if error.phase == "settings":
+        if not settings:
             text = f"plugin_init refuses its defaults: {error} (give it others by --settings)"
-            return [Found("note", "settings", text)]
-        said = "plugin_init refuses its settings: " if error.phase == "settings" else ""
-        return [Found("problem", "settings" if said else "code", f"{said}{error}")]
+            return Found("note", "settings", text)
+        return Found("problem", "settings", f"plugin_init refuses its settings: {error}")
+    if error.phase == "load":
+        error.refused = run(refused_in_loading(ready))
+    return Found("problem", "code", "\n".join([str(error), *meanwhile(error)]))
 
 
 async def _start(stage: Stage) -> None:

@@ -20,7 +20,8 @@ from forkd.config.stock import PLUGINS, stock_plugins
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Known:
-    """A plugin in a folder. `source`: stock | package | folder; `entry`: the file that names it."""
+    """A plugin. `source`: stock | package | folder, or the kind of one without a folder of its own; `entry`:
+    the file that names it."""
 
     name: str
     version: str
@@ -47,7 +48,9 @@ def manifest_of(folder: Path) -> PluginFolder:
 def known(loaded: LoadedConfig) -> list[Known]:
     """Those that are on, in their order; then those that are off, by name."""
     on = [
-        _named(member.folder, plugin=plugin, member=member)
+        _bare(plugin, member)
+        if plugin.kind != "python"
+        else _named(member.folder, plugin=plugin, member=member)
         for plugin in loaded.plugins
         for member in plugin.members
     ]
@@ -125,6 +128,20 @@ def _named(
         source=source,
         description=manifest.description,
         entry=member.entry if member else entry,
+        plugin=plugin,
+        member=member,
+    )
+
+
+def _bare(plugin: PluginConfig, member: Member) -> Known:
+    """One that has no manifest: compiled, or a program."""
+    return Known(
+        name=member.name,
+        version="",
+        folder=member.folder,
+        source=plugin.kind,
+        description=", ".join(file.name for file in plugin.code),
+        entry=member.entry,
         plugin=plugin,
         member=member,
     )

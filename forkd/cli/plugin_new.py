@@ -8,6 +8,7 @@ import click
 
 from forkd.cli.failure import CommandFailed
 from forkd.cli.options import json_option, print_json
+from forkd.cli.plugin_kit import python_option
 from forkd.config.problems import display_path
 from forkd.config.schema import HOOKS
 from forkd.exits import Exit
@@ -31,14 +32,15 @@ from forkd.kit.scaffold import BadName, make
     metavar="FOLDER",
     help="Where its folder is made; default: here.",
 )
+@python_option
 @json_option
-def new(name: str, hooks: tuple[str, ...], parent: Path, as_json: bool) -> int:
+def new(*, name: str, hooks: tuple[str, ...], parent: Path, python: Path | None, as_json: bool) -> int:
     """Make the folder NAME with a plugin that works: module, manifest, tests, README.
 
     It refuses what its setting names, at the hooks you choose; put your own idea in its place.
     """
     try:
-        made = make(name, hooks, parent)
+        made = make(name, hooks, parent, python=python)
     except BadName as error:
         raise CommandFailed(str(error), status=Exit.USAGE) from error
     except FileExistsError as error:
@@ -58,5 +60,6 @@ def new(name: str, hooks: tuple[str, ...], parent: Path, as_json: bool) -> int:
     click.echo()
     click.echo("\n".join(f"    {line}" if line else "" for line in made.entry.splitlines()))
     click.echo()
-    click.echo(f"Next: forkd plugin test {shown}; pytest {shown}; forkd plugin check {shown}")
+    under = f" --python {python}" if python else ""
+    click.echo(f"Next: forkd plugin test {shown}{under}; pytest {shown}; forkd plugin check {shown}{under}")
     return Exit.OK

@@ -11,10 +11,11 @@ from pathlib import Path
 import click
 
 from forkd.cli.failure import CommandFailed
-from forkd.cli.options import config_option, json_option, print_json, say
+from forkd.cli.options import SYSTEM_CONFIG, config_option, json_option, print_json, say
 from forkd.cli.plugin_kit import given_plugin, not_started, run
-from forkd.cli.tables import print_facts, safe
+from forkd.cli.tables import print_facts
 from forkd.config.load import data_dir_of, load
+from forkd.config.problems import display_path
 from forkd.config.schema import Config, PluginConfig
 from forkd.exits import Exit
 from forkd.kit.replay import NoRecord, Replayed, find, read
@@ -41,7 +42,7 @@ def replay(
     try:
         kept, message = read(find(record, data_dir_of(config)))
     except NoRecord as error:
-        raise CommandFailed(str(error)) from error
+        raise CommandFailed(str(error), hint=_meant(config)) from error
     with _plugin(kept, config, path, settings) as (plugin, whole, data_dir):
         replayed = run(run_again(plugin, whole, kept, message, data_dir=data_dir))
     if as_json:
@@ -70,8 +71,14 @@ def _plugin(
     known = ", ".join(plugin.name for plugin in loaded.plugins) or "none"
     raise CommandFailed(
         f"the plugin {kept.plugin} of this record is not configured (configured: {known})",
-        hint="name the configuration by --config, or the plugin's folder by --path",
+        hint=_meant(config) or "name the configuration by --config, or the plugin's folder by --path",
     )
+
+
+def _meant(config: Path | None) -> str:
+    """The configuration that was probably meant; empty: one was named, or there is none."""
+    files = [file for file in (Path.cwd() / "forkd.toml", SYSTEM_CONFIG) if file.is_file()]
+    return f"did you mean --config {display_path(files[0])}?" if files and config is None else ""
 
 
 def _show(kept: CrashRecord, replayed: Replayed, plugin: PluginConfig) -> None:
@@ -88,11 +95,10 @@ def _show(kept: CrashRecord, replayed: Replayed, plugin: PluginConfig) -> None:
         ("it failed by", f"{kept.cause}: {kept.detail}" if kept.detail else kept.cause),
         ("now", _now(replayed)),
     ]
-    refused = [one for one in replayed.refusals if not one.harmless]
-    facts += [("refused", f"{one.text}: {one.result}") for one in refused[-3:]]
+    facts += [("refused", text) for text in _refused(replayed)[-3:]]
     if replayed.output:
         facts.append(("it printed", replayed.output))
-    print_facts([(name, safe(text)) for name, text in facts])
+    print_facts([row for name, text in facts for row in _rows(name, text)])
     if not replayed.cause:
         verdict = "every call was answered: it does not fail any more"
     elif replayed.same_as(kept):
@@ -100,6 +106,18 @@ def _show(kept: CrashRecord, replayed: Replayed, plugin: PluginConfig) -> None:
     else:
         verdict = f"another failure, at call {replayed.frame} of {len(kept.frames)}"
     click.echo(verdict)
+
+
+def _refused(replayed: Replayed) -> list[str]:
+    """Each kind once, in the order in which they were refused."""
+    refused = [one for one in replayed.refusals if not one.harmless]
+    return list(dict.fromkeys(f"{one.text}: {one.result}" for one in refused))
+
+
+def _rows(name: str, text: str) -> list[tuple[str, str]]:
+    """A text of several lines below each other."""
+    first, *others = text.rstrip().split("\n") or [""]
+    return [(name, first), *(("", line) for line in others)]
 
 
 def _now(replayed: Replayed) -> str:
@@ -123,7 +141,7 @@ def _as_data(kept: CrashRecord, replayed: Replayed) -> dict[str, object]:
         "recorded": {"cause": kept.cause, "detail": kept.detail, "hook": kept.hook, "at": kept.at},
         "now": {"cause": replayed.cause, "detail": replayed.detail, "call": replayed.frame},
         "same": replayed.same_as(kept),
-        "refused": [f"{one.text}: {one.result}" for one in replayed.refusals],
+        "refused": _refused(replayed),
         "output": replayed.output,
         "notes": list(replayed.notes),
     }

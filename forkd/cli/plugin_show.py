@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from forkd.config.plainly import May
 from forkd.config.problems import Problems, display_path
 from forkd.config.schema import Member, PluginConfig, PluginLimits
 from forkd.config.wants import in_force
-from forkd.master.plugin_files import CHANGED, digest
+from forkd.master.plugin_files import CHANGED, digest, digest_of
 
 
 @click.command()
@@ -51,7 +52,7 @@ def show(name: str, config: Path | None, as_json: bool) -> int:
 def _in_force(plugin: PluginConfig, loaded: LoadedConfig, only: Member | None = None) -> dict[str, Any]:
     """Of a plugin that is on; of a group the union, whichever member was named."""
     reasons: dict[str, str] = {}
-    for member in plugin.members:
+    for member in plugin.members if plugin.kind == "python" else ():
         manifest = manifest_of(member.folder).manifest
         held = in_force(manifest.wants, member.settings)
         reasons |= {**held.powers, **held.reads, **wished(manifest.wants, member.settings).reasons}
@@ -61,10 +62,14 @@ def _in_force(plugin: PluginConfig, loaded: LoadedConfig, only: Member | None = 
         *plainly.reads(plugin.reads, reasons),
         *plainly.files(plugin.files),
     ]
-    members = [_member(member) for member in plugin.members]
+    members = [_member(plugin, member) for member in plugin.members]
     return {
         "plugin": only.name if only else plugin.name,
         "group": plugin.group,
+        "kind": plugin.kind,
+        "code": [str(file) for file in plugin.code],
+        "argv": list(plugin.argv),
+        "environment": plugin.environment,
         "on": True,
         "members": members,
         "mode": plugin.mode,
@@ -73,6 +78,7 @@ def _in_force(plugin: PluginConfig, loaded: LoadedConfig, only: Member | None = 
         "scope": {name: list(value) for name, value in msgspec.structs.asdict(plugin.scope).items() if value},
         "may": [dataclasses.asdict(one) for one in may],
         "together": plainly.together(plugin.capabilities, plugin.reads),
+        "beyond": [text for member in plugin.members for text in _beyond(member, loaded)],
         "on_failure": {"policy": plugin.on_failure, "means": plainly.failure(plugin.on_failure, plugin.mode)},
         "limits": _limits(plugin),
         "python": str(plugin.python) if plugin.python else None,
@@ -81,6 +87,12 @@ def _in_force(plugin: PluginConfig, loaded: LoadedConfig, only: Member | None = 
         "trusted": plugin.trusted,
         "running": _running(zygotes(loaded).get(plugin.name), members),
     }
+
+
+def _beyond(member: Member, loaded: LoadedConfig) -> list[str]:
+    """Grants that give it nothing, or less than they say."""
+    begins = f"{display_path(member.entry)}: grants "
+    return [note for note in loaded.notes if note.startswith(begins)]
 
 
 def _running(zygote: dict[str, Any] | None, members: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -122,15 +134,21 @@ def _wanted(one: Known) -> dict[str, Any]:
     }
 
 
-def _member(member: Member) -> dict[str, Any]:
+def _member(plugin: PluginConfig, member: Member) -> dict[str, Any]:
+    bare = plugin.kind != "python"
     return {
         "name": member.name,
         "version": member.version,
         "folder": str(member.folder),
-        "description": manifest_of(member.folder).manifest.description,
-        "sha256": digest(member.folder),
+        "description": _WITHOUT_MANIFEST[plugin.kind]
+        if bare
+        else manifest_of(member.folder).manifest.description,
+        "sha256": digest_of(plugin.code) if bare else digest(member.folder),
         "entry": str(member.entry) if member.entry else None,
     }
+
+
+_WITHOUT_MANIFEST = {"indimail": "compiled for IndiMail's qmail-smtpd", "program": "a program"}
 
 
 def _limits(plugin: PluginConfig) -> dict[str, dict[str, str]]:
@@ -139,7 +157,8 @@ def _limits(plugin: PluginConfig) -> dict[str, dict[str, str]]:
     for member in plugin.members:
         raw = read_toml(member.entry, Problems())[1] if member.entry else {}
         given = frozenset(raw.get("limits", {}))
-        members.append((member.name, given, manifest_of(member.folder).suggested))
+        bare = plugin.kind != "python"
+        members.append((member.name, given, frozenset() if bare else manifest_of(member.folder).suggested))
     return {
         name: {"value": in_words(name, getattr(plugin.limits, name)), "from": said}
         for name, said in origins(plugin.limits, members).items()
@@ -152,7 +171,7 @@ def _limits(plugin: PluginConfig) -> dict[str, dict[str, str]]:
 def _print(data: dict[str, Any]) -> None:
     for member in data["members"]:
         about = f": {member['description']}" if member["description"] else ""
-        click.secho(safe(f"{member['name']} {member['version']}{about}"), bold=True)
+        click.secho(safe(f"{member['name']} {member['version']}".rstrip() + about), bold=True)
         click.echo(f"  {display_path(Path(member['folder']))}  sha256 {member['sha256']}")
         if member["entry"]:
             click.echo(f"  switched {'on' if data['on'] else 'off'} by {display_path(Path(member['entry']))}")
@@ -168,6 +187,8 @@ def _print(data: dict[str, Any]) -> None:
         click.secho(safe(f"  - {may['text']}{reason}"), fg="yellow" if may["kind"] != "reads" else None)
     if data.get("together"):
         click.secho(f"  {data['together']}", fg="yellow")
+    for text in data.get("beyond", ()):
+        click.secho(safe(f"  note: {text}"), fg="yellow")
     if not data["may"]:
         click.echo("  - nothing else: no power over mail, no network, no files")
     click.echo()
@@ -182,6 +203,11 @@ def _facts(data: dict[str, Any]) -> None:
     facts: list[tuple[str, object]] = [("asked at", ", ".join(data["hooks"]))]
     if data["requires"]:
         facts.append(("imports", ", ".join(data["requires"])))
+    if data.get("code"):
+        started = shlex.join(data["argv"])
+        facts.append(("starts", started) if started else ("loads", ", ".join(data["code"])))
+    if data.get("environment"):
+        facts.append(("environment", ", ".join(f"{n}={v}" for n, v in data["environment"].items())))
     if data["on"]:
         scope = "; ".join(f"{name}: {', '.join(value)}" for name, value in data["scope"].items())
         facts += [

@@ -5,22 +5,28 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from forkd.cli.options import json_option, print_json, say
-from forkd.cli.plugin_kit import dns_option, given_plugin, milliseconds, plugin_options, run
+from forkd.cli.plugin_kit import (
+    PRINTED,
+    dns_option,
+    given_plugin,
+    milliseconds,
+    plugin_options,
+    refusal_lines,
+    run,
+)
 from forkd.cli.tables import octets, print_table, safe
 from forkd.exits import Exit
 from forkd.kit import samples, trial
 from forkd.kit.drive import Step
+from forkd.kit.noted import Noted
 from forkd.kit.samples import Sample
-from forkd.kit.trial import Noted, Tested
+from forkd.kit.trial import Tested
 from forkd.kit.watch import Cost
-
-PRINTED: Final = 20
-"""Different lines of a plugin's output that are shown."""
 
 
 @click.command()
@@ -50,6 +56,7 @@ def test(
     settings: tuple[str, ...],
     connect: tuple[str, ...],
     name_servers: tuple[str, ...],
+    python: Path | None,
     mails: tuple[Path, ...],
     files: tuple[Path, ...],
     everything: bool,
@@ -64,7 +71,7 @@ def test(
     Exit status 0: every hook answered; 1: one crashed, hung, or made a call that is death; 72: the plugin
     does not start; 78: forkd would not start with it.
     """
-    with given_plugin(path, settings, connect, name_servers) as given:
+    with given_plugin(path, settings, connect, name_servers, python=python) as given:
         tested = run(trial.test(given, _samples(mails, files)))
         if as_json:
             print_json(_as_data(tested))
@@ -98,7 +105,8 @@ def _show(tested: Tested, *, everything: bool) -> None:
         click.echo()
         click.echo(click.style("refused system calls", bold=True))
     for one in noted:
-        _show_refusal(one, tested)
+        for line in refusal_lines(one):
+            click.echo(f"  {line}")
     printed = "".join(tested.printed).strip()
     if printed:
         click.echo()
@@ -154,25 +162,6 @@ def _together(tested: Tested, *, everything: bool) -> list[Noted]:
             refusal = noted.refusal
             seen.setdefault((refusal.text, refusal.result, noted.where, refusal.loading), noted)
     return list(seen.values())
-
-
-def _show_refusal(noted: Noted, tested: Tested) -> None:
-    refusal = noted.refusal
-    when = " while it was loaded" if refusal.loading else ""
-    click.echo(f"  {safe(refusal.text)}: {refusal.result}{when}, {_where(noted, tested)}")
-    click.echo(f"      instead: {noted.advice.instead}")
-    if noted.advice.grant:
-        click.echo(f"      or, if the admin grants it: {safe(noted.advice.grant)}")
-
-
-def _where(noted: Noted, tested: Tested) -> str:
-    if noted.where is None:
-        return "by no line of the plugin that could be seen"
-    file = Path(noted.where.file)
-    for member in tested.given.plugin.members:
-        if file.is_relative_to(member.folder):
-            file = file.relative_to(member.folder)
-    return safe(f"{file}:{noted.where.line} in {noted.where.function}")
 
 
 def _summary(tested: Tested, noted: list[Noted]) -> str:

@@ -9,7 +9,7 @@ import click
 
 from forkd.cli.control import request
 from forkd.cli.options import daemon_options, json_option, print_json, say
-from forkd.cli.tables import print_table
+from forkd.cli.tables import last_end, print_table
 
 MEANINGS: Final = {
     "enforced": "who stands behind it tried to pass it at start-up and could not",
@@ -38,10 +38,12 @@ def status(data_dir: Path, as_json: bool) -> int:
     print_table(("layer", "state", "meaning"), [(k, v, MEANINGS.get(v, "")) for k, v in layers.items()])
     if zygotes:
         click.echo()
+        columns = ("plugin", "zygote pid", "state", "restarts", "the one before")
         rows = [
-            (z.get("name", ""), z.get("pid", ""), z.get("state", ""), z.get("restarts", 0)) for z in zygotes
+            (z.get("name", ""), z.get("pid", ""), z.get("state", ""), z.get("restarts", 0), last_end(z))
+            for z in zygotes
         ]
-        print_table(("plugin", "zygote pid", "state", "restarts"), rows, right=("zygote pid", "restarts"))
+        print_table(columns, rows, right=("zygote pid", "restarts"))
     if not layers:
         say("the daemon has not reported a self-test")
     return 0

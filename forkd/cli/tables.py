@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import click
 from rich.console import Console
@@ -92,6 +93,13 @@ def ago(then: float, now: float | None = None) -> str:
         if len(parts) == 2:
             break
     return " ".join(part for part in parts if not part.startswith("0") or len(parts) == 1)
+
+
+def last_end(process: dict[str, Any]) -> str:
+    """How the process ended that was there before this one: `ended 12m 5s ago: SIGKILL`; empty: none did."""
+    return (
+        f"ended {ago(process['last_end_at'])} ago: {process['last_end']}" if process.get("last_end") else ""
+    )
 
 
 def octets(size: int) -> str:

@@ -33,6 +33,8 @@ plainly        what a plugin may do, in words that need no manual
 differences    what a new version of a plugin wants that the old one did not
 groups         plugins that share a sandbox into one PluginConfig
 stock          where the plugins and the sample configuration that come with forkd lie
+qmail          what qmail's control files say, in our settings; qmail_files reads them, qmail_merge joins them
+               with forkd.toml, qmail_toml writes them as one, qmail_known: what does the same as the others
 load           files in, LoadedConfig out
 show           LoadedConfig out again, as TOML or JSON, secrets hidden
 recipients     which recipients exist and how they are routed; shared by worker (550) and qmgr (route)
@@ -40,5 +42,5 @@ recipients     which recipients exist and how they are routed; shared by worker 
 Promises: load() returns something everybody may use without asking again (absolute paths, names
 resolved, ranges held), or raises one ConfigError with *all* problems of *all* files. Nothing here
 starts or creates anything; files that are named (certificates, lists, sockets) are looked at and not
-read. Reading the same files twice gives equal values.
+read, but for the control files in server.qmail_control. Reading the same files twice gives equal values.
 """

@@ -3,7 +3,7 @@
     dns      lookups of names below suffixes; "any": whichever it likes, which can carry data out
     state    keys and values that outlive a session
     connect  connections to targets that have names here, and addresses in the admin's entry only
-    threads  beside the first one, in each sandbox
+    threads  beside the first one, for each sandbox; counted for the plugin as a whole
 
 Suffixes are compared as DNS does: label by label, without case, other scripts in A-labels.
 """

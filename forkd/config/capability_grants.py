@@ -33,6 +33,9 @@ def capabilities(one: Joining, settings: dict[str, Any]) -> Capabilities:
         one.not_granted("state", "to keep keys and values", "state = true", wish.reasons["state"])
     elif one.entry.grants.state and "state" not in wish.reasons:
         one.not_wanted("state")
+    for name in ("processes", "exec"):
+        if getattr(one.entry.grants, name):
+            one.not_wanted(name)
     return Capabilities(
         dns=dns,
         state="state" in wish.reasons,
@@ -67,6 +70,9 @@ def _dns(one: Joining, wish: Wished) -> tuple[str, ...]:
         one.not_granted("dns", what, f"dns = {toml_value(whole)}", wish.reasons["dns"])
     elif granted and not wish.suffixes:
         one.not_wanted("dns")
+    else:
+        beyond = [grant for grant in sound if not any(suffix_covers(name, grant) for name in wish.suffixes)]
+        one.wider("dns", beyond, wish.suffixes)
     return wish.suffixes
 
 
@@ -95,10 +101,12 @@ def _connect(one: Joining, wish: Wished) -> dict[str, str]:
 def _threads(one: Joining, wish: Wished) -> int:
     granted = one.entry.grants.threads
     if granted < wish.threads:
-        what = f"{wish.threads} threads in each sandbox"
+        what = f"{wish.threads} threads for each sandbox"
         one.not_granted("threads", what, f"threads = {wish.threads}", wish.reasons["threads"])
     elif granted and not wish.threads:
         one.not_wanted("threads")
+    elif granted > wish.threads:
+        one.wider("threads", [str(granted)], [str(wish.threads)])
     return wish.threads
 
 

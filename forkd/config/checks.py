@@ -7,6 +7,7 @@ sees causes, not consequences. What is legal but surprising becomes a note: prin
 
 from __future__ import annotations
 
+import os
 import re
 import string
 from collections.abc import Callable
@@ -15,17 +16,18 @@ from typing import Final
 from forkd.config.auth_checks import AUTH_CHECKS, auth_with_plugins, wants_auth
 from forkd.config.checking import Check
 from forkd.config.client_checks import CLIENT_CHECKS
-from forkd.config.domains import DOMAIN_NAME, domain_slip, is_domain
+from forkd.config.domains import DOMAIN_NAME, domain_slip, is_domain, server_name
 from forkd.config.lines import KeyPath
 from forkd.config.plugin_checks import PLUGIN_CHECKS, budget_and_dns
 from forkd.config.problems import Problems, Source, toml_key
 from forkd.config.reader import nearest, one_of
-from forkd.config.recipients import folded
-from forkd.config.schema import Config, Maildir, PluginConfig
+from forkd.config.recipients import EVERY_SUBDOMAIN, folded
+from forkd.config.schema import Config, Discard, Maildir, PluginConfig, QmailQueue
 from forkd.config.units import format_duration, format_size
-from forkd.smtp.address import a_labels
 
 USER_NAME: Final = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+MAX_GREETING_LINE: Final = 250
+"""Of 512, with the longest host name, code and line end."""
 
 
 def check(config: Config, source: Source, problems: Problems, notes: list[str]) -> None:
@@ -39,7 +41,9 @@ def _server(c: Check) -> None:
     server = c.config.server
     if c.clean(("server", "hostname")) and not DOMAIN_NAME.fullmatch(server.hostname):
         c.bad(("server", "hostname"), "this is a host name, as in mail.example.org", value=server.hostname)
-    for key in ("user", "queue_user", "admin_user", "broker_user"):
+    if c.clean(("server", "greeting")) and (slip := greeting_slip(server.greeting)):
+        c.bad(("server", "greeting"), slip, value=server.greeting)
+    for key in ("user", "queue_user", "admin_user", "broker_user", "launcher_user"):
         name = getattr(server, key)
         if c.clean(("server", key)) and not USER_NAME.fullmatch(name):
             c.bad(("server", key), "this is the name of a system user", value=name)
@@ -50,6 +54,16 @@ def _server(c: Check) -> None:
         )
 
 
+def greeting_slip(text: str) -> str:
+    """Why this cannot stand behind the host name in the greeting, or empty."""
+    lines = text.split("\n")
+    if any(not line.isascii() or not line.isprintable() for line in lines):
+        return "this is printable ASCII (RFC 5321 4.2), a line end beginning a further line"
+    if any(len(line) > MAX_GREETING_LINE for line in lines):
+        return f"a line of it has {MAX_GREETING_LINE} characters at most (RFC 5321 4.5.3.1.5)"
+    return ""
+
+
 def _domains(c: Check) -> None:
     """Names, mailboxes and transports of our domains."""
     seen: dict[str, str] = {}
@@ -57,12 +71,12 @@ def _domains(c: Check) -> None:
         path = ("domain", name)
         literal = name.startswith("[") and name.endswith("]")
         same = name.lower()
-        if not literal and not is_domain(name):
+        if not literal and not is_domain(name.removeprefix(EVERY_SUBDOMAIN)):
             meant = domain_slip(name)
             rule = 'this is a domain name in quotes, as in [domain."example.org"]'
             c.bad(path, rule, hint=f'write [domain."{meant}"]' if meant else "")
         else:
-            same = same if literal else a_labels(name)
+            same = same if literal else server_name(name)
             if same in seen:
                 c.bad(path, f"this domain stands as [domain.{toml_key(seen[same])}] too")
         seen[same] = name
@@ -124,6 +138,59 @@ def _transports(c: Check) -> None:
             c.bad(path, "only {domain} and {user} can stand in a path", value=transport.path, hint=hint)
         if not transport.path:
             c.bad(path, "this must not be empty", value=transport.path)
+
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LOADER: Final = ("LD_", "GLIBC_TUNABLES")
+
+
+def _queue_programs(c: Check) -> None:
+    """Programs are named by their path; what they find in the environment can be said there."""
+    for name, table in c.config.transport.items():
+        if not isinstance(table, QmailQueue):
+            continue
+        argv, environment = ("transport", name, "argv"), ("transport", name, "environment")
+        if c.clean(argv):
+            if not table.argv[0].startswith("/"):
+                c.bad(argv, "the program is an absolute path, its arguments follow", value=table.argv[0])
+            elif not os.access(table.argv[0], os.X_OK):
+                c.notes.append(
+                    f"transport.{toml_key(name)}: {table.argv[0]} is no program that can be executed: "
+                    "its mail waits, or is refused for now"
+                )
+            if any("\0" in word for word in table.argv):
+                c.bad(argv, "a word of a command line has no NUL", value=table.argv)
+        if not c.clean(environment):
+            continue
+        for key, value in table.environment.items():
+            if not _NAME.fullmatch(key) or "\0" in value:
+                c.bad(environment, "this is no variable that a program could be given", value=key)
+            elif key.startswith(_LOADER):
+                c.notes.append(f"transport.{toml_key(name)}: setuid programs do not see the variable {key}")
+
+
+PROXIED: Final = (QmailQueue, Discard)
+"""Transports that have one answer for all recipients, and so may answer while a client waits."""
+
+
+def _proxied(c: Check) -> None:
+    """accept = "proxy": every way that mail may take from there can be waited for."""
+    listeners = [name for name, listener in c.config.listener.items() if listener.accept == "proxy"]
+    if not listeners:
+        return
+    ways: list[tuple[KeyPath, str]] = [
+        (("domain", name, "transport"), domain.transport) for name, domain in c.config.domain.items()
+    ]
+    if c.config.queue.relay_transport:
+        ways.append((("queue", "relay_transport"), c.config.queue.relay_transport))
+    for path, way in ways:
+        table = c.config.transport.get(way)
+        if table is not None and c.clean(path) and not isinstance(table, PROXIED):
+            rule = (
+                f'[listener.{toml_key(listeners[0])}] has accept = "proxy", so its clients wait for this '
+                "transport's answer, and this one gives none to them"
+            )
+            c.bad(path, rule, value=way, hint='choose a [transport] with kind = "qmail-queue"')
 
 
 def _limits(c: Check) -> None:
@@ -196,6 +263,8 @@ CHECKS: Final[tuple[Callable[[Check], None], ...]] = (
     _domains,
     _relay,
     _transports,
+    _queue_programs,
+    _proxied,
     _limits,
     _timeouts,
     *PLUGIN_CHECKS,

@@ -36,6 +36,9 @@ class Listener(Table, frozen=True):
     """Bare CR or LF in a message: made CRLF or space, as Postfix does, or refused (550 5.6.0)."""
     early_talker: Literal["refuse", "ignore"] = "refuse"
     """A client that does not wait for a reply where it must (RFC 2920 3.1) has 554 5.5.1, or is served on."""
+    accept: Literal["queue", "proxy"] = "queue"
+    """queue: 250 means that we have the mail. proxy: that its next hop has it; a refusal there is the reply,
+    and nothing is kept here (but what a plugin quarantines)."""
     backlog: Annotated[int, Between(1, 65_535)] = 1024
     """Connections the kernel holds while workers are busy; it caps them at net.core.somaxconn."""
 
@@ -161,6 +164,11 @@ class Limits(Table, frozen=True):
     """At once, per worker: each needs a descriptor and up to 16 KiB."""
     max_hops: Count = 100
     """Received fields; more is a loop (RFC 5321 6.3 asks for 100 at least)."""
+    tarpit_count: CountOrNone = 0
+    """From this recipient of a transaction on, each accepted one is answered tarpit_delay later (qmail's
+    tarpitcount), but for trusted clients; 0: none is. It slows the client, and holds his sandboxes."""
+    tarpit_delay: Annotated[Seconds, Between(0, 240)] = Seconds(5)
+    """As qmail; a client waits 5 minutes for this reply (RFC 5321 4.5.3.2.3)."""
     relay_probe: bool = True
     """Refuse %, ! and a second @ in a local part from a client that may not relay (550 5.7.1)."""
 

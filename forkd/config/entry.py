@@ -23,12 +23,15 @@ from typing import Any, Final
 from forkd.config.capability_grants import capabilities
 from forkd.config.grants import Around, Joining
 from forkd.config.groups import merged
-from forkd.config.installed import GROUP, Environment, environment, packages
+from forkd.config.indimail import read_compiled
+from forkd.config.installed import GROUP, Environment, environment, looks_like_python, packages
+from forkd.config.kinds import check_keys
 from forkd.config.later import Document
 from forkd.config.limits import limits_in_force
 from forkd.config.manifest import PLUGIN_NAME, ReadToml, read_manifest
 from forkd.config.plugin_checks import check_uids
 from forkd.config.problems import Problems, Source, display_path, toml_value
+from forkd.config.programs import read_program
 from forkd.config.reader import Reader, nearest
 from forkd.config.requirements import check_installed
 from forkd.config.schema import HOOKS, Entry, Member, PluginConfig
@@ -51,7 +54,7 @@ def read_entries(
         plugin = _read_entry(source, raw, around, read_toml, problems, notes=notes)
         if plugin is None:
             continue
-        key = "plugin" if "plugin" in raw else "package"
+        key = next((key for key in ("plugin", "package") if key in raw), "kind")
         if plugin.name in by_name:
             rule = f"{by_name[plugin.name]} has switched on a plugin of this name already"
             problems.add(source, (key,), rule, value=raw[key])
@@ -80,6 +83,12 @@ def _read_entry(
     order = _order(reader, entry)
     if entry is None or not entry.enabled:
         return None
+    if reader.problems.clean(source, ("kind",)) and not check_keys(reader, raw, entry.kind):
+        return None
+    if entry.kind == "indimail":
+        return read_compiled(_name(source), reader, entry, raw, around, order=order, notes=notes)
+    if entry.kind == "program":
+        return read_program(_name(source), reader, entry, raw, around, order=order, notes=notes)
     if entry.group and not PLUGIN_NAME.fullmatch(entry.group):
         rule = "a group's name is a small letter, then small letters, digits, - and _; 32 at most"
         reader.bad(("group",), rule, value=entry.group)
@@ -97,7 +106,7 @@ def _read_entry(
     powers = one.powers(wants)
     reads = one.reads(wants)
     allowed = capabilities(one, settings)
-    one.files(settings)
+    files = one.files(settings)
     one.mode()
     limits = limits_in_force(
         one, frozenset(raw["limits"]) if isinstance(raw.get("limits"), dict) else frozenset()
@@ -127,7 +136,7 @@ def _read_entry(
         settings=settings,
         powers=powers,
         reads=reads,
-        files=entry.grants.files if manifest.wants.files else (),
+        files=files,
         capabilities=allowed,
         limits=limits,
         on_failure=entry.on_failure,
@@ -142,6 +151,12 @@ def _read_entry(
         scope=scope,
         members=(member,),
     )
+
+
+def _name(source: Source) -> str:
+    """Of a plugin without a manifest: that of its entry's file, without number and ending."""
+    file = source.path.name if source.path else ""
+    return _ORDER.sub("", file.removesuffix(".toml"), count=1)
 
 
 def _order(reader: Reader, entry: Entry | None) -> int:
@@ -169,6 +184,11 @@ def _interpreter(reader: Reader, entry: Entry) -> Environment | None:
         return None
     if python is not None and not os.access(python, os.X_OK):
         reader.bad(("python",), "this is no program that can be executed", value=display_path(python))
+        return None
+    if python is not None and not looks_like_python(python):
+        rule = "nothing says that this is Python: its name does not, and it is in no virtual environment"
+        hint = "name a python3, or the bin/python of a virtual environment"
+        reader.bad(("python",), rule, value=display_path(python), hint=hint)
         return None
     return environment(python)
 

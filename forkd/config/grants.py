@@ -7,7 +7,7 @@ wanted is said, and widens nothing.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from forkd.config.lines import KeyPath
 from forkd.config.manifest import PluginFolder, export_slip, header_slip
 from forkd.config.problems import NOT_GIVEN, Problems, display_path, toml_key, toml_value
 from forkd.config.reader import Reader, nearest
+from forkd.config.recipients import EVERY_SUBDOMAIN
 from forkd.config.schema import Config, Entry, Powers, Scope, WantedNames
 from forkd.config.settings import read_setting
 from forkd.config.wants import FLAGS, PARTS, InForce, in_force, named
@@ -67,7 +68,20 @@ class Around:
 
     def ours(self, name: str) -> bool:
         """A domain of ours, as far as one can tell. `name` is one."""
-        return a_labels(name) in map(a_labels, self.domains()) or "domain" not in self.sound
+        wanted = a_labels(name)
+        return (
+            wanted in map(a_labels, self.domains())
+            or any(wanted.endswith(parent) for parent in self.parents())
+            or "domain" not in self.sound
+        )
+
+    def parents(self) -> list[str]:
+        """`.example.org` of [domain."*.example.org"]: of whose sub-domains all are ours."""
+        return [
+            f".{a_labels(name[2:])}"
+            for name in self.config.domain
+            if name.startswith(EVERY_SUBDOMAIN) and is_domain(name[2:])
+        ]
 
     def domains(self) -> list[str]:
         """Those of ours, as they are written."""
@@ -154,6 +168,10 @@ class Joining:
             self.not_granted(power, what, line, wants.powers[power])
         elif granted and not names:
             self.not_wanted(power)
+        else:
+            within = [grant for grant in granted if any(covered(name, grant) for name in names)]
+            beyond = [grant for grant in granted if grant not in within or grant == "*" not in names]
+            self.wider(power, beyond, names)
 
     def _ours(self, name: str) -> None:
         """Recipients are added where we deliver, so that no plugin can send mail to the world."""
@@ -180,9 +198,15 @@ class Joining:
                 self.not_wanted(f"reads {part}")
         return tuple(wants.reads)
 
-    def files(self, settings: dict[str, Any]) -> None:
-        """Files that settings name can be read, and are there."""
+    def files(self, settings: dict[str, Any]) -> tuple[Path, ...]:
+        """Files that settings name can be read, and are there; of what is granted these, and nothing beside.
+
+        Only where a link leads to one is the grant left as it is: what stands behind the link is then
+        read where that one is granted, as the kernel looks at it.
+        """
         wanted, granted = self.plugin.manifest.wants.files, self.entry.grants.files
+        given: dict[Path, list[Path]] = {root: [] for root in granted}
+        whole: set[Path] = set()
         for file in granted:
             if not file.exists():
                 self.reader.bad(("grants", "files"), "there is no such file", value=file)
@@ -196,8 +220,26 @@ class Joining:
                     self.not_granted("files", f"to read {display_path(file)}", line, reason)
                 elif text and not file.exists():
                     self.reader.bad(("settings", name), "there is no such file", value=file)
-        if granted and not wanted:
+                for root in granted if text else ():
+                    if root == file or (root in file.parents and _without_links(root, file)):
+                        given[root].append(file)
+                    elif root in file.parents or file.resolve().is_relative_to(root.resolve()):
+                        whole.add(root)
+        self._beyond(given, whole)
+        found = [file for root, files in given.items() for file in ([root] if root in whole else files)]
+        return tuple(dict.fromkeys(found))
+
+    def _beyond(self, given: Mapping[Path, Sequence[Path]], whole: set[Path]) -> None:
+        """Say what of the granted files is more than is wanted."""
+        if given and not whole and not any(given.values()):
             self.not_wanted("files")
+            return
+        for root, files in given.items():
+            if root in whole and root not in files:
+                text = f"grants files {display_path(root)}, where links are that settings name"
+                self._say(f"{text}: {self.plugin.manifest.name} may read all of it")
+            elif root not in files:
+                self.wider("files", [display_path(root)], [display_path(file) for file in files])
 
     def _written(self, file: Path) -> str:
         """As it can stand in the entry: relative to the entry's folder where the file lies in there."""
@@ -273,8 +315,21 @@ class Joining:
 
     def not_wanted(self, what: str) -> None:
         """Say that a grant gives nothing."""
-        source = display_path(self.reader.source.path)
-        self.notes.append(f"{source}: grants {what}, which {self.plugin.manifest.name} does not want")
+        self._say(f"grants {what}, which {self.plugin.manifest.name} does not want")
+
+    def wider(self, what: str, grants: Sequence[str], wanted: Sequence[str]) -> None:
+        """Say that grants go beyond what is wanted, and are cut to that."""
+        if grants:
+            name, in_force = self.plugin.manifest.name, ", ".join(wanted) or "nothing of it"
+            self._say(f"grants {what} {', '.join(grants)}, more than {name} wants: it gets {in_force}")
+
+    def _say(self, text: str) -> None:
+        self.notes.append(f"{display_path(self.reader.source.path)}: {text}")
+
+
+def _without_links(root: Path, file: Path) -> bool:
+    """Is `file`, below `root`, nothing else than what it says? A link could lead to what nobody granted."""
+    return file.resolve() == root.resolve() / file.relative_to(root)
 
 
 def covers(granted: str, wanted: str) -> bool:

@@ -86,6 +86,12 @@ def environment(python: Path | None) -> Environment:
     return Environment(python, version, tuple(_folders(real.parent.parent, version)))
 
 
+def looks_like_python(python: Path) -> bool:
+    """Does its name say so, or a virtual environment around it? That it is one only its start will tell."""
+    names = (python.name, python.resolve().name)
+    return bool(_pyvenv(python)) or any(word in name for name in names for word in ("python", "pypy"))
+
+
 def packages(where: Environment) -> list[Package]:
     """Plugins that are installed there as packages, by name."""
     found = []

@@ -26,7 +26,6 @@ class Document(enum.Enum):
 
 _KEYS: Final[dict[Document, dict[KeyPath, str]]] = {
     Document.CONFIG: {
-        ("listener", "*", "accept"): 'before-queue delivery (accept = "proxy")',
         ("server", "workers_min"): "pools that follow load",
         ("server", "workers_max"): "pools that follow load",
         ("server", "retire_sessions"): "retirement of workers",
@@ -39,29 +38,20 @@ _KEYS: Final[dict[Document, dict[KeyPath, str]]] = {
         ("route",): "routing of relayed domains",
     },
     Document.ENTRY: {
-        ("kind",): "the plugin kinds indimail and program",
-        ("dir",): "the plugin kind indimail",
-        ("argv",): "the plugin kind program",
-        ("environment",): "the plugin kinds indimail and program",
-        ("refusal",): "the plugin kind indimail",
-        ("data_at",): "the plugin kind indimail",
-        ("limits", "processes"): "processes of a plugin's own",
         ("limits", "file_size"): "files a plugin may write",
     },
     Document.MANIFEST: {
-        ("argv",): "the plugin kind program",
-        ("symbol",): "the plugin kind indimail",
+        ("argv",): "a manifest of a program (an entry of kind program needs none)",
         ("limits", "processes"): "processes of a plugin's own",
         ("limits", "file_size"): "files a plugin may write",
     },
 }
 
-_GRANTS: Final = {
+_WANTS: Final = {
     "processes": "processes of a plugin's own",
     "exec": "programs",
 }
-for _name, _feature in _GRANTS.items():
-    _KEYS[Document.ENTRY][("grants", _name)] = _feature
+for _name, _feature in _WANTS.items():
     _KEYS[Document.MANIFEST][("wants", _name)] = _feature
     _KEYS[Document.MANIFEST][("wants", "powers", _name)] = _feature
     _KEYS[Document.MANIFEST][("wants", "capabilities", _name)] = _feature
@@ -71,15 +61,13 @@ _VALUES: Final[dict[Document, dict[KeyPath, dict[Any, str]]]] = {
         ("transport", "*", "kind"): {
             "lmtp": "LMTP delivery",
             "smtp": "SMTP delivery",
-            "qmail-queue": "delivery through qmail-queue",
             "pipe": "delivery to a program",
         },
     },
     Document.ENTRY: {},
     Document.MANIFEST: {
         ("kind",): {
-            "indimail": "IndiMail's compiled plugins",
-            "program": "programs as plugins",
+            "program": "a manifest of a program (an entry of kind program needs none)",
         },
     },
 }

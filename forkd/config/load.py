@@ -23,14 +23,27 @@ from forkd.config.entry import read_entries
 from forkd.config.grants import Around
 from forkd.config.later import Document
 from forkd.config.lines import key_lines
-from forkd.config.problems import Problems, Source, display_path, toml_value
+from forkd.config.problems import Problems, Source, display_path, toml_key, toml_value
+from forkd.config.qmail import Said
+from forkd.config.qmail_merge import lists_entry, with_control
 from forkd.config.reader import Reader
-from forkd.config.schema import Config, Domain, Listener, Maildir, PluginConfig, Plugins
+from forkd.config.schema import (
+    Config,
+    Domain,
+    Listener,
+    Maildir,
+    PluginConfig,
+    Plugins,
+    QmailQueue,
+    Transport,
+)
 from forkd.config.stock import ENTRIES
-from forkd.smtp.address import a_labels
 
 DEFAULT_DOMAINS: Final = ("localhost", "test.local")
 """Without a file: names that no mail from outside can be for (RFC 6761, RFC 6762)."""
+
+QMAIL_QUEUE: Final = "/var/qmail/bin/qmail-queue"
+"""Where qmail has its queue program (qmail(7))."""
 
 _AT = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _UNQUOTED = re.compile(r"""\s*[\w."'-]+\s*=\s*([A-Za-z0-9.*/:@\[\]_+-]*[A-Za-z0-9*/])\s*(?:#.*)?""")
@@ -72,19 +85,21 @@ def load(path: Path | None, *, cwd: Path | None = None) -> LoadedConfig:
     _misplaced_plugins(source, raw, problems)
     _unquoted_domains(source, raw, problems)
     config = Reader(source, problems, Document.CONFIG).table((), raw, Config) or Config()
+    before = len(problems)
+    config, control = with_control(config, source, raw, problems, notes)
     config = _filled(config, source, notes)
-    if whole:
+    if whole and len(problems) == before:
         check(config, source, problems, notes)
     folder = _plugins_dir(config, source, problems, notes)
     config = msgspec.structs.replace(config, plugins=Plugins(dir=folder))
     before = len(problems)
-    plugins = _plugins(config, source, problems, notes)
+    plugins = _plugins(config, source, problems, notes, control)
     if whole and len(problems) == before:
         check_with_plugins(config, source, problems, notes, plugins)
     problems.raise_if_any()
     config = msgspec.structs.replace(
         config,
-        domain={a_labels(name): domain for name, domain in config.domain.items()},
+        domain={server_name(name): domain for name, domain in config.domain.items()},
         certificate={server_name(name): pair for name, pair in config.certificate.items()},
     )
     return LoadedConfig(config, plugins, source.path, tuple(notes))
@@ -211,6 +226,7 @@ def _filled(config: Config, source: Source, notes: list[str]) -> Config:
     if not auth.users.is_absolute():
         auth = msgspec.structs.replace(auth, users=Path(os.path.normpath(source.folder / auth.users)))
     domains = config.domain
+    given = config.transport.items()
     if source.path is None:
         domains = {name: Domain() for name in DEFAULT_DOMAINS}
     return msgspec.structs.replace(
@@ -219,8 +235,17 @@ def _filled(config: Config, source: Source, notes: list[str]) -> Config:
         auth=auth,
         listener=config.listener or {"default": Listener()},
         domain=domains,
-        transport={"local": Maildir(), **config.transport},
+        transport={"local": Maildir(), **{name: _program(name, table, notes) for name, table in given}},
     )
+
+
+def _program(name: str, table: Transport, notes: list[str]) -> Transport:
+    """A queue program that is not named: qmail's own variable, else where qmail has it."""
+    if not isinstance(table, QmailQueue) or table.argv:
+        return table
+    if wanted := tuple(os.environ.get("QMAILQUEUE", "").split()):
+        notes.append(f"transport.{toml_key(name)}.argv comes from QMAILQUEUE in the environment: {wanted[0]}")
+    return msgspec.structs.replace(table, argv=wanted or (QMAIL_QUEUE,))
 
 
 def _machine_name(notes: list[str]) -> str:
@@ -251,17 +276,18 @@ def _plugins_dir(config: Config, source: Source, problems: Problems, notes: list
 
 
 def _plugins(
-    config: Config, source: Source, problems: Problems, notes: list[str]
+    config: Config, source: Source, problems: Problems, notes: list[str], control: Said | None
 ) -> tuple[PluginConfig, ...]:
-    """What the entries in plugins.dir switch on; a file that is hidden or no .toml is no entry."""
+    """What the entries in plugins.dir switch on, and qmail's lists; a file that is hidden or no .toml is no
+    entry."""
     folder = config.plugins.dir
-    if folder is None:
-        return ()
     entries = []
-    for file in sorted(folder.glob("[!.]*.toml")):
+    for file in sorted(folder.glob("[!.]*.toml")) if folder is not None else ():
         before = len(problems)
         entry, raw = read_toml(file, problems)
         if len(problems) == before:
             entries.append((entry, raw))
+    if control is not None and (lists := lists_entry(control, [raw for _, raw in entries])):
+        entries.append((dataclasses.replace(source, text="", lines={}), lists))
     sound = frozenset(table for table in ("listener", "domain") if problems.clean(source, (table,)))
     return read_entries(entries, Around(config, sound), read_toml, problems, notes)

@@ -25,6 +25,7 @@ SENTENCES: Final[dict[tuple[Kind, str], str]] = {
     ("power", "quarantine"): "may hold mail in quarantine",
     ("power", "edit_headers"): "may add, change and delete the header fields {}",
     ("power", "edit_body"): "may replace the body of messages",
+    ("power", "replace_message"): "may put another message, header and body, in the place of one",
     ("power", "add_recipient"): "may send copies of mail to recipients in {}",
     ("power", "delete_recipient"): "may take recipients out, who then get nothing",
     (
@@ -39,20 +40,26 @@ SENTENCES: Final[dict[tuple[Kind, str], str]] = {
     ("capability", "dns"): "may look up names below {}: the name it asks can carry data out",
     ("capability", "state"): "may keep keys and values that outlive a session",
     ("capability", "connect"): "may connect to {}: acts as forkd towards it",
-    ("capability", "threads"): "may run {} more threads in each sandbox",
+    (
+        "capability",
+        "threads",
+    ): "may run {} more threads for each sandbox, counted together: one session can take those of all",
+    ("capability", "processes"): "may have {} more processes in each run, counted together as threads are",
+    ("capability", "exec"): "may start the programs {}",
     ("files", "files"): "may read {}",
 }
 """Kind and name of a want -> what it means; {} is what it names."""
 
 EVERY: Final = "may refuse mail, put it off, and end the session (as every plugin may)"
 _ANY_NAME: Final = "may look up any name: the names it asks can carry data out, to whoever runs their servers"
+_EVERY_FILE: Final = "may read every file of this machine that the user it runs as can read (/)"
 _ANY_RECIPIENT: Final = "may send copies of mail to any recipient of ours"
 
 FAILURES: Final = {
     "disconnect": "the client gets 421 and the session is closed; it may try again",
-    "defer": "the command gets 451; the client may try again",
+    "defer": "the command gets 451 (before the greeting: 421, and the end); the client may try again",
     "skip": "it is left out, as if it had no opinion: mail goes on unchecked by it",
-    "deny": "the command gets 550: mail is refused for good",
+    "deny": "the command gets 550 (before the greeting: 554): mail is refused for good",
 }
 """on_failure -> what a client sees when the plugin crashes or is late."""
 SHADOW: Final = (
@@ -99,6 +106,8 @@ def capabilities(granted: Capabilities, reasons: Mapping[str, str]) -> list[May]
     items += [("connect", (f"{name} at {where}",)) for name, where in granted.connect.items()]
     items += [("state", ())] if granted.state else []
     items += [("threads", (str(granted.threads),))] if granted.threads else []
+    items += [("processes", (str(granted.processes),))] if granted.processes else []
+    items += [("exec", tuple(map(str, granted.exec)))] if granted.exec else []
     return [
         May("capability", name, sentence("capability", name, named), reasons.get(name, ""))
         for name, named in items
@@ -112,7 +121,10 @@ def reads(granted: Iterable[str], reasons: Mapping[str, str]) -> list[May]:
 
 def files(granted: Iterable[Path | str]) -> list[May]:
     """Beside its own folder."""
-    return [May("files", "files", sentence("files", "files", (str(file),))) for file in granted]
+    return [
+        May("files", "files", _EVERY_FILE if str(file) == "/" else sentence("files", "files", (str(file),)))
+        for file in granted
+    ]
 
 
 def together(granted: Capabilities, read: Iterable[str]) -> str:

@@ -82,7 +82,8 @@ def check_uids(
 ) -> None:
     """A uid is one plugin's, or one group's: who shares it can stop, and read the files of, the other."""
     base = config.sandbox.uid_base
-    owners = {getattr(config.server, key): key for key in ("user", "queue_user", "admin_user", "broker_user")}
+    keys = ("user", "queue_user", "admin_user", "broker_user", "launcher_user")
+    owners = {getattr(config.server, key): key for key in keys}
     taken: dict[int, PluginConfig] = {}
     for source, plugin in plugins:
         uid = plugin.uid

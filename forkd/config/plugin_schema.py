@@ -13,6 +13,8 @@ from forkd.config.units import Bytes, Seconds
 Hook = Literal["connect", "helo", "auth", "mail", "rcpt", "data", "message", "disconnect"]
 HOOKS = ("connect", "helo", "auth", "mail", "rcpt", "data", "message", "disconnect")
 """In the order in which a session comes to them; `auth` only for plugins with the power of that name."""
+Kind = Literal["python", "indimail", "program"]
+"""What a plugin is: a Python module, a compiled plugin of IndiMail's qmail-smtpd, any program."""
 API_VERSION = 1
 """Of forkd.sdk; a manifest names the one it was written for."""
 
@@ -127,8 +129,8 @@ class Wants(Table, frozen=True):
     """Name of a path setting = reason: the files that setting names."""
 
 
-class Powers(Table, frozen=True):
-    """What a plugin may do to mail beyond deny, defer and disconnect."""
+class Granted(Table, frozen=True):
+    """What an admin may let a plugin do to mail beyond deny, defer and disconnect."""
 
     accept: bool = False
     """May end its hook early: later plugins are not asked."""
@@ -151,6 +153,13 @@ class Powers(Table, frozen=True):
     """Session facts it may set for later plugins."""
     auth: bool = False
     """Is shown passwords, and may say that they are right."""
+
+
+class Powers(Granted, frozen=True):
+    """What a plugin may do to mail: what it was granted, and"""
+
+    replace_message: bool = False
+    """May put another message, header and body, in the place of one: programs may, and they alone."""
 
 
 class PluginLimits(Table, frozen=True):
@@ -201,12 +210,12 @@ class Manifest(Table, frozen=True, kw_only=True):
     """Suggested: what is stricter than the default applies, what is looser only when the admin writes it."""
 
 
-class Grants(Powers, frozen=True):
+class Grants(Granted, frozen=True):
     """[grants] of an entry: what the admin allows, the powers and:"""
 
     reads: tuple[Literal["envelope", "headers", "body"], ...] = ()
     files: tuple[Path, ...] = ()
-    """Files or folders, read-only."""
+    """Files or folders, read-only: of them what settings name, and nothing beside."""
     dns: tuple[str, ...] = ()
     """Suffixes of the names it may look up; "any": every name."""
     state: bool = False
@@ -214,7 +223,13 @@ class Grants(Powers, frozen=True):
     connect: dict[str, Text] = msgspec.field(default_factory=dict)
     """Target's name -> "HOST:PORT" or "unix:/path": the broker connects, the plugin gets the socket."""
     threads: Annotated[int, Between(0, 64)] = 0
-    """Threads beside the first one, in each sandbox."""
+    """Threads beside the first one, for each sandbox. They are counted together, for as many sandboxes as
+    limits.sandboxes allows: one sandbox can take those of the others, whose threads then do not start."""
+    processes: Annotated[int, Between(0, 64)] = 0
+    """Processes that a program may have beside itself, in each run: for pipelines. They are counted together,
+    as threads are."""
+    exec: tuple[Path, ...] = ()
+    """Programs that a program may start."""
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,6 +241,10 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     connect: dict[str, str] = msgspec.field(default_factory=dict)
     """Target's name -> "HOST:PORT" or "unix:/path"."""
     threads: int = 0
+    processes: int = 0
+    """That a program may start, beside itself."""
+    exec: tuple[Path, ...] = ()
+    """Programs that it may start."""
 
     @property
     def brokered(self) -> bool:
@@ -247,14 +266,36 @@ class Scope(Table, frozen=True):
 
 
 class Entry(Table, frozen=True, kw_only=True):
-    """plugins.d/NN-name.toml, written by the admin."""
+    """plugins.d/NN-name.toml, written by the admin. Which keys belong to which kind: kinds.py."""
 
+    kind: Kind = "python"
     plugin: Text = ""
     """Name of a plugin that comes with forkd, or path of a plugin's folder."""
     package: str = ""
     """Instead: a plugin installed as a Python package, by the name of its entry point in forkd.plugins."""
     python: Path | None = None
     """The interpreter of the virtual environment it lives in; it needs nothing of forkd."""
+    so: Path | None = None
+    """indimail: the compiled plugin."""
+    dir: Path | None = None
+    """indimail: or a folder of them, asked one after the other: `base`, then those with a number before its
+    ending, from 0 up to the first that is not there."""
+    base: Text = "smtpd-plugin.so"
+    """indimail: name of the first in `dir`."""
+    symbol: Text = "plugin_init"
+    """indimail: name of the function that gives a plugin's table."""
+    refusal: Literal["command", "session"] = "command"
+    """indimail: a refusal refuses the command, as qmail-smtpd does; or ends the session after its reply, as
+    its manual has it."""
+    data_at: Literal["end", "command"] = "end"
+    """indimail: data_func is called after the end of data; or at DATA, before any of it was sent."""
+    argv: tuple[Text, ...] = ()
+    """program: the whole path of the program, and its arguments."""
+    unchanged_if_empty: bool = True
+    """program: no output with exit status 0 leaves the message as it is (qmail-qfilter); else it is empty
+    then (qmail-multi)."""
+    environment: dict[str, str] = msgspec.field(default_factory=dict)
+    """indimail, program: variables of its environment beside those that forkd sets."""
     uid: Annotated[int, Between(1, 4_294_967_000)] | None = None
     """Who it runs as when root starts us; default: the next of sandbox.uid_base."""
     enabled: bool = True
@@ -269,6 +310,9 @@ class Entry(Table, frozen=True, kw_only=True):
     grants: Grants = Grants()
     limits: PluginLimits = PluginLimits()
     on_failure: Literal["disconnect", "defer", "skip", "deny"] = "disconnect"
+    """What the client gets when it crashes, is late or is killed: 421 and the end of the session; 451 to the
+    command, and the session goes on, but at `connect`, which is no command, 421 and the end as well; nothing;
+    550 (at `connect` 554). At `auth` 454 and 535."""
     trusted: bool = False
     """Starts even where its file access cannot be confined (sandbox.require files)."""
 
@@ -300,6 +344,18 @@ class PluginConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Absolute; the plugin's module and manifest lie here. For a group: that of its first member."""
     module: str
     """File name of the module in `folder`, e.g. block_senders.py. For a group: that of its first member."""
+    kind: Kind = "python"
+    code: tuple[Path, ...] = ()
+    """The files that are loaded, where that is not all of `folder`: compiled plugins in their order."""
+    environment: dict[str, str] = msgspec.field(default_factory=dict)
+    """That the admin gives it."""
+    argv: tuple[str, ...] = ()
+    unchanged_if_empty: bool = True
+    """These two of kind program, as in the entry."""
+    symbol: str = ""
+    """These three of kind indimail, as in the entry."""
+    refusal: Literal["command", "session"] = "command"
+    data_at: Literal["end", "command"] = "end"
     order: int
     """For a group: the lowest of its members."""
     hooks: tuple[str, ...]

@@ -16,6 +16,8 @@ from forkd.config.schema import Config, Domain
 from forkd.smtp.address import a_labels
 
 POSTMASTER: Final = "postmaster"
+EVERY_SUBDOMAIN: Final = "*."
+"""In front of a name: [domain."*.example.org"]."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,19 +65,31 @@ class Recipients:
     domains: Mapping[str, _Local]
     """By name in A-labels and lower case, in the order of the configuration."""
     relay_transport: str
+    parents: Mapping[str, _Local] = dataclasses.field(default_factory=dict)
+    """[domain."*.NAME"] by NAME: all sub-domains, however deep, that have no table of their own."""
 
     @classmethod
     def from_config(cls, config: Config) -> Recipients:
         """The table of a loaded configuration."""
-        return cls(
-            domains={a_labels(name): _local(domain) for name, domain in config.domain.items()},
-            relay_transport=config.queue.relay_transport,
-        )
+        domains: dict[str, _Local] = {}
+        parents: dict[str, _Local] = {}
+        for name, domain in config.domain.items():
+            into, own = (parents, name[2:]) if name.startswith(EVERY_SUBDOMAIN) else (domains, name)
+            into[a_labels(own)] = _local(domain)
+        return cls(domains=domains, relay_transport=config.queue.relay_transport, parents=parents)
 
     def name_of(self, domain: str) -> str:
         """The one name of a domain of ours, whichever script the client used; others stay as they are."""
         key = _key(domain)
-        return key if key in self.domains else domain
+        return key if self._ours(key) else domain
+
+    def _ours(self, key: str) -> _Local | None:
+        found = self.domains.get(key)
+        parent = key
+        while found is None and self.parents and (dot := parent.find(".")) >= 0:
+            parent = parent[dot + 1 :]
+            found = self.parents.get(parent)
+        return found
 
     def resolve(self, local: str, domain: str, *, may_relay: bool) -> Resolution:
         """What becomes of mail to `local`@`domain`.
@@ -90,7 +104,7 @@ class Recipients:
         Postmaster exists in every domain of ours (RFC 5321 4.5.1). Local parts are compared by folded(),
         first whole, then without detail, so that a listed `c++` is not taken for `c`.
         """
-        ours = self.domains.get(_key(domain))
+        ours = self._ours(_key(domain))
         name = folded(local)
         if ours is None:
             if not domain:

@@ -72,6 +72,7 @@ __all__ = [
     "PluginLimits",
     "Plugins",
     "Powers",
+    "QmailQueue",
     "Queue",
     "Sandbox",
     "Scope",
@@ -120,6 +121,10 @@ class Server(Table, frozen=True):
 
     hostname: str = ""
     """Name in greeting, Received and EHLO reply; empty: the machine's own name (load() fills it in)."""
+    greeting: str = "ESMTP"
+    """Behind the host name in the greeting; further lines after each line end (RFC 5321 4.2)."""
+    qmail_control: Path | None = None
+    """Folder with qmail's control files: they give what this file leaves out (see config/qmail.py)."""
     data_dir: Path = Path("var")
     """spool/, mail/ (default Maildirs), run/ (sockets) lie here; absolute after load()."""
     user: Text = "forkd"
@@ -130,10 +135,14 @@ class Server(Table, frozen=True):
     """Who the control socket and the counters run as: they need no mail."""
     broker_user: Text = "forkd-broker"
     """Who the broker runs as: the network for DNS and granted targets, the state store, and no mail."""
+    launcher_user: Text = "forkd-launcher"
+    """Who queue programs are started as (transports of kind "qmail-queue"); no other role's user. qmail's own
+    Received field names it: with "qmaild" it says `invoked from network`."""
     workers: Annotated[int, Between(0, 1024)] = 0
     """Worker processes; 0: one per CPU this process may use."""
     heartbeat: Annotated[Seconds, Between(2, 3600)] = Seconds(10)
-    """A worker whose loop stood still for so long is killed and replaced (it beats once a second)."""
+    """A worker or zygote whose loop stood still for so long is killed and replaced: the one beats once a
+    second, the other is asked ten times in it."""
     stop_timeout: Annotated[Seconds, Between(0, DAY)] = Seconds(30)
     """How long TERM lets transactions finish (below systemd's TimeoutStopSec, 90 s)."""
 
@@ -184,7 +193,20 @@ class Discard(Table, frozen=True, tag_field="kind", tag="discard"):
     """Dropped by qmgr like any delivery, or by the worker at the end of data, never spooled (DISCARD)."""
 
 
-Transport = Maildir | Discard
+class QmailQueue(Table, frozen=True, tag_field="kind", tag="qmail-queue"):
+    """[transport.NAME] kind = "qmail-queue": handed to a queue program of qmail's kind."""
+
+    argv: Annotated[tuple[str, ...], Ordered()] = ()
+    """Program (absolute path) and arguments; empty: QMAILQUEUE of the environment that forkd is started in,
+    split at blanks, else /var/qmail/bin/qmail-queue (load() fills it in)."""
+    environment: dict[str, str] = msgspec.field(default_factory=dict)
+    """What the program finds beside PATH; nothing of forkd's own environment reaches it."""
+    timeout: Annotated[Seconds, Between(1, DAY)] = Seconds(300)
+    """It is killed then, with its process group, and the mail tried again; qmail's own limit is a day, but
+    with accept = "proxy" a client waits, 10 minutes at most (RFC 5321 4.5.3.2.6)."""
+
+
+Transport = Maildir | Discard | QmailQueue
 
 
 class Sandbox(Table, frozen=True):
@@ -204,8 +226,9 @@ class Sandbox(Table, frozen=True):
     start_timeout: Wait = Seconds(30)
     """For loading a plugin: importing it and its plugin_init."""
     namespaces: Literal["auto", "off"] = "auto"
-    """auto: each zygote in user, network, IPC, PID, mount and UTS namespaces of its own, as far as this
-    machine and this user allow; what is missing is reported."""
+    """auto: each zygote in network, IPC, PID, mount and UTS namespaces of its own, as far as this machine and
+    this user allow; in a user namespace too where we are not root, or are without CAP_SYS_ADMIN. What is
+    missing is reported."""
     cgroup: Literal["auto", "off"] = "auto"
     """auto: each zygote in a cgroup (v2) of its own where one was delegated to us."""
 

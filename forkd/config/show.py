@@ -51,12 +51,24 @@ def _table(table: Table, *, everything: bool) -> dict[str, Any]:
             if inner or everything:
                 data[field.encode_name] = inner
         elif isinstance(value, dict):
-            tables = {key: _table(item, everything=everything) for key, item in value.items()}
+            tables = {
+                key: _table(item, everything=everything) if isinstance(item, Table) else item
+                for key, item in value.items()
+            }
             if tables:
                 data[field.encode_name] = tables
         elif everything or value != field.default:
             data[field.encode_name] = "" if value is None else _plain(value)
     return data
+
+
+_OF_KINDS: Final = {
+    field.name: {} if field.name == "environment" else field.default
+    for field in msgspec.structs.fields(PluginConfig)
+    if field.name
+    in ("kind", "code", "environment", "argv", "unchanged_if_empty", "symbol", "refusal", "data_at")
+}
+"""What other kinds have."""
 
 
 def _plugin(plugin: PluginConfig) -> dict[str, Any]:
@@ -66,6 +78,8 @@ def _plugin(plugin: PluginConfig) -> dict[str, Any]:
         value = getattr(plugin, field.name)
         if field.name in ("name", "members", "settings"):
             continue  # the table's own name; shown below
+        if field.name in _OF_KINDS and value == _OF_KINDS[field.name]:
+            continue  # a Python plugin has none
         if plugin.group and field.name in ("version", "folder", "module"):
             continue  # each member's
         data[field.name] = _field(value)

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from time import perf_counter
 
+from forkd.hooks.changes import Changes
 from forkd.hooks.checks import check_answer
 from forkd.hooks.decision import Remains
 from forkd.hooks.frames import Frames, Seen
@@ -37,6 +38,7 @@ class Call:
 
     args       encoded.
     copies     of the message, at its hook.
+    changes    by the plugins before: a program's copy has them in it.
     smtputf8   the transaction has SMTPUTF8.
     until      perf_counter() at which the budget for the message is used up; None: there is none.
     """
@@ -44,6 +46,7 @@ class Call:
     spec: HookSpec
     args: bytes
     copies: MessageCopies | None
+    changes: Changes
     smtputf8: bool
     until: float | None
 
@@ -102,7 +105,7 @@ class Party:
         """
         plugin = self.plugin
         ends_by = self._allow(call)
-        fd = _descriptor(plugin.reads, call.copies)
+        fd = _descriptor(plugin, call)
         if self._sandbox is None:
             self._seen = Seen()
             if self._kept is not None:
@@ -130,6 +133,8 @@ class Party:
         n = before
         if call.spec.name == "auth":
             self._auth += (call.args,)
+            assert self._sandbox is not None
+            self._sandbox.hide(call.args)
         try:
             for n, page in enumerate(pages, start=before + 1):
                 check_answer(await self._send(page, n), spec=_PAGE, powers=plugin.powers)
@@ -199,11 +204,11 @@ class Party:
 
     def _kept_message(self, call: Call) -> tuple[KeptCopy | None, bool]:
         """(the copy that the call had, whether it had one that cannot be kept)."""
-        what = readable(self.plugin.reads)
+        what = readable(self.plugin)
         if call.copies is None or not what:
             return None, False
         try:
-            return call.copies.keep(what), False
+            return call.copies.keep(what, call.changes.header_edits()), False
         except (Overloaded, OSError):
             return None, True
 
@@ -278,20 +283,26 @@ class KeptFrames:
             self.cut = True
 
 
-def readable(reads: Sequence[str]) -> str:
-    """What of a message may be read: "full", "headers", or ""."""
-    return "full" if "body" in reads else "headers" if "headers" in reads else ""
+def readable(plugin: PluginLike) -> str:
+    """Which copy of a message it is given: "full", "headers", "program", or ""."""
+    if plugin.kind == "program":
+        return "program"
+    return "full" if "body" in plugin.reads else "headers" if "headers" in plugin.reads else ""
 
 
-def _descriptor(reads: Sequence[str], copies: MessageCopies | None) -> int:
+def _descriptor(plugin: PluginLike, call: Call) -> int:
     """The copy of the message this plugin may read. Raises Overloaded: then it is not asked at all."""
+    copies = call.copies
     if copies is None:
         return -1
     try:
-        if "body" in reads:
-            return copies.full_fd()
-        if "headers" in reads:
-            return copies.headers_fd()
+        match readable(plugin):
+            case "full":
+                return copies.full_fd()
+            case "headers":
+                return copies.headers_fd()
+            case "program":
+                return copies.program_fd(call.changes.header_edits())
     except OSError as error:
         raise Overloaded(f"no copy of the message: {error}") from error
     return -1

@@ -25,6 +25,7 @@ from forkd.rpc.calls import (
     Edit,
     Export,
     HeaderEdit,
+    ReplaceMessage,
     RewriteRecipient,
 )
 from forkd.sdk.replay import fold
@@ -88,6 +89,9 @@ class Changes:
             match edit:
                 case AddHeader() | ChangeHeader() | DeleteHeader():
                     after._take_header(edit)
+                case ReplaceMessage():
+                    # Who said it was shown the header with those edits, and this is what came of it.
+                    after.of_header, after._header_octets = (), 0
                 case Export(name, value):
                     after.exports[name] = value
                 case RewriteRecipient(address):

@@ -25,6 +25,7 @@ from forkd.rpc.calls import (
     Edit,
     Export,
     ReplaceBody,
+    ReplaceMessage,
     RewriteRecipient,
     Verdict,
 )
@@ -114,6 +115,9 @@ def _check_edits(edits: Sequence[Edit], spec: HookSpec, powers: PowersLike, smtp
                 bodies += 1
                 if not powers.edit_body or bodies > 1:
                     raise CallFailed("protocol", f"{op} {'twice' if bodies > 1 else 'is not granted'}")
+            case ReplaceMessage():
+                if not powers.replace_message or len(edits) > 1:
+                    raise CallFailed("protocol", f"{op} is not granted, or not the only edit")
             case AddRecipient(address):
                 found = mailbox(address, smtputf8=smtputf8)
                 if (

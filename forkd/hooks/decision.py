@@ -110,6 +110,12 @@ class Decision:
     exports: Mapping[str, str] = dataclasses.field(default_factory=dict)
     records: tuple[PluginRecord, ...] = ()
 
+    def closing(self) -> Decision:
+        """The same, and where it refuses, the connection ends after the reply."""
+        if self.reply is None:
+            return self
+        return dataclasses.replace(self, reply=dataclasses.replace(self.reply, close=True))
+
     @property
     def close(self) -> bool:
         """The connection ends after the reply."""

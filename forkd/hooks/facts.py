@@ -15,6 +15,7 @@ class SessionFacts:
     tls_version         "TLSv1.3"; empty without TLS; tls_cipher likewise.
     client_certificate  the subject of the verified certificate, or empty.
     user                who authenticated, or empty.
+    relay               the client's address may send to any domain (networks.relay).
     proxied, xclient    the client's address came by PROXY, or by XCLIENT, from a host that may say so.
     exports             what plugins exported; set by SessionHooks alone.
     """
@@ -33,6 +34,7 @@ class SessionFacts:
     tls_cipher: str = ""
     client_certificate: str = ""
     user: str = ""
+    relay: bool = False
     proxied: bool = False
     xclient: bool = False
     exports: Mapping[str, str] = dataclasses.field(default_factory=dict)

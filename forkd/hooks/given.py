@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from forkd.rpc.calls import Answer
+from forkd.rpc.calls import Answer, HeaderEdit
 
 if TYPE_CHECKING:
     from forkd.hooks.breaker import Change
@@ -37,6 +37,8 @@ class PowersLike(Protocol):
     def rewrite_recipient(self) -> bool: ...
     @property
     def change_sender(self) -> bool: ...
+    @property
+    def replace_message(self) -> bool: ...
     @property
     def export(self) -> Sequence[str]: ...
     @property
@@ -73,6 +75,11 @@ class PluginLike(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def kind(self) -> str:
+        """python | indimail | program"""
+        ...
+
+    @property
     def hooks(self) -> Sequence[str]: ...
     @property
     def powers(self) -> PowersLike: ...
@@ -82,6 +89,11 @@ class PluginLike(Protocol):
     def limits(self) -> LimitsLike: ...
     @property
     def on_failure(self) -> str: ...
+    @property
+    def refusal(self) -> str:
+        """Of a plugin that refuses: command | session (the connection ends after the reply)"""
+        ...
+
     @property
     def mode(self) -> str:
         """enforce | shadow"""
@@ -114,7 +126,8 @@ class Holder(Protocol):
 class Ended(Protocol):
     """How a sandbox ended, as its zygote claims (forkd.sandbox.report.Report): for log lines alone.
 
-    pid     0: it was never forked. status: `exit 0`, `SIGSEGV` …
+    pid     as the kernel told it; 0: it never answered, and only claimed_pid, its zygote's number, is known.
+    status  `exit 0`, `SIGSEGV` …; empty: not known.
     memory  octets, the most it had at a time.
     call    the system call it was killed for, by name; empty: none, or not known.
     cause, detail  of a CallFailed: better than the call's own, which could not wait; empty: there is none.
@@ -122,6 +135,8 @@ class Ended(Protocol):
 
     @property
     def pid(self) -> int: ...
+    @property
+    def claimed_pid(self) -> int: ...
     @property
     def status(self) -> str: ...
     @property
@@ -143,6 +158,10 @@ class Sandbox(Protocol):
 
     async def call(self, frame: bytes, n: int, *, timeout_s: float, message_fd: int = -1) -> Answer:
         """Raises CallFailed, and is dead then; raises Overloaded."""
+        ...
+
+    def hide(self, arguments: bytes) -> None:
+        """Its next call tells it a password, in these arguments: no line of the log may get it from there."""
         ...
 
     def release(self) -> None:
@@ -229,10 +248,19 @@ class MessageCopies(Protocol):
 
     def headers_fd(self) -> int: ...
     def full_fd(self) -> int: ...
-    def keep(self, what: str) -> KeptCopy:
-        """The copy that headers_fd() ("headers") or full_fd() ("full") gives, for longer than this hook."""
+    def program_fd(self, edits: Sequence[HeaderEdit]) -> int:
+        """Of the whole message after these edits of its header, lines ending in LF."""
+        ...
+
+    def keep(self, what: str, edits: Sequence[HeaderEdit] = ()) -> KeptCopy:
+        """The copy that headers_fd() ("headers"), full_fd() ("full") or program_fd() ("program") gives, for
+        longer than this hook."""
         ...
 
     def body_sink(self, size: int) -> BodySink:
         """For a body of about that many octets; line ends may make it somewhat longer."""
+        ...
+
+    def message_sink(self, size: int) -> BodySink:
+        """Likewise for a whole message, header and body."""
         ...

@@ -123,10 +123,10 @@ class Shadow(Party):
             self._seen = Seen()
         seen = self._seen
         copy: KeptCopy | None = None
-        what = readable(plugin.reads)
+        what = readable(plugin)
         try:
             if call.copies is not None and what:
-                copy = call.copies.keep(what)
+                copy = call.copies.keep(what, call.changes.header_edits())
             before = seen.n
             pages, frame = frames.build(
                 seen,

@@ -65,7 +65,7 @@ HOOKS: dict[str, HookSpec] = {
             verdicts=_COMMON | {"discard", "quarantine"},
             edits=frozenset(
                 {
-                    *("add_header", "change_header", "delete_header", "replace_body"),
+                    *("add_header", "change_header", "delete_header", "replace_body", "replace_message"),
                     *("add_recipient", "delete_recipient", "change_sender", "export"),
                 }
             ),

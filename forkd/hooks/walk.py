@@ -22,7 +22,7 @@ from forkd.hooks.spec import (
     failure_reply,
     verdict_reply,
 )
-from forkd.rpc.calls import Answer, CallFailed, Overloaded, ReplaceBody, Verdict
+from forkd.rpc.calls import Answer, CallFailed, Overloaded, ReplaceBody, ReplaceMessage, Verdict
 from forkd.smtp.address import Mailbox
 
 MAX_EXPORTS = 64
@@ -141,7 +141,10 @@ class Walk:
                     count=answer.count,
                 )
             )
-            return None if verdict is None else self.decision(verdict)
+            if verdict is None:
+                return None
+            decision = self.decision(verdict)
+            return decision.closing() if plugin.refusal == "session" else decision
         if not party.failed:
             party.call_over()
         output = "" if remains is None else remains.sandbox.last_output
@@ -201,8 +204,9 @@ class Walk:
         if answer.verdict is not None and answer.verdict.do in UNDOES:
             return
         for edit in answer.edits:
-            if isinstance(edit, ReplaceBody):
-                self._body = await self._fetch(party, edit.size)
+            if isinstance(edit, ReplaceBody | ReplaceMessage):
+                whole = isinstance(edit, ReplaceMessage)
+                self._body = await self._fetch(party, edit.size, whole=whole)
         self.changes = after
         if after.recipient is not None:
             self._arguments = {**self._arguments, "recipient": after.recipient}
@@ -210,13 +214,15 @@ class Walk:
         self._edits_of_envelope = [_encode(edit) for edit in after.of_envelope]
         self.call = self._encoded()
 
-    async def _fetch(self, party: Party, size: int) -> object:
+    async def _fetch(self, party: Party, size: int, *, whole: bool) -> object:
         message = self._message
         assert message is not None
-        if message.header_size + size > self._message_size:
-            raise CallFailed("protocol", f"a body of {size} octets is more than limits.message_size")
+        kept = 0 if whole else message.header_size
+        if kept + size > self._message_size:
+            what = "message" if whole else "body"
+            raise CallFailed("protocol", f"a {what} of {size} octets is more than limits.message_size")
         try:
-            sink = message.body_sink(size)
+            sink = message.message_sink(size) if whole else message.body_sink(size)
         except OSError as error:
             raise Overloaded(f"no room for the new body: {error}") from error
         return await party.fetch_body(size, sink)
@@ -250,4 +256,4 @@ class Walk:
         elif "smtputf8" in arguments:
             arguments = {name: value for name, value in arguments.items() if name != "smtputf8"}
         args = _encode(arguments) if arguments else NO_ARGUMENTS
-        return Call(self.spec, args, message, self._smtputf8, self._until)
+        return Call(self.spec, args, message, self.changes, self._smtputf8, self._until)

@@ -9,6 +9,7 @@ For `forkd plugin new | test | bench | replay`:
     watch       every call measured from outside: time, CPU, memory, page faults
     letter      the message, as a plugin is given it
     drive       a session from connect to disconnect, as a worker walks through it
+    noted       refused calls, alike ones once
     advice      what an author does instead of what was refused
     uses        what its code uses that needs a grant, read from the source (`plugin check`)
     trial       all of it: what `plugin test` found

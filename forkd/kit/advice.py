@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+import stat
+from pathlib import Path
 from typing import Final
 
-from forkd.sandbox.learn import Refusal
+from forkd.sandbox.refusal import Refusal
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,6 +31,23 @@ _NAMES: Final = Advice(
     "names: want dns and ask session.dns; a service: want connect and use session.connect(TARGET)",
     'dns = ["SUFFIX"] or connect = { TARGET = "HOST:PORT" }',
 )
+_NAMED_FILE: Final = (
+    "a setting of type path, named below [wants.files], and the file read once, in plugin_init"
+)
+_NO_TREE: Final = Advice(
+    "no plugin needs a whole tree of this machine: name the one file it needs by a setting of type path, "
+    "below [wants.files]"
+)
+_OF_KERNEL: Final = Advice(
+    "nothing there can be read, and nothing there is to be granted: what it uses, forkd measures; "
+    "time.process_time() needs no file"
+)
+_NOT_FILES: Final[tuple[tuple[str, Advice], ...]] = (
+    ("/proc", _OF_KERNEL),
+    ("/sys", _OF_KERNEL),
+    ("/dev", Advice("no device can be opened: random bytes come from os.urandom() and secrets")),
+)
+"""Trees that a grant of files is not for."""
 _LOCAL: Final = Advice(
     "a service on this machine: want connect and use session.connect(TARGET)",
     'connect = { TARGET = "unix:/PATH" }',
@@ -82,9 +101,26 @@ def advise(refusal: Refusal) -> Advice:
 def _of_open(refusal: Refusal) -> Advice:
     if "O_RDONLY" not in refusal.text or "O_CREAT" in refusal.text:
         return _NEVER_FILES
-    return Advice(
-        "a setting of type path, named below [wants.files], and the file read once, in plugin_init",
-        f'files = ["{refusal.path}"]' if refusal.path else "",
+    path = Path(refusal.path or "/")
+    for place, advice in _NOT_FILES:
+        if path.is_relative_to(place):
+            return advice
+    if len(path.parts) < 3 and (path.is_dir() or path == Path("/")):
+        return _NO_TREE
+    return Advice(_NAMED_FILE + _closed_to_others(path), f'files = ["{path}"]')
+
+
+def _closed_to_others(path: Path) -> str:
+    """Landlock is not all that stands before a file: the plugin runs as a user of its own."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return ""
+    if mode & stat.S_IROTH:
+        return ""
+    return (
+        f"; {path} is closed to other users, so with a grant alone the user that the plugin runs as could "
+        "not read it either: give it a file that every user may read"
     )
 
 

@@ -65,12 +65,14 @@ def configured(
     settings: Sequence[str] = (),
     targets: Sequence[str] = (),
     name_servers: Sequence[str] = (),
+    python: Path | None = None,
 ) -> Iterator[Given]:
     """The plugin in `folder`, with everything granted that its manifest wants with these settings.
 
     settings  `name=value`, as an admin would set them; a list's values apart by commas.
     targets   `name=HOST:PORT` or `name=unix:/path`, for what it wants to connect to.
     name_servers  for its lookups; none: those of this machine.
+    python    its own interpreter; None: forkd's.
     Raises    Unusable; ConfigError for what forkd itself would not start with.
     """
     problems = Problems()
@@ -89,15 +91,18 @@ def configured(
             + "".join(f"[domain.{toml_value(domain)}]\n" for domain in DOMAINS)
             + f"[dns]\nservers = {toml_value(tuple(name_servers))}\n"
         )
-        (entries / f"50-{folder.name}.toml").write_text(_entry(folder, values, grants))
+        (entries / f"50-{folder.name}.toml").write_text(_entry(folder, values, grants, python))
         loaded = load(place / "forkd.toml")
         data_dir = place / "data"
         data_dir.mkdir(mode=0o755)
         yield Given(loaded.plugins[0], loaded.config, tuple(grants), data_dir)
 
 
-def _entry(folder: Path, values: Mapping[str, Any], grants: Sequence[str]) -> str:
-    lines = [f"plugin = {toml_value(str(folder))}", "[settings]"]
+def _entry(folder: Path, values: Mapping[str, Any], grants: Sequence[str], python: Path | None) -> str:
+    lines = [f"plugin = {toml_value(str(folder))}"]
+    if python is not None:
+        lines.append(f"python = {toml_value(str(python.absolute()))}")
+    lines.append("[settings]")
     lines += [f"{toml_key(name)} = {toml_value(value)}" for name, value in values.items()]
     lines += ["[grants]", *grants]
     return "\n".join(lines) + "\n"

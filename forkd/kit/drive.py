@@ -71,12 +71,12 @@ def dispatcher(given: Given, host: SandboxHost) -> Dispatcher:
         message_budget_s=float(given.config.sandbox.message_budget),
         message_size=int(given.config.limits.message_size),
         routable=lambda _local, domain: domain in DOMAINS,
-        observer=_Observer(),
+        observer=Nobody(),
         breaker=Rule(window_s=86_400.0, networks=1000),
     )
 
 
-class _Observer:
+class Nobody:
     """Nobody who is to be told of breakers and shadows."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class _Observer:
         pass
 
 
-class _Holder:
+class Unhurried:
     """A session that nobody asks to give way."""
 
     network = ""
@@ -126,7 +126,7 @@ async def play(
         hostname="mx.test.local",
         **{name: getattr(sample, name) for name in _FACTS},
     )
-    session = _Session(dispatcher.session(facts, _Holder()), dispatcher, meter)
+    session = _Session(dispatcher.session(facts, Unhurried()), dispatcher, meter)
     try:
         await _whole(session, sample, power_auth=power_auth)
         await session.ask("disconnect", "", ok="")
@@ -157,7 +157,7 @@ async def _whole(session: _Session, sample: Sample, *, power_auth: bool) -> None
 
 async def _transaction(session: _Session, mail: Mail) -> bool:
     """One mail; False: the session is over."""
-    sender = _mailbox(mail.sender) if mail.sender else None
+    sender = mailbox(mail.sender) if mail.sender else None
     arguments = {"sender": sender, "parameters": mail.parameters, "body": mail.body}
     if not await session.ask(
         "mail", f"<{mail.sender}>", ok="250", size=len(mail.octets), smtputf8=mail.smtputf8, **arguments
@@ -167,7 +167,7 @@ async def _transaction(session: _Session, mail: Mail) -> bool:
     hooks.begin(sender, smtputf8=mail.smtputf8)
     accepted = 0
     for text in mail.recipients:
-        to = _mailbox(text)
+        to = mailbox(text)
         decision = await session.decide("rcpt", f"<{text}>", ok="250", recipient=to, parameters={})
         if decision.close:
             return False
@@ -272,7 +272,8 @@ def _folded(value: str) -> str:
     return " ".join(value.split())
 
 
-def _mailbox(text: str) -> Mailbox:
+def mailbox(text: str) -> Mailbox:
+    """An address as a sample has it. Raises SampleError."""
     read = grammar.path(b"<" + text.encode() + b">", replies.BAD_SENDER)
     if isinstance(read, Reply) or read[0] is None or read[1]:
         raise SampleError(f"{text!r} is no address")
@@ -281,5 +282,5 @@ def _mailbox(text: str) -> Mailbox:
 
 _FACTS: Final = (
     *("client_ip", "client_port", "client_name", "local_ip", "local_port", "listener", "tls_version"),
-    *("tls_cipher", "client_certificate", "user", "proxied", "xclient", "exports"),
+    *("tls_cipher", "client_certificate", "user", "relay", "proxied", "xclient", "exports"),
 )

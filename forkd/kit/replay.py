@@ -18,8 +18,8 @@ from forkd.kit.letter import sealed
 from forkd.kit.stage import Stage
 from forkd.rpc.calls import Answer, CallFailed
 from forkd.rpc.records import ID, CrashRecord, crash_folder, decode
-from forkd.sandbox.host import Sandbox
-from forkd.sandbox.learn import Refusal
+from forkd.sandbox.host import Filter, Sandbox
+from forkd.sandbox.refusal import Refusal
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,7 +65,9 @@ async def replay(
     return Replayed(cause, detail, at, answer, refusals, output, tuple(stage.notes))
 
 
-async def _call(sandbox: Sandbox, plugin: PluginConfig, frame: bytes, message: bytes | None) -> Answer:
+async def _call(
+    sandbox: Sandbox | Filter, plugin: PluginConfig, frame: bytes, message: bytes | None
+) -> Answer:
     """One frame; what a worker would have taken as a failure is one here."""
     call: dict[str, Any] = json.loads(frame)
     hook, n = str(call["hook"]), int(call["n"])

@@ -69,6 +69,7 @@ class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     tls_cipher: str = ""
     client_certificate: str = ""
     user: str = ""
+    relay: bool = False
     proxied: bool = False
     xclient: bool = False
     exports: dict[str, str] = msgspec.field(default_factory=dict)

@@ -193,8 +193,11 @@ class Made:
     entry: str
 
 
-def make(name: str, hooks: Sequence[str], parent: Path) -> Made:
-    """Write a new plugin's folder below `parent`. Raises BadName, OSError (FileExistsError: it is there)."""
+def make(name: str, hooks: Sequence[str], parent: Path, *, python: Path | None = None) -> Made:
+    """Write a new plugin's folder below `parent`; `python`: its own interpreter.
+
+    Raises BadName, OSError (FileExistsError: it is there).
+    """
     check_name(name)
     chosen = [hook for hook in HOOKS if hook in (hooks or ("mail",))]
     if chosen == ["disconnect"]:
@@ -202,12 +205,13 @@ def make(name: str, hooks: Sequence[str], parent: Path) -> Made:
             "disconnect goes to plugins that were asked before in the session: choose another hook too"
         )
     folder = (parent / name).absolute()
-    files = _files(name, chosen, folder)
+    entry = _entry(folder, chosen, python)
+    files = _files(name, chosen, folder, entry)
     folder.mkdir()
     (folder / "tests").mkdir()
     for path, text in files.items():
         path.write_text(text, encoding="utf-8")
-    return Made(folder, tuple(files), _entry(folder, chosen))
+    return Made(folder, tuple(files), entry)
 
 
 def check_name(name: str) -> None:
@@ -218,7 +222,7 @@ def check_name(name: str) -> None:
         raise BadName(f"{name!r}: a module of Python has this name, and the plugin would be taken for it")
 
 
-def _files(name: str, hooks: Sequence[str], folder: Path) -> dict[Path, str]:
+def _files(name: str, hooks: Sequence[str], folder: Path, entry: str) -> dict[Path, str]:
     pieces = [PIECES[hook] for hook in hooks]
     checks = sorted({check for piece in pieces for check in piece.checks} | {"load_plugin"})
     names = sorted({name for piece in pieces for name in piece.names}, key=str.lower)
@@ -227,7 +231,7 @@ def _files(name: str, hooks: Sequence[str], folder: Path) -> dict[Path, str]:
         "name": name,
         "folder": str(folder),
         "shown": str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder),
-        "entry": _entry(folder, hooks),
+        "entry": entry,
         "does": _wrapped(f"Asked at {', '.join(hooks)}.", *(piece.does for piece in pieces)),
     }
     module = values | {
@@ -305,9 +309,12 @@ def _grants(hooks: Sequence[str]) -> list[str]:
     return lines
 
 
-def _entry(folder: Path, hooks: Sequence[str]) -> str:
+def _entry(folder: Path, hooks: Sequence[str], python: Path | None) -> str:
     grants = _grants(hooks)
-    lines = [f'plugin = "{folder}"', "", "[settings]", 'listed = ["listed.example"]']
+    lines = [f'plugin = "{folder}"']
+    if python is not None:
+        lines.append(f'python = "{python.absolute()}"')
+    lines += ["", "[settings]", 'listed = ["listed.example"]']
     if grants:
         lines += ["", "[grants]", *grants]
     return "\n".join(lines) + "\n"

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+from typing import Final
 
-from forkd.kit.advice import Advice, advise
+import msgspec
+
+from forkd.config.units import Seconds
 from forkd.kit.configured import Given
 from forkd.kit.drive import Meter, Step, dispatcher, play
+from forkd.kit.noted import Noted, noted
 from forkd.kit.samples import Sample
-from forkd.kit.stage import Stage
+from forkd.kit.stage import NotStarted, Stage
 from forkd.kit.watch import WatchedHost
-from forkd.sandbox.learn import Frame, Refusal
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Noted:
-    """A refused call, as its author is told: where in his code, how often, and what to do instead."""
-
-    refusal: Refusal
-    where: Frame | None
-    times: int
-    advice: Advice
-
-    @property
-    def harmless(self) -> bool:
-        """A library asked, and goes on without."""
-        return self.refusal.harmless
+LOADING: Final = Seconds(10)
+"""For loading a plugin once more, only to see what it asks for."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,7 +34,7 @@ class Tested:
     """All of it.
 
     loading  what was refused while the plugin was loaded.
-    printed  what it printed, escaped.
+    printed  what it printed, while it was loaded and then in its sandboxes.
     """
 
     given: Given
@@ -72,33 +61,37 @@ async def test(given: Given, samples: Iterable[Sample]) -> Tested:
     plugin = given.plugin
     folders = [member.folder for member in plugin.members]
     async with Stage(plugin, given.config, data_dir=given.data_dir, learning=True) as stage:
+        printed = stage.said()
         meter = Meter()
         asked = dispatcher(given, WatchedHost(stage.host, meter))
-        loading = _noted(stage.refusals(), folders)
+        loading = noted(stage.refusals(), folders)
         sessions = []
         for sample in samples:
             before = len(stage.refusals())
             steps = await play(asked, sample, meter.take, power_auth=plugin.powers.auth)
-            refused = _noted(stage.refusals()[before:], folders)
+            refused = noted(stage.refusals()[before:], folders)
             sessions.append(Session(sample, tuple(_named(step, refused) for step in steps), refused))
     # Only now: what a sandbox printed is read when it is let go.
-    return Tested(given, loading, tuple(sessions), tuple(stage.outputs), tuple(stage.notes), stage.uid)
+    outputs = (f"{printed}\n" if printed else "", *stage.outputs)
+    return Tested(given, loading, tuple(sessions), outputs, tuple(stage.notes), stage.uid)
+
+
+async def refused_in_loading(given: Given) -> tuple[Noted, ...]:
+    """Which calls are refused while the plugin is loaded, whether it starts or not?"""
+    hurried = msgspec.structs.replace(given.config.sandbox, start_timeout=LOADING)
+    config = msgspec.structs.replace(given.config, sandbox=hurried)
+    try:
+        async with Stage(given.plugin, config, data_dir=given.data_dir, learning=True) as stage:
+            return noted(stage.refusals(), [member.folder for member in given.plugin.members])
+    except NotStarted as why:
+        return why.refused
 
 
 def _named(step: Step, refused: Iterable[Noted]) -> Step:
     """A death by a refused call, with its name."""
     killed = [noted for noted in refused if noted.refusal.result == "killed"]
-    if step.failure == "syscall" and killed:
-        return dataclasses.replace(step, detail=f"refused system call {killed[-1].refusal.text}")
+    # A plugin that blocks or catches SIGSYS dies by another signal here, and in production by that one.
+    if step.failure in ("syscall", "memory") and killed:
+        detail = f"refused system call {killed[-1].refusal.text}"
+        return dataclasses.replace(step, failure="syscall", detail=detail)
     return step
-
-
-def _noted(refusals: Iterable[Refusal], folders: list[Path]) -> tuple[Noted, ...]:
-    """Alike ones once, with how often."""
-    counted: dict[tuple[Any, ...], list[Refusal]] = {}
-    for refusal in refusals:
-        where = refusal.frame_in(folders)
-        counted.setdefault((refusal.name, refusal.text, refusal.result, where), []).append(refusal)
-    return tuple(
-        Noted(alike[0], where, len(alike), advise(alike[0])) for (_, _, _, where), alike in counted.items()
-    )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from forkd.rpc.calls import Answer, CallFailed, Overloaded
-from forkd.sandbox.host import Host, Sandbox
+from forkd.sandbox.host import Filter, Host, Sandbox
 from forkd.sandbox.report import Report
 
 _CPUCLOCK_SCHED: Final = 2
@@ -70,7 +70,7 @@ class WatchedHost:
 class WatchedSandbox:
     """One of them."""
 
-    def __init__(self, sandbox: Sandbox, on_call: Callable[[bytes, Cost, str], None]) -> None:
+    def __init__(self, sandbox: Sandbox | Filter, on_call: Callable[[bytes, Cost, str], None]) -> None:
         self._sandbox = sandbox
         self._on_call = on_call
         self._cpu_s = 0.0
@@ -98,6 +98,10 @@ class WatchedSandbox:
                 cost.faults, self._faults = faults - self._faults, faults
                 cost.memory = peak_memory(pid)
             self._on_call(frame, cost, failure)
+
+    def hide(self, arguments: bytes) -> None:
+        """As Sandbox.hide()."""
+        self._sandbox.hide(arguments)
 
     def release(self) -> None:
         """As Sandbox.release()."""

@@ -55,13 +55,14 @@ What to know:
   as well, a few lines a second, as a warning.
 
 Beside this: `forkd.sdk.headers` (fields, RFC 2047 words), `forkd.sdk.mime` (the parts of a message, their
-names and contents), `forkd.sdk.listfile` (list files), `forkd.sdk.testing` (runs a plugin in pytest
-without a server). Names that are not listed in __all__ here, or are not in one of these, may change without
-notice.
+names and contents), `forkd.sdk.listfile` (list files), `forkd.sdk.cdb` (the keys of cdb files),
+`forkd.sdk.testing` (runs a plugin in pytest without a server). Names that are not listed in __all__ here,
+or are not in one of these, may change without notice.
 """
 
 from __future__ import annotations
 
+from forkd.sdk.address import Address, Recipient, Sender
 from forkd.sdk.edits import (
     AddHeader,
     AddRecipient,
@@ -95,7 +96,7 @@ from forkd.sdk.verdicts import (
     ok,
     quarantine,
 )
-from forkd.sdk.views import Address, Envelope, Message, NotGranted, Recipient, Sender, Session
+from forkd.sdk.views import Envelope, Message, NotGranted, Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -23,7 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from forkd.sdk.views import Address, Session
+    from forkd.sdk.address import Address
+    from forkd.sdk.views import Session
 
 
 class Domains:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import binascii
 from json.decoder import JSONDecoder
 
+from forkd.sdk.address import Address, Recipient, Sender
 from forkd.sdk.answers import failure, sort, verdict_json, write
 from forkd.sdk.edits import Edit, add_header, edit_of, export
 from forkd.sdk.headers import Headers
 from forkd.sdk.plugin import ARGUMENTS, Plugin
 from forkd.sdk.verdicts import Verdict, deny
-from forkd.sdk.views import Address, Envelope, Message, Recipient, Sender, Session
+from forkd.sdk.views import NEVER_CAME, OVER, Envelope, Message, Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class Runner:
                 self._reads,
                 args["size"],
                 args["header_size"],
-                -1 if message_fd is None else message_fd,
+                NEVER_CAME if message_fd is None else message_fd,
                 edits=self._edits,
                 body=self._body,
                 smtputf8="smtputf8" in args,
@@ -164,7 +165,7 @@ class Runner:
             try:
                 return function(session, self._envelope, message)
             finally:
-                message._fd = -1
+                message._fd = OVER
         if hook == "data":
             return function(session, self._envelope)
         if hook == "helo":

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from forkd.sdk.address import Address
 from forkd.sdk.asked import Answer, Delivered, Group, goes_on
 from forkd.sdk.edits import Edit, Export, ReplaceBody, RewriteRecipient
 from forkd.sdk.fakes import granted_fakes
@@ -19,7 +20,6 @@ from forkd.sdk.granted import Granted
 from forkd.sdk.headers import missing_end, split_header
 from forkd.sdk.plugin import Plugin
 from forkd.sdk.replay import apply
-from forkd.sdk.views import Address
 
 _numbers = itertools.count(1)
 
@@ -229,6 +229,7 @@ _FACTS: dict[str, Any] = {
     "tls_cipher": "",
     "client_certificate": "",
     "user": "",
+    "relay": False,
     "proxied": False,
     "xclient": False,
     "exports": {},

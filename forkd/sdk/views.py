@@ -1,9 +1,10 @@
-"""What does a hook see? The session, addresses, the envelope and the message, as far as granted."""
+"""What does a hook see? The session, the envelope and the message, as far as granted."""
 
 from __future__ import annotations
 
 import os
 
+from forkd.sdk.address import Address
 from forkd.sdk.answers import Told
 from forkd.sdk.headers import Headers, missing_end
 from forkd.sdk.replay import apply
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from forkd.sdk.edits import Edit
 
 PIECE_BYTES = 65_536
+NEVER_CAME, OVER = -1, -2
+"""In the place of a message's descriptor: there is none in this sandbox; the hook is over."""
+_EMFILE = 24
 
 
 class NotGranted(Exception):  # noqa: N818 - authors read it as a sentence
@@ -27,91 +31,6 @@ class NotGranted(Exception):  # noqa: N818 - authors read it as a sentence
 def not_granted(what: str, key: str) -> str:
     """The text of NotGranted for a capability."""
     return f"{what}: needs `{key}` below [wants.capabilities] of plugin.toml, and the admin's grant"
-
-
-class Address:
-    """One mailbox: `local` without quotes, `domain` in lower case, str() as it is written in SMTP.
-
-    The null sender of a bounce is an Address too, with both parts empty: it is false in `if sender:`.
-    An address literal keeps its brackets in `domain`: `[192.0.2.1]`.
-    """
-
-    __slots__ = ("domain", "local")
-
-    def __init__(self, local: str, domain: str) -> None:
-        self.local = local
-        self.domain = domain
-
-    @classmethod
-    def parse(cls, text: str) -> Address:
-        """The address that str() writes: `user@example.org`, `"with space"@example.org`, or empty.
-
-        For addresses from settings and lists; it takes what it is given apart and does not judge it.
-        """
-        local, at, domain = text.rpartition("@")
-        if not at:
-            local, domain = domain, ""
-        if len(local) > 1 and local[0] == local[-1] == '"':
-            local = _unquoted(local[1:-1])
-        return Address(local, domain.lower())
-
-    def same_as(self, other: Address) -> bool:
-        """Equal, with upper and lower case of the local part the same: so forkd compares its mailboxes."""
-        return self.domain == other.domain and self.local.lower() == other.local.lower()
-
-    def __bool__(self) -> bool:
-        return bool(self.local or self.domain)
-
-    def __str__(self) -> str:
-        local = self.local
-        if not _is_dot_atom(local) and self:
-            local = '"' + local.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        return f"{local}@{self.domain}" if self.domain else local
-
-    def __repr__(self) -> str:
-        return f"<{self}>"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Address) and (self.local, self.domain) == (other.local, other.domain)
-
-    def __hash__(self) -> int:
-        return hash((self.local, self.domain))
-
-
-class Sender(Address):
-    """The reverse path of MAIL, with what the client said beside it."""
-
-    __slots__ = ("body", "parameters", "size", "smtputf8")
-
-    def __init__(
-        self,
-        local: str,
-        domain: str,
-        parameters: dict[str, str | None] | None = None,
-        size: int | None = None,
-        body: str = "7BIT",
-    ) -> None:
-        self.local = local
-        self.domain = domain
-        self.parameters = parameters or {}
-        """ESMTP parameters as written, names in upper case; a parameter without a value has None."""
-        self.size = size
-        """Octets the client announced (SIZE), or None."""
-        self.body = body
-        """7BIT or 8BITMIME."""
-        self.smtputf8 = False
-        """The client asked for SMTPUTF8: addresses, headers and replies of this mail may have UTF-8."""
-
-
-class Recipient(Address):
-    """The forward path of RCPT, with its ESMTP parameters."""
-
-    __slots__ = ("parameters",)
-
-    def __init__(self, local: str, domain: str, parameters: dict[str, str | None] | None = None) -> None:
-        self.local = local
-        self.domain = domain
-        self.parameters = parameters or {}
 
 
 class Envelope:
@@ -171,6 +90,7 @@ class Session:
         "local_port",
         "notes",
         "proxied",
+        "relay",
         "tls_cipher",
         "tls_version",
         "user",
@@ -205,6 +125,8 @@ class Session:
         """Subject of the certificate the client showed and forkd verified; empty without one."""
         self.user = ""
         """Who authenticated; empty when nobody has."""
+        self.relay = False
+        """The client's address may send to any domain (networks.relay)."""
         self.proxied = False
         """The client's address came by the PROXY protocol, from a proxy that forkd trusts."""
         self.xclient = False
@@ -352,7 +274,7 @@ class Message:
         # shared with whoever else holds the memory file.
         while start < end:
             if self._fd < 0:
-                raise ValueError("the message can be read during the message hook only")
+                raise _no_file(self._fd)
             piece = os.pread(self._fd, min(piece_bytes, end - start), start)
             if not piece:
                 return
@@ -370,18 +292,12 @@ def _empty_line(fd: int, header_size: int) -> int:
     return len(missing_end(os.pread(fd, min(4, header_size), max(0, header_size - 4))))
 
 
-_ATOM = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+/=?^_`{|}~-")
-"""RFC 5322 atext; with SMTPUTF8 also everything beyond ASCII (RFC 6531 3.3)."""
-
-
-def _is_dot_atom(local: str) -> bool:
-    return all(part and all(c in _ATOM or c >= "\x80" for c in part) for part in local.split("."))
-
-
-def _unquoted(text: str) -> str:
-    """A quoted string's content without its backslashes (RFC 5321 4.1.2)."""
-    plain: list[str] = []
-    characters = iter(text)
-    for character in characters:
-        plain.append(next(characters, "\\") if character == "\\" else character)
-    return "".join(plain)
+def _no_file(fd: int) -> Exception:
+    """Why a message cannot be read."""
+    if fd == OVER:
+        return ValueError("the message can be read during the message hook only")
+    # Whatever may be read comes with its descriptor. The kernel drops one that finds no free number.
+    return OSError(
+        _EMFILE,
+        "the message could not be handed over: the plugin has as many files open as it may (open_files)",
+    )

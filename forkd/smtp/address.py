@@ -45,3 +45,21 @@ def a_labels(domain: str) -> str:
     if domain.isascii():
         return domain.lower()
     return idna.encode(domain, uts46=True, std3_rules=True).decode("ascii")
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """Local part without quotes, and domain: the inverse of Mailbox.__str__."""
+    if not address.startswith('"'):
+        local, at, domain = address.rpartition("@")
+        return (local, domain) if at else (address, "")
+    end = address.rfind('"')
+    quoted, domain = address[1:end], address[end + 1 :].removeprefix("@")
+    letters: list[str] = []
+    escaped = False
+    for character in quoted:
+        if character == "\\" and not escaped:
+            escaped = True
+        else:
+            letters.append(character)
+            escaped = False
+    return "".join(letters), domain

@@ -63,4 +63,5 @@ def hello_reply(terms: Terms, extended: bool) -> Reply:
 @functools.lru_cache(maxsize=64)
 def greeting_reply(options: ServerOptions) -> Reply:
     """220, the first thing said (RFC 5321 4.2)."""
-    return Reply(220, None, (f"{options.hostname} {options.greeting}".rstrip(),))
+    first, *rest = options.greeting.split("\n")
+    return Reply(220, None, (f"{options.hostname} {first}".rstrip(), *rest))

@@ -30,7 +30,7 @@ class ServerOptions:
     wire: str = "normalize"
     """Bare CR and LF in a message: `normalize` to space and CRLF, or `reject` with 550 5.6.0."""
     greeting: str = "ESMTP"
-    """Text of the greeting after the host name."""
+    """Text of the greeting after the host name; what stands behind a line end is a further line."""
     early_talker: str = "refuse"
     """Input behind a command that must be last in its group, or before the greeting: `refuse` with
     554 5.5.1 and close, or `ignore` the violation and read on (RFC 2920 3.1)."""

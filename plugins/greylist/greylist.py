@@ -34,10 +34,10 @@ SENDERS
     behind a +, words with digits. It is left out. Upper and lower case are the same.
 
 WHO NEVER WAITS
-    Clients that have authenticated; clients of private and loopback addresses (`private`); whom `allow`
-    and `lists` name; clients with a fact of `unless`, such as "SPFRESULT=pass", that an earlier plugin
-    exported. With `only`, nobody waits but clients with one of its facts, such as "DNSBL=suspect".
-    Clients that may relay (networks.relay in forkd.toml) with public addresses: name them in `allow`.
+    Clients that have authenticated, or may relay by their address (networks.relay of forkd.toml); clients
+    of private and loopback addresses (`private`); whom `allow` and `lists` name; clients with a fact of
+    `unless`, such as "SPFRESULT=pass", that an earlier plugin exported. With `only`, nobody waits but
+    clients with one of its facts, such as "DNSBL=suspect".
 
     Lines of `allow` and of the files in `lists`:
 
@@ -174,7 +174,7 @@ class Greylist:
 
     def judges(self, session: Session) -> bool:
         """Is this a client that may have to wait?"""
-        if session.user or self._allowed.clients.names(session):
+        if session.user or session.relay or self._allowed.clients.names(session):
             return False
         if not self._private and PRIVATE.names(session.client_ip):
             return False

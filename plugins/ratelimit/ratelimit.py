@@ -52,6 +52,11 @@ WHAT COUNTS, AND WHEN
     that waits. What plugins before this one refuse is not counted, what later ones refuse is: order it behind
     those that do (dnsbl, greylist, recipients).
 
+    A message that is put off for its content (451 after the client has sent it: a scanner is away, the spool
+    is full) counts at each of the client's tries, wherever this plugin stands: no plugin is told what becomes
+    of a message, and a count at the end of data would let a client send any number of them before it is
+    stopped. Limits by client or user should leave room for that.
+
     The period slides: the count is that of the present window and so much of the one before as still lies
     in the period behind us, taken as spread evenly. Sessions at the same time share the count to the last
     one.

@@ -31,7 +31,8 @@ STATUS = {
         {"role": "worker", "slot": 0, "pid": 10, "state": "running", "started_at": 1.0, "restarts": 2,
          "name": "", "sessions": 3, "transactions": 1, "counters": {"messages": 7}, "info": {}},
         {"role": "zygote", "slot": 0, "pid": 11, "state": "backoff", "started_at": 1.0, "restarts": 9,
-         "name": "mark", "sessions": 0, "transactions": 0, "counters": {}, "info": {}},
+         "name": "mark", "sessions": 0, "transactions": 0, "counters": {}, "info": {},
+         "last_end": "SIGKILL: its loop stands still\x1b[31m", "last_end_at": 1.0},
     ],
     "sandbox": {"seccomp": "enforced", "network": "absent"},
     "notes": ["running as root"],
@@ -182,6 +183,16 @@ def test_sandbox_status_names_each_layer(forkd: Forkd, answers: FakeControl):
     assert ["seccomp", "enforced"] in [row[:2] for row in rows]
     assert ["network", "absent"] in [row[:2] for row in rows]
     assert json.loads(forkd("sandbox", "status", "--json").stdout)["layers"] == STATUS["sandbox"]
+
+
+@pytest.mark.parametrize("command", [["status"], ["sandbox", "status"]])
+def test_why_a_process_was_started_anew_is_told(forkd: Forkd, answers: FakeControl, command: list[str]):
+    """Of whichever was; a plugin's author may have written it, and no terminal obeys it."""
+    shown = forkd(*command).stdout
+    assert " ago: SIGKILL: its loop stands still\\x1b[31m" in shown
+    assert shown.count(" ago: ") == 1
+    if command == ["status"]:
+        assert "restarts of zygote mark" in shown and "9, the one before ended" in shown
 
 
 def test_the_queue_is_listed_over_all_pages(forkd: Forkd, answers: FakeControl):

@@ -210,11 +210,29 @@ def test_show_says_what_was_granted_in_plain_words(forkd: Forkd, tmp_path: Path)
         '  - reads the body of messages (its reason: "it looks into it")',
     ]
     assert "  together: body can leave this machine by the names it looks up" in rows
-    assert "if it fails  the command gets 451; the client may try again" in rows
+    assert (
+        "if it fails  the command gets 451 (before the greeting: 421, and the end); the client may try again"
+        in rows
+    )
     words = [row.split(maxsplit=2) for row in rows]
     assert ["cpu", "1s", "its entry"] in words
     assert ["memory", "64MiB", "suggested by its author"] in words
     assert ["timeout", "5s", "default"] in words
+
+
+def test_show_marks_grants_beyond_what_is_wanted(forkd: Forkd, tmp_path: Path):
+    """Beside what it may do, which they do not widen."""
+    configure(tmp_path, GRANTS.replace('"example"', '"any"') + 'accept = true\nfiles = ["/"]\n', WANTS)
+    done = forkd("plugin", "show", "mine", "--config", "forkd.toml")
+    rows = done.stdout.splitlines()
+    assert [row.partition("toml: ")[2] for row in rows if row.startswith("  note: ")] == [
+        "grants accept, which mine does not want",
+        "grants dns any, more than mine wants: it gets zen.example",
+        "grants files, which mine does not want",
+    ]
+    assert not [row for row in rows if row.startswith("  - may read")]
+    said = json.loads(forkd("plugin", "show", "mine", "--config", "forkd.toml", "--json").stdout)
+    assert len(said["beyond"]) == 3
 
 
 def test_show_of_what_is_off_says_what_it_would_want(forkd: Forkd, tmp_path: Path):

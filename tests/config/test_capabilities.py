@@ -241,6 +241,8 @@ def test_they_are_shown(tmp_path: Path):
         "state": False,
         "connect": {"clamd": "127.0.0.1:3310"},
         "threads": 0,
+        "processes": 0,
+        "exec": [],
     }
 
 

@@ -204,7 +204,12 @@ def test_the_layers_that_can_be_required_are_those_the_self_test_reports():
     [
         ('[server]\nhostname = "mail example"', "this is a host name"),
         ('[server]\nqueue_user = "Mail User"', "this is the name of a system user"),
+        ('[server]\ngreeting = "caf\u00e9"', "this is printable ASCII"),
+        ('[server]\ngreeting = "a\\tb"', "this is printable ASCII"),
+        (f'[server]\ngreeting = "a\\n{"b" * 251}"', "250 characters at most"),
         ('[domain."a.example"]\ndetail = "--"', "this is one character"),
+        ('[domain."*.example.*"]', "this is a domain name in quotes"),
+        ('[domain."*.a.example"]\n[domain."*.A.example"]', "this domain stands as"),
         ('[transport.a]\nkind = "maildir"\npath = ""', "this must not be empty"),
         ('[transport.a]\nkind = "maildir"\npath = "mail/{user"', "the braces do not match"),
     ],

@@ -65,7 +65,7 @@ POWERS, ASKED, READS = "[wants.powers]\n", "[wants.capabilities]\n", "[wants.rea
         (
             ASKED + "threads = { count = 2, reason = 'r' }",
             ASKED + "threads = { count = 3, reason = 'r' }",
-            "may run 3 more threads in each sandbox",
+            "may run 3 more threads for each sandbox, counted together: one session can take those of all",
         ),
         ("", READS + 'body = "r"', "reads the body of messages"),
         (

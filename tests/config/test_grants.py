@@ -85,6 +85,45 @@ def test_a_grant_that_is_not_wanted_gives_nothing_and_is_said(tmp_path: Path):
         assert any(f"grants {power}, which mine does not want" in note for note in result.notes)
 
 
+@pytest.mark.parametrize(
+    ("want", "grant", "note"),
+    [
+        (
+            'powers]\nedit_headers = { names = ["X-A"], reason = "r" }',
+            'edit_headers = ["X-*", "x-a"]',
+            "grants edit_headers X-*, more than mine wants: it gets X-A",
+        ),
+        (
+            'powers]\nadd_recipient = { domains = ["example.org"], reason = "r" }',
+            'add_recipient = ["*"]',
+            "grants add_recipient *, more than mine wants: it gets example.org",
+        ),
+        (
+            'capabilities]\ndns = { suffixes = ["zen.example"], reason = "r" }',
+            'dns = ["any", "a.zen.example"]',
+            "grants dns any, more than mine wants: it gets zen.example",
+        ),
+        (
+            'capabilities]\nthreads = { count = 2, reason = "r" }',
+            "threads = 9",
+            "grants threads 9, more than mine wants: it gets 2",
+        ),
+    ],
+    ids=["edit_headers", "add_recipient", "dns", "threads"],
+)
+def test_a_grant_beyond_what_is_wanted_is_cut_and_said(tmp_path: Path, want: str, grant: str, note: str):
+    """The plugin gets what both say; the admin is told that he wrote more."""
+    notes = loaded(tmp_path, f"{MESSAGE}[wants.{want}\n", f"[grants]\n{grant}\n").notes
+    (told,) = [text for text in notes if "grants" in text]
+    assert told.endswith(f"plugins.d/10-mine.toml: {note}")
+
+
+def test_any_recipients_wanted_are_no_more_than_those_granted(tmp_path: Path):
+    """Whoever wants "*" gets the admin's domains: nothing there is too much."""
+    grant = '[grants]\nadd_recipient = ["example.org"]\n'
+    assert not [one for one in loaded(tmp_path, ADDS.format("*"), grant).notes if "grants" in one]
+
+
 ADDS = MESSAGE + '[wants.powers]\nadd_recipient = {{ domains = ["{}"], reason = "archive" }}\n'
 
 
@@ -193,6 +232,16 @@ def test_a_scope_is_brought_into_one_form(tmp_path: Path):
     entry = '[scope]\nlisteners = ["in"]\nnetworks = ["192.0.2.1"]\ndomains = ["bücher.EXAMPLE"]\n'
     scope = plugin(tmp_path, MESSAGE, entry, config).scope
     assert scope == Scope(listeners=("in",), networks=("192.0.2.1/32",), domains=("xn--bcher-kva.example",))
+
+
+def test_a_scope_may_name_a_subdomain_of_ours(tmp_path: Path):
+    """[domain."*.example.org"] has all of them, and not itself."""
+    config = '[domain."*.b\u00fccher.example"]\n'
+    entry = '[scope]\ndomains = ["{}"]\n'
+    scope = plugin(tmp_path, MESSAGE, entry.format("a.b.b\u00fccher.example"), config).scope
+    assert scope == Scope(domains=("a.b.xn--bcher-kva.example",))
+    found = problem(tmp_path, MESSAGE, entry.format("b\u00fccher.example"), config)
+    assert found.rule.startswith("this is no domain of ours")
 
 
 @pytest.mark.parametrize(

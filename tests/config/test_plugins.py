@@ -126,8 +126,35 @@ def test_who_reads_messages_needs_copies_of_them(tmp_path: Path):
 
 
 def test_a_folder_grants_what_lies_in_it(tmp_path: Path):
-    """One grant for a folder of lists."""
-    assert plugin(tmp_path, FILES, '[settings]\nlist = "list.txt"\n[grants]\nfiles = ["."]\n').files
+    """One grant for a folder of lists; what no setting names in there stays closed, and that is said."""
+    found = loaded(tmp_path, FILES, '[settings]\nlist = "list.txt"\n[grants]\nfiles = [".", "/"]\n')
+    file = tmp_path / "plugins.d/list.txt"
+    assert found.plugins[0].files == (file,)
+    (one, other) = [note for note in found.notes if "grants files" in note]
+    assert one.endswith(f"grants files {file.parent}, more than mine wants: it gets {file}")
+    assert other.endswith(f"grants files /, more than mine wants: it gets {file}")
+
+
+def test_a_granted_file_that_nothing_wants_is_said(tmp_path: Path):
+    """Beside one that is wanted."""
+    grants = '[settings]\nlist = "list.txt"\n[grants]\nfiles = ["list.txt", "mine/mine.py"]\n'
+    found = loaded(tmp_path, FILES, grants)
+    assert found.plugins[0].files == (tmp_path / "plugins.d/list.txt",)
+    assert any("mine.py, more than mine wants: it gets nothing of it" in note for note in found.notes)
+
+
+def test_a_link_in_a_granted_folder_leads_nowhere_else(tmp_path: Path):
+    """The folder is granted as it stands, never what somebody's link there names; unless that is granted."""
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "secret").touch()
+    (tmp_path / "lists/link").symlink_to(tmp_path / "secret")
+    entry = '[settings]\nlist = "../lists/link"\n[grants]\nfiles = ["../lists"{}]\n'
+    found = loaded(tmp_path, FILES, entry.format(""))
+    assert found.plugins[0].files == (tmp_path / "lists",)
+    assert any("where links are that settings name: mine may read all of it" in one for one in found.notes)
+    both = plugin(tmp_path, FILES, entry.format(', "../secret"'))
+    assert both.files == (tmp_path / "lists", tmp_path / "secret")
+    assert plugin(tmp_path, FILES, entry.format(', "../lists/link"')).files[-1] == tmp_path / "lists/link"
 
 
 def test_a_file_that_is_not_granted_is_named_with_the_grant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -300,8 +327,8 @@ def test_stock_plugins_are_found_and_their_manifests_are_right():
             "hooks",
             "the hook auth is shown passwords",
         ),
-        ("api = 1", 'api = 1\nkind = "indimail"', "kind", "not in this version of forkd: IndiMail"),
-        ("api = 1", 'api = 1\nkind = "program"', "kind", "not in this version of forkd: programs"),
+        ("api = 1", 'api = 1\nkind = "indimail"', "kind", 'this is "python"'),
+        ("api = 1", 'api = 1\nkind = "program"', "kind", "in this version of forkd: a manifest of a program"),
         ("api = 1", 'api = 1\nmodule = "../x.py"', "module", "name of a .py file in the plugin's folder"),
     ],
 )
@@ -465,9 +492,7 @@ def test_stock_plugins_declare_their_bounds(tmp_path: Path, name: str, row: str)
 @pytest.mark.parametrize(
     "row",
     [
-        "[limits]\nprocesses = 1",
-        "[grants]\nprocesses = 1",
-        'kind = "program"',
+        "[limits]\nfile_size = 1",
     ],
 )
 def test_what_comes_later_is_refused_by_name_in_an_entry(tmp_path: Path, row: str):

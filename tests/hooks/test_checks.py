@@ -20,6 +20,7 @@ from forkd.rpc.calls import (
     Edit,
     Export,
     ReplaceBody,
+    ReplaceMessage,
     RewriteRecipient,
     Verdict,
 )
@@ -84,6 +85,7 @@ POWER_OF = [
     (ChangeHeader("X-A", 1, "1"), "message", {"edit_headers": ("X-A",)}),
     (DeleteHeader("X-A", 0), "message", {"edit_headers": ("X-*",)}),
     (ReplaceBody(5), "message", {"edit_body": True}),
+    (ReplaceMessage(5), "message", {"replace_message": True}),
     (AddRecipient("a@test.local"), "message", {"add_recipient": ("test.local",)}),
     (AddRecipient("a@test.local"), "message", {"add_recipient": ("*",)}),
     (DeleteRecipient("a@test.local"), "message", {"delete_recipient": True}),

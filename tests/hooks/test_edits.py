@@ -11,6 +11,7 @@ from forkd.hooks.changes import MAX_ADDED_RECIPIENTS, MAX_HEADER_EDITS, Changes
 from forkd.hooks.decision import UNCHANGED
 from forkd.hooks.dispatcher import Decision, SessionHooks
 from forkd.hooks.facts import SessionFacts
+from forkd.rpc import records
 from forkd.rpc.calls import (
     AddHeader,
     AddRecipient,
@@ -292,6 +293,18 @@ def test_credentials_go_to_auth_plugins_and_ok_comes_back():
     reply = run(hooks.run("auth", user="joe", secret="wrong")).reply
     assert reply is not None
     assert (reply.code, reply.enhanced) == (535, "5.7.8")
+
+
+def test_a_sandbox_is_to_hide_the_password_that_it_is_told():
+    """Each of them, and before it is told: what it prints goes to the log without."""
+    plugin = FakePlugin("p", ("auth", "mail"))
+    host = FakeHost({"p": Plugin(auth=lambda *_: None, mail=lambda *_: None)}, (plugin,))
+    hooks = dispatcher_for([plugin], host).session(FACTS, FakeHolder())
+    for secret in ("one", "two"):
+        run(hooks.run("auth", user="joe", secret=secret))
+    run(hooks.run("mail", sender=SENDER, parameters={}))
+    ((_, sandbox),) = host.taken
+    assert records.passwords(sandbox.hidden) == ["one", "two"]
 
 
 # --- hostile answers ------------------------------------------------------------------------------------

@@ -198,7 +198,7 @@ def test_where_there_is_no_room_for_its_copy_it_is_not_asked(copies: FakeCopies)
     """Counted; no 451 for anybody."""
     world = World(shadow=deny("5.7.1", "no"), reads=("body",))
 
-    def full(what: str) -> Any:
+    def full(what: str, _edits: Any) -> Any:
         raise Overloaded(f"no room for {what}")
 
     copies.keep = full  # type: ignore[method-assign]

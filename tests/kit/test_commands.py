@@ -13,7 +13,10 @@ import pytest
 
 from forkd.config.schema import HOOKS
 from forkd.exits import Exit
+from forkd.rpc.records import crash_folder
 from tests.kit.conftest import WritePlugin
+from tests.kit.test_replay import CODE, READS, recorded
+from tests.support import venvs
 
 ROOT = Path(__file__).parent.parent.parent
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -42,7 +45,10 @@ def run(place: Path) -> Run:
 # --- new ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("hooks", [(), *((hook,) for hook in HOOKS if hook != "disconnect"), HOOKS])
+@pytest.mark.parametrize(
+    "hooks",
+    [(), HOOKS, *(pytest.param((hook,), marks=pytest.mark.slow) for hook in HOOKS if hook != "disconnect")],
+)
 def test_new_plugin_passes_its_own_tests_and_lint_at_once(run: Run, hooks: tuple[str, ...]):
     """Tests, linter and formatter with their defaults and with ours, check, and a real sandbox."""
     made = run("forkd", "plugin", "new", "fresh", *(word for hook in hooks for word in ("--hook", hook)))
@@ -217,6 +223,80 @@ def test_test_refuses_what_cannot_be(run: Run, arguments: tuple[str, ...], statu
     assert tested.returncode == status, tested.stdout + tested.stderr
     assert says in tested.stderr
     assert "Traceback" not in tested.stderr
+
+
+@pytest.mark.parametrize("command", ["check", "test"])
+def test_calls_that_are_refused_while_it_is_loaded_are_named(
+    run: Run, write_plugin: WritePlugin, command: str
+):
+    """With the line, by both commands."""
+    write_plugin("import ctypes\nprint('here')\nctypes.CDLL(None).ptrace(0, 0, 0, 0)\n", name="deadly")
+    done = run("forkd", "plugin", command, "deadly")
+    assert done.returncode == (Exit.FAILED if command == "check" else Exit.PLUGIN)
+    said = done.stdout + done.stderr
+    assert "killed while it was loaded: SIGSYS" in said
+    assert "ptrace(PTRACE_TRACEME, 0): killed while it was loaded, deadly.py:3 in <module>" in said
+    assert "it printed:\n  here" in said
+
+
+def test_a_plugin_with_an_interpreter_of_its_own(run: Run, place: Path):
+    """As `python` of its entry: what is installed there is there, by each command."""
+    python = venvs.make(place / "venv")
+    venvs.install(python, "thing", "1.2", thing_py="VERSION = '1.2'\n")
+    own = ("--python", "venv/bin/python")
+    made = run("forkd", "plugin", "new", "fresh", *own)
+    assert f'python = "{python}"' in made.stdout
+    assert "forkd plugin check fresh --python venv/bin/python" in made.stdout
+    module = place / "fresh" / "fresh.py"
+    module.write_text(module.read_text().replace("from forkd.sdk", "import thing\nfrom forkd.sdk", 1))
+    for command in ("check", "test"):
+        without = run("forkd", "plugin", command, "fresh")
+        assert "No module named 'thing'" in without.stdout + without.stderr
+        done = run("forkd", "plugin", command, "fresh", *own)
+        assert done.returncode == 0, done.stdout + done.stderr
+        wrong = run("forkd", "plugin", command, "fresh", "--python", "/bin/true")
+        assert wrong.returncode != 0
+        assert "nothing says that this is Python" in wrong.stdout + wrong.stderr
+
+
+# --- replay ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def record(place: Path, write_plugin: WritePlugin) -> str:
+    """The id of a record of a plugin that is configured in the folder, and fails still."""
+    write_plugin(CODE.replace("BODY", "1 / 0"), hooks=("mail", "message"), more=READS)
+    crashes = crash_folder(place / "var")
+    crashes.mkdir(parents=True)
+    (place / "plugins.d").mkdir()
+    (place / "plugins.d" / "50-sample.toml").write_text(
+        'plugin = "../sample"\n[grants]\nreads = ["headers"]\n'
+    )
+    (place / "forkd.toml").write_text('[domain."test.local"]\n')
+    return recorded(crashes, cause="exception", detail="Traceback:\n  File x\nZeroDivisionError").stem
+
+
+def test_replay_shows_what_failed_and_nothing_of_forkds_own(run: Run, record: str):
+    """Lines are lines; what we ourselves are refused while a traceback is printed is no finding."""
+    again = run("forkd", "plugin", "replay", record, "--config", "forkd.toml")
+    assert again.returncode == Exit.FAILED
+    lines = [line.split() for line in again.stdout.splitlines()]
+    assert ["it", "failed", "by", "exception:", "Traceback:"] in lines
+    assert ["ZeroDivisionError:", "division", "by", "zero"] in lines
+    assert "\\n" not in again.stdout
+    assert "refused" not in again.stdout
+    assert again.stdout.endswith("the same failure\n")
+    said = json.loads(run("forkd", "plugin", "replay", record, "--config", "forkd.toml", "--json").stdout)
+    assert said["refused"] == []
+
+
+def test_replay_says_which_configuration_was_probably_meant(run: Run, record: str):
+    """As the commands that look for a running daemon do."""
+    for wanted, says in ((record, "is not configured"), ("0123456789ABCDEE", "there is no record")):
+        again = run("forkd", "plugin", "replay", wanted)
+        assert again.returncode == Exit.FAILED
+        assert says in again.stderr
+        assert "did you mean --config forkd.toml?" in again.stderr
 
 
 # --- bench ----------------------------------------------------------------------------------------------

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 import random
 from pathlib import Path
 
+import msgspec
 import pyseccomp
 import pytest
 
-from forkd.kit import trial
+from forkd.config.units import Seconds
+from forkd.kit import noted, trial
 from forkd.kit.configured import configured
 from forkd.kit.samples import Mail, Sample
+from forkd.kit.stage import NotStarted
 from forkd.sandbox import calls, learn_policy, policy
 from forkd.sandbox.learner import LEARN_FD
 from forkd.sandbox.profiles import PROFILES
@@ -69,7 +73,7 @@ def run_trial(folder: Path) -> trial.Tested:
         return asyncio.run(trial.test(given, [PLAIN]))
 
 
-def of_session(found: trial.Tested) -> list[trial.Noted]:
+def of_session(found: trial.Tested) -> list[noted.Noted]:
     return [noted for session in found.sessions for noted in session.refused if not noted.harmless]
 
 
@@ -134,6 +138,84 @@ def test_calls_while_the_plugin_is_loaded_are_told_apart(write_plugin: WritePlug
         ("openat", True, 4)
     ]
     assert not of_session(found)
+
+
+LOADED = (
+    "\nfrom forkd.sdk import Plugin\ndef plugin_init(settings):\n    return Plugin(mail=lambda *_: None)\n"
+)
+DIES = "import ctypes, signal\n\ndef go():\n    ctypes.CDLL(None).ptrace(0, 0, 0, 0)\n"
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("go()", 4),
+        ("signal.signal(signal.SIGSYS, lambda *_: None)\ngo()", 4),
+        ("signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\ngo()", None),
+    ],
+    ids=["plain", "caught", "blocked"],
+)
+def test_death_by_a_call_while_the_plugin_is_imported_is_named(
+    mode: str, write_plugin: WritePlugin, code: str, line: int | None
+):
+    """At once, whatever signals it keeps off; who blocks them all gives no stack."""
+    folder = write_plugin(DIES + code + LOADED)
+
+    def body() -> None:
+        with pytest.raises(NotStarted, match="killed while it was loaded") as caught:
+            run_trial(folder)
+        (one,) = [one for one in caught.value.refused if not one.harmless]
+        assert (one.refusal.text, one.refusal.result) == ("ptrace(PTRACE_TRACEME, 0)", "killed")
+        assert one.refusal.loading
+        assert one.place == (f"sample.py:{line} in go" if line else "")
+
+    as_mode(mode, body)
+
+
+def test_an_error_by_a_refused_call_while_the_plugin_is_imported_is_named(write_plugin: WritePlugin):
+    """Beside the traceback, with what it had printed."""
+    with pytest.raises(NotStarted, match="PermissionError") as caught:
+        run_trial(write_plugin("import socket\nprint('so far')\nsocket.socket()\n" + LOADED))
+    assert [one.place for one in caught.value.refused if not one.harmless] == ["sample.py:3 in <module>"]
+    assert caught.value.printed == "so far"
+
+
+def test_a_plugin_that_hangs_while_it_is_imported_is_told_where(write_plugin: WritePlugin):
+    """After sandbox.start_timeout, by the line it stands at."""
+    code = "import socket, select\ntry:\n    socket.socket()\nexcept OSError:\n    select.poll().poll()\n"
+    with configured(write_plugin(code + LOADED)) as given:
+        sandbox = msgspec.structs.replace(given.config.sandbox, start_timeout=Seconds(2))
+        hurried = dataclasses.replace(given, config=msgspec.structs.replace(given.config, sandbox=sandbox))
+        with pytest.raises(
+            NotStarted, match=r"not loaded in 2s; it is at sample\.py:5 in <module>"
+        ) as caught:
+            asyncio.run(trial.test(hurried, [PLAIN]))
+    assert [one.place for one in caught.value.refused if not one.harmless] == ["sample.py:3 in <module>"]
+
+
+def test_what_is_printed_while_the_plugin_is_loaded_is_shown(write_plugin: WritePlugin):
+    """Before what its sandboxes print."""
+    found = run_trial(write_plugin("print('hello')\n" + LOADED.replace("lambda *_: None", "print")))
+    assert found.printed[0] == "hello\n"
+    assert "".join(found.printed[1:]).startswith("<forkd.sdk.views.Session")
+
+
+def test_a_plugin_that_leaves_files_open_is_told_so(write_plugin: WritePlugin):
+    """The kernel drops the message's descriptor where no number is free for it."""
+    code = (
+        "from forkd.sdk import Plugin\nKEPT = []\n"
+        "def data(session, envelope):\n"
+        "    try:\n        while True:\n            KEPT.append(open(__file__))\n"
+        "    except OSError:\n        pass\n"
+        "def message(session, envelope, message):\n    message.headers.get('Subject')\n"
+        "def plugin_init(settings):\n    return Plugin(data=data, message=message)\n"
+    )
+    more = '[wants.reads]\nheaders = "for the test"\n'
+    found = run_trial(write_plugin(code, hooks=("data", "message"), more=more))
+    step = found.sessions[0].steps[-1]
+    assert (step.hook, step.failure) == ("message", "exception")
+    assert "could not be handed over: the plugin has as many files open as it may" in step.detail
 
 
 def test_a_well_behaved_plugin_has_nothing_refused(write_plugin: WritePlugin):

@@ -179,6 +179,7 @@ def test_the_same_sender_with_a_changing_address(world: World):
     ("settings", "facts"),
     [
         ({}, {"user": "ann"}),
+        ({}, {"relay": True}),
         ({}, {"client_ip": "10.1.2.3"}),
         ({}, {"client_ip": "::1"}),
         ({"allow": ["client 192.0.2.0/28"]}, {}),

@@ -78,6 +78,13 @@ def test_each_listener_has_its_own() -> None:
     assert greeting_reply(options(greeting="ready")).encode() == b"220 mx.example.org ready\r\n"
 
 
+def test_a_greeting_of_several_lines() -> None:
+    """The host name stands in the first (RFC 5321 4.2); none is empty behind it."""
+    assert greeting_reply(options(greeting="\nno spam\n.")).encode() == (
+        b"220-mx.example.org\r\n220-no spam\r\n220 .\r\n"
+    )
+
+
 @pytest.mark.parametrize(
     "bad",
     [
