@@ -8,7 +8,8 @@
 schema         one struct per table of forkd.toml: every key, its default, the reason for it, its range;
                who uses the schema imports all of it from here
 client_schema  its tables about clients: listeners, TLS, AUTH, names, networks, limits, timeouts
-plugin_schema  manifest, entry, and the PluginConfig that both become
+manifest_schema  plugin.toml, a plugin's manifest
+plugin_schema  an entry in plugins.d, and the PluginConfig that it and the manifest become
 table          what the structs are made of: base class, ranges
 units          `5s`, `64MiB`
 addresses      addresses and networks as they are written

@@ -1,7 +1,7 @@
 """What may be set, what is its default, and why that one? One struct per TOML table.
 
 The whole of forkd.toml. The tables about clients stand in client_schema, those about plugins in
-plugin_schema; who uses the schema imports all of it from here.
+manifest_schema and plugin_schema; who uses the schema imports all of it from here.
 """
 
 from __future__ import annotations
@@ -12,19 +12,12 @@ from typing import Annotated, Literal
 import msgspec
 
 from forkd.config.client_schema import Auth, Certificate, Limits, Listener, Names, Networks, Timeouts, Tls
-from forkd.config.plugin_schema import (
+from forkd.config.manifest_schema import (
     API_VERSION,
     HOOKS,
-    Capabilities,
-    Entry,
-    Grants,
     Hook,
     Manifest,
-    Member,
-    PluginConfig,
     PluginLimits,
-    Powers,
-    Scope,
     Setting,
     Wanted,
     WantedCapabilities,
@@ -37,6 +30,7 @@ from forkd.config.plugin_schema import (
     WantedThreads,
     Wants,
 )
+from forkd.config.plugin_schema import Capabilities, Entry, Grants, Member, PluginConfig, Powers, Scope
 from forkd.config.table import DAY, Between, NotEmpty, Ordered, Table, Text, Wait
 from forkd.config.units import Bytes, Seconds
 

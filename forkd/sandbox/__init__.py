@@ -2,9 +2,9 @@
 
 Four sides, four trust levels; a module belongs to exactly one of them:
 
-    master    spec, launch, policy, syscalls,      starts and judges zygotes, ends them; never loads a plugin
-              profiles, executables, interpreter,
-              reach,
+    master    spec, configured, launch, policy,    starts and judges zygotes, ends them; never loads a plugin
+              syscalls, profiles, executables,
+              interpreter, reach,
               namespaces, mounts, cgroups,         what is around a zygote before it starts
               outside, ending, processes, audit,
               selftest, trial, cgroup_trial, finding
