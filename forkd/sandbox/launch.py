@@ -20,7 +20,7 @@ from typing import Literal
 
 import msgspec
 
-from forkd.sandbox import cgroups, executables, interpreter, linux, mounts, namespaces, wire
+from forkd.sandbox import cgroups, executables, interpreter, landlock, linux, mounts, namespaces, wire
 from forkd.sandbox.ending import end_all, end_rest
 from forkd.sandbox.outside import Verification, inspect, verify
 from forkd.sandbox.reach import check_reach, unreachable
@@ -273,7 +273,9 @@ def _become(birth: _Birth, descriptors: Sequence[int]) -> None:
         if os.geteuid() == 0 or namespaces.USER in around.namespaces:
             _empty_bounding_set()
         if birth.plan is not None:
-            mounts.enter(birth.plan, proc=spec.kind == "program" and "pid" in around.namespaces)
+            # Its runs share a uid: one that may look into the others must not find them.
+            proc = spec.kind == "program" and landlock.keeps_apart(spec.layers)
+            mounts.enter(birth.plan, proc=proc and "pid" in around.namespaces)
         os.umask(0o077)
         _take_ids(spec.uid, spec.gid)
         command = [spec.python, *interpreter.FLAGS, str(interpreter.BOOT), "zygote", spec.name]

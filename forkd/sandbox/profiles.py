@@ -78,6 +78,11 @@ _PROGRAM: tuple[Row, ...] = (
         )
     ),
     Row(ALLOW, "setpgid", "a process group of its own; taken away before the exec"),
+    Row(
+        ALLOW,
+        "landlock_create_ruleset landlock_restrict_self",
+        "a domain of its own, so that runs do not reach each other; taken away before the exec",
+    ),
     Row(ALLOW, "getpgid getpgrp getsid getresuid getresgid getgroups", "who am I"),
     Row(ALLOW, "sysinfo umask getrlimit getpriority", "shells and languages ask at their start"),
     Row(
@@ -116,6 +121,7 @@ EXEC_CHILD: tuple[Row, ...] = (
     Row(errno.EPERM, "fcntl", "F_SETOWN: no signal to others", given=(Is(1, INT, 8),)),
     Row(errno.EPERM, "fcntl", "F_SETSIG: likewise", given=(Is(1, INT, 10),)),
     Row(errno.EPERM, "setpgid", "the process group is what the leash kills"),
+    Row(errno.EPERM, "landlock_create_ruleset landlock_restrict_self", "it has its domain"),
     Row(errno.EPERM, "timer_create timer_settime", "not a program's habit"),
     Row(ALLOW, "prlimit64", "limits are read only", only=(Is(2, LONG, 0),), otherwise=errno.EPERM),
     Row(errno.EPERM, "seccomp", "no further filter"),

@@ -4,7 +4,8 @@ Nothing of a plugin runs in this zygote. A run has a process group of its own, w
 the worker drops it, or dies, the kernel kills the group as a whole; setpgid, setsid and every call that
 could disarm the leash are refused from before the exec on (profiles.EXEC_CHILD). The exec drops what is
 the process' alone: the CPU timer, so RLIMIT_CPU bounds it in whole seconds, and the flag that keeps
-others from looking in, so seccomp and Landlock do.
+others from looking in. Runs at the same time share a uid, and /proc leads to whatever descriptors another
+process has: so each has a Landlock domain of its own; where there is none, it has no /proc (launch.py).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import base64
 import ctypes
 import os
 
-from forkd.sandbox import linux, wire
+from forkd.sandbox import landlock, linux, wire
 from forkd.sandbox.linux import call, set_limit
 
 TYPE_CHECKING = False
@@ -41,6 +42,7 @@ class Forker:
     def __init__(self, spec: dict[str, Any]) -> None:
         self._argv = tuple(spec["argv"])
         self._layers = frozenset(spec["layers"])
+        self._apart = landlock.keeps_apart(self._layers)
         self._cpu_s = max(1, round(spec["cpu_s"] + 0.5))
         self._limits = spec["limits"]
         self._filter = linux.seccomp_filter(base64.b64decode(spec["child"]))
@@ -65,6 +67,8 @@ class Forker:
             call("fcntl", wire.PROGRAM_LEASH_FD, linux.F_SETSIG, ctypes.c_long(_SIGKILL))
             call("fcntl", wire.PROGRAM_LEASH_FD, linux.F_SETOWN, ctypes.c_long(-os.getpid()))
             call("fcntl", wire.PROGRAM_LEASH_FD, linux.F_SETFL, ctypes.c_long(linux.O_ASYNC))
+            if self._apart:
+                landlock.stand_apart()
             self._limit()
             for number in _signal.valid_signals():
                 if number not in (_SIGKILL, _SIGSTOP) and _signal.getsignal(number) != _signal.SIG_DFL:

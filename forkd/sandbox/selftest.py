@@ -241,6 +241,7 @@ _REFUSED = {
     "other file": "EACCES",
     "writing": "EACCES",
     "other program": "EACCES",
+    "another run": "EACCES",
     "socket": "EACCES",
     "fork": "EPERM",
     "group": "EPERM",
@@ -251,7 +252,10 @@ _REFUSED = {
 """Act of tries.py -> how it fails."""
 _UNWRITABLE = ("EACCES", "ENOENT", "EROFS")
 """A mount root may have a /tmp, where something in there is to be read."""
-_BY_FILES = ("other file", "writing", "other program")
+_BY_FILES = ("other file", "writing", "other program", "another run")
+_UNREACHABLE = ("EACCES", "ENOENT")
+"""/proc may hide who cannot be looked into, or not be there."""
+_TOGETHER = "without Landlock and a private mount root, runs at the same time can reach each other"
 
 
 def _program_spec(
@@ -270,18 +274,25 @@ def _program_spec(
 def _program(trial: Trial, found: dict[str, Finding]) -> None:
     """What a program meets that is started as the profile exec starts it."""
     with Run(trial) as run:
-        said = run.told()
+        said = run.told(1)
         if not isinstance(said, dict) or not said:
             found[PROGRAM] = Finding(PROGRAM, FAILED, f"the program said: {said or 'nothing'}")
             return
+        with Run(trial, b"FIRST_RUN=%s\0" % said.pop("in proc", "").encode()) as second:
+            reached = second.told(2)
+            said |= reached if isinstance(reached, dict) else {"another run": reached}
         run.drop_leash()
+        note = ""
         refused = _REFUSED | dict.fromkeys(_BY_FILES, _refusal(trial))
         if landlock.abi() < 1 and not trial.process.mount_root:  # the layer `files` says so
             said |= {act: refused[act] for act in _BY_FILES}
+            note = _TOGETHER
         if said.get("writing") in _UNWRITABLE:
             said["writing"] = refused["writing"]
+        if said.get("another run") in _UNREACHABLE:
+            said["another run"] = refused["another run"]
         acts = [(act, said.get(act, ""), expected) for act, expected in refused.items()]
-        _Expectations(found).all(PROGRAM, *acts, ("leash", run.end(), "died: SIGKILL"))
+        _Expectations(found).all(PROGRAM, *acts, ("leash", run.end(), "died: SIGKILL"), note=note)
 
 
 class _Expectations:

@@ -68,15 +68,19 @@ class Trial:
         self._link.flush()
         return probes
 
-    def run(self, descriptors: tuple[int, int]) -> int:
-        """Start the program of a trial whose kind is program: leash and output are its; returns its id."""
+    def run(self, descriptors: tuple[int, int], environment: bytes) -> int:
+        """Start the program of a trial whose kind is program: leash and output are its; returns its id.
+
+        environment  entries NAME=value, each with a NUL behind it.
+        """
         self._ids += 1
-        nothing = os.memfd_create("environment", os.MFD_CLOEXEC)
+        variables = os.memfd_create("environment", os.MFD_CLOEXEC)
         try:
-            if not self._link.send(wire.pack_run(wire.Run(self._ids, ())), (*descriptors, nothing)):
+            os.write(variables, environment)
+            if not self._link.send(wire.pack_run(wire.Run(self._ids, ())), (*descriptors, variables)):
                 raise launch.LaunchError("the zygote does not read")
         finally:
-            os.close(nothing)
+            os.close(variables)
         return self._ids
 
     def end(self, id_: int) -> str:
@@ -131,12 +135,12 @@ class Probe:
 class Run:
     """One run of the trial's program, for as long as the context lasts."""
 
-    def __init__(self, trial: Trial) -> None:
+    def __init__(self, trial: Trial, environment: bytes = b"") -> None:
         self._trial = trial
         leash, self._leash = os.pipe2(os.O_CLOEXEC)
         self._output, output = os.pipe2(os.O_CLOEXEC)
         try:
-            self._id = trial.run((leash, output))
+            self._id = trial.run((leash, output), environment)
         finally:
             os.close(leash)
             os.close(output)
@@ -148,11 +152,11 @@ class Run:
         self.drop_leash()
         os.close(self._output)
 
-    def told(self) -> dict[str, str] | str:
-        """What it tells, two lines of JSON; text where that is nothing of ours."""
+    def told(self, lines: int) -> dict[str, str] | str:
+        """What it tells, so many lines of JSON; text where that is nothing of ours."""
         text = b""
         until = time.monotonic() + _ACT_S
-        while text.count(b"\n") < 2 and _readable(self._output, until):
+        while text.count(b"\n") < lines and _readable(self._output, until):
             piece = os.read(self._output, 4096)
             if not piece:
                 break

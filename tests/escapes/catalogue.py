@@ -137,6 +137,8 @@ _ACTS = """
 102 a leash armed after its worker died
 103 message and recipients without the grant
 104 a role of ours that was taken over
+105 one run of a program reaches another's mail or password
+106 mail that is executed
 """
 
 _TESTS = """
@@ -194,6 +196,7 @@ _TESTS = """
 86 master/test_zygotes.py::test_a_killed_zygote_comes_back_on_the_same_socket
 87 escapes/test_zygotes.py::test_a_zygote_that_grows_with_each_fork
 88 escapes/test_sessions.py::test_a_sibling_cannot_be_touched
+88 escapes/test_neighbours.py::test_nor_does_one_sandbox
 90 escapes/test_sessions.py::test_no_two_forks_draw_the_same
 91 escapes/test_zygotes.py::test_a_zygote_that_is_busy_at_each_fork
 92 master/test_uids.py::test_two_with_one_uid_are_refused_by_name
@@ -227,6 +230,8 @@ _TESTS = """
 103 hooks/test_frames.py::test_envelope_goes_once_and_only_to_those_who_may_read_it
 103 worker/test_copies.py::test_a_plugin_without_the_body_gets_the_header_alone
 104 master/test_role_walls.py::test_what_a_role_that_was_taken_over_would_try
+105 escapes/test_neighbours.py::test_one_run_of_a_program_does_not_reach_another
+106 escapes/test_neighbours.py::test_mail_is_not_executed
 """
 
 _NOTES = {

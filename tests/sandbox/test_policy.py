@@ -204,6 +204,8 @@ def test_a_program_loses_what_only_its_start_needs():
         ("fcntl", (0, 8, 1)),
         ("close_range", (3, 9)),
         ("setpgid", ()),
+        ("landlock_create_ruleset", ()),
+        ("landlock_restrict_self", ()),
         ("prlimit64", (0, 7, 1)),
         ("clone", (profiles.VFORK_FLAGS,)),
         ("vfork", ()),

@@ -105,7 +105,7 @@ def test_it_leaves_nothing_behind():
 
 PROGRAM_SEEN = {
     ("rlimits",): ("memory", "files"),
-    ("files", "mount_root"): ("other file", "writing", "other program"),
+    ("files", "mount_root"): ("other file", "writing", "other program", "another run"),
     ("seccomp",): ("socket", "fork", "group", "disarming"),
 }
 """Walls left out -> the acts of a program that then go through."""
