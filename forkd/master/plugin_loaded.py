@@ -2,6 +2,8 @@
 
 Nothing else is loaded until forkd starts again. It is asked at each start of a zygote, by master, which does
 nothing else meanwhile: so files are read again only where one was touched since the last time.
+
+Programs may change: each message starts what lies there. Of those the hash is told anew.
 """
 
 from __future__ import annotations
@@ -69,11 +71,11 @@ def _looked_at(plugin: PluginConfig) -> Iterator[Path]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Loaded:
-    """Which files a plugin or group had when forkd started: nothing else is loaded until it starts again."""
+    """Which files a plugin or group had when forkd started."""
 
     plugin: PluginConfig
-    digests: Mapping[str, str]
-    """Member -> hash of its files."""
+    digests: dict[str, str]
+    """Member -> hash of its files; of a program as they were when its zygote started last."""
     installed: str
     """Hash of what pip wrote down of the packages it may import."""
     looks: list[_Look]
@@ -90,7 +92,7 @@ class Loaded:
         return cls(plugin, digests, _installed(plugin.libraries), [look])
 
     def changed(self) -> str:
-        """What is not as it was, in words; empty: nothing.
+        """What is not as it was, in words; empty: nothing, or it is a program, which may change.
 
         Blocks for reading the files, but only where one of them was touched since the last time.
         """
@@ -99,7 +101,10 @@ class Loaded:
                 return ""
             now = Loaded.now(self.plugin)
         except OSError as error:
-            return f"{display_path(Path(error.filename or self.plugin.folder))} {CHANGED}"
+            path = display_path(Path(error.filename or self.plugin.folder))
+            return f"{path}: {error.strerror}" if self._is_program else f"{path} {CHANGED}"
+        if self._is_program:
+            self.digests.update(now.digests)
         for member in self.plugin.members:
             if now.digests[member.name] != self.digests[member.name]:
                 where = ", ".join(map(display_path, self.plugin.code)) or display_path(member.folder)
@@ -108,6 +113,10 @@ class Loaded:
             return f"what is installed for it {CHANGED}"
         self.looks[:] = now.looks
         return ""
+
+    @property
+    def _is_program(self) -> bool:
+        return self.plugin.kind == "program"
 
     def told(self) -> None:
         """Into the log: what was loaded."""

@@ -17,10 +17,11 @@ from forkd.master import signals
 from forkd.master.child import Child, Failed, Said
 from forkd.master.errors import StartError
 from forkd.master.plugin_loaded import Loaded
+from forkd.master.plugin_replaced import BEATS, InUse
 from forkd.master.runtime import Runtime
 from forkd.rpc.channel import BadRecord
 from forkd.rpc.messages import Heartbeat, Ready
-from forkd.sandbox import launch
+from forkd.sandbox import executables, launch
 from forkd.sandbox import policy as policies
 
 ASKS = 10
@@ -63,6 +64,10 @@ class ZygoteChild(Child):
     unanswered: int = 0
     """How often it was due since the last answer."""
     ask_at: float = 0.0
+    in_use: InUse | None = None
+    """Files that its sessions need as they are."""
+    look_at: float = 0.0
+    """When those are looked at again."""
 
     def hear(self, now: float) -> tuple[list[Said], bool]:
         """As Child.hear(). Ready is believed only after a look from outside."""
@@ -112,6 +117,10 @@ class ZygoteChild(Child):
         time: that can have gone by while we ourselves were held up, or everything was.
         """
         self.ask_at = now + self.patience_s / ASKS
+        if self.in_use is not None and now >= self.look_at:
+            self.look_at = now + self.patience_s * BEATS
+            if changed := self.in_use.look():
+                self._tell("changed", changed, level="warning")
         if self.unanswered >= ASKS:
             return f"its loop stands still: no answer for {self.patience_s:g} s"
         if not self.unanswered and self.process is not None:
@@ -124,15 +133,12 @@ class ZygoteChild(Child):
         """What is wrong with its walls. What we may not look at is told once, at each start."""
         seen = launch.look(process, layers=self.layers)
         if seen.unverified:
-            log.process(
-                act="unverified",
-                role="zygote",
-                name=self.name,
-                pid=self.pid,
-                reason=f"cannot be seen from outside: {', '.join(seen.unverified)}",
-                level="debug" if os.geteuid() else "info",
-            )
+            reason = f"cannot be seen from outside: {', '.join(seen.unverified)}"
+            self._tell("unverified", reason, level="debug" if os.geteuid() else "info")
         return seen.problems
+
+    def _tell(self, act: str, reason: str, *, level: str) -> None:
+        log.process(act=act, role="zygote", name=self.name, pid=self.pid, reason=reason, level=level)
 
     def _lacking(self, process: launch.ZygoteProcess, ready: launch.Ready) -> list[str]:
         """Which walls the self-test had here, and this zygote has not."""
@@ -206,8 +212,9 @@ class Zygote:
             raise OSError(changed)
         with signals.held_back():
             try:
+                in_use = InUse.of(self.spec)
                 process = launch.launch(self.spec, listener=self.listener)
-            except launch.LaunchError as error:
+            except (launch.LaunchError, executables.ExecutableError) as error:
                 raise OSError(str(error)) from error
         return ZygoteChild(
             process.pid,
@@ -223,6 +230,7 @@ class Zygote:
             name=self.spec.name,
             counted=self.spec.kind != "program",
             patience_s=self.patience_s,
+            in_use=in_use,
         )
 
 

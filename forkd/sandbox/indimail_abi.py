@@ -77,7 +77,8 @@ class Compiled:
             found = os.stat(self.file)  # noqa: PTH116
         except OSError as error:
             raise LoadError(f"{self.file}: {error.strerror}") from error
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        # Not the time of the last change: chmod, and a backup by hard links, are no other content.
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
     def load(self) -> None:
         """Open it, and let it initialise itself. Raises LoadError."""

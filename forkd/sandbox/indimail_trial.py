@@ -1,7 +1,8 @@
 """Can these compiled plugins be loaded at all? Tried once at the start, in a throw-away sandbox.
 
 It has the walls and limits of every other one, and a moment's time. What it says goes back over a pipe that
-was there before the walls: a letter for each step, so that the file at fault is known however it ended.
+was there before the walls: a letter for each step, so that the file at fault is known however it ended; and
+at the end a word that only who came so far knows, since a plugin can write to that pipe as well.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ MAX_REPORT = 8192
 
 _REPORT_FD, _LEASH_FD, _OUTPUT_FD = 3, 4, 2
 _CLOCK_MONOTONIC, _SIGKILL = 1, 9
-_FAILED, _BEGUN, _DONE = b"F", b"B", b"D"
+_FAILED, _BEGUN = b"F", b"B"
 
 
 def open_report(spec: dict[str, Any]) -> None:
-    """Make the pipe; its ends stand in the specification from then on."""
+    """Make the pipe, and the word for its end; they stand in the specification from then on."""
     spec["indimail"]["report"] = os.pipe()
+    spec["indimail"]["done"] = b"D" + os.urandom(16).hex().encode()
 
 
 def run(spec: dict[str, Any], session: Session, armour: Armour) -> None:
@@ -41,30 +43,31 @@ def run(spec: dict[str, Any], session: Session, armour: Armour) -> None:
     reader, writer = told["report"]
     pid = linux.fork()
     if pid == 0:
-        _act(writer, session, armour, told["timeout_s"])
+        _act(writer, session, armour, told)
     os.close(writer)
     report = b""
     while len(report) < MAX_REPORT and (piece := os.read(reader, MAX_REPORT)):
         report += piece
     os.close(reader)
     _, status = os.waitpid(pid, 0)
-    problem = judge(report, status, [plugin.file for plugin in session.plugins], told["timeout_s"])
+    files = [plugin.file for plugin in session.plugins]
+    problem = judge(report, status, files, told["timeout_s"], done=told["done"])
     if problem:
         raise LoadError(problem)
 
 
-def _act(report: int, session: Session, armour: Armour, timeout_s: float) -> None:
+def _act(report: int, session: Session, armour: Armour, told: dict[str, Any]) -> None:
     """In the new process; never returns."""
     try:
         # The zygote's control and listening sockets make room: nothing of those is a plugin's.
         linux.call("dup3", report, _REPORT_FD, 0)
         linux.call("dup3", _OUTPUT_FD, _LEASH_FD, 0)
-        _limit_time(timeout_s)
+        _limit_time(told["timeout_s"])
         for step in armour.steps:
             if syscall(*step) < 0:
                 raise OSError(ctypes.get_errno(), "a wall of the sandbox could not be raised")
         session.try_all(lambda number: os.write(_REPORT_FD, _BEGUN + b"%d\n" % number))
-        os.write(_REPORT_FD, _DONE)
+        os.write(_REPORT_FD, told["done"])
     except BaseException as error:
         text = str(error) if isinstance(error, LoadError) else f"{type(error).__name__}: {error}"
         os.write(_REPORT_FD, _FAILED + text.encode("utf-8", "backslashreplace")[:4000])
@@ -86,15 +89,16 @@ def _limit_time(timeout_s: float) -> None:
         raise OSError(ctypes.get_errno(), "no timer")
 
 
-def judge(report: bytes, status: int, files: list[str], timeout_s: float) -> str:
+def judge(report: bytes, status: int, files: list[str], timeout_s: float, *, done: bytes) -> str:
     """What is wrong, in words; empty: nothing.
 
     report  what came over the pipe; the plugin may have written to it as well: it is shown, nothing more.
+    done    how it ends when all of them are loaded.
     """
     begun, failed, text = report.partition(_FAILED)
     if failed:
         return text.decode("utf-8", "backslashreplace")
-    if report.endswith(_DONE) and status == 0:
+    if report.endswith(done) and status == 0:
         return ""
     last = begun.rpartition(_BEGUN)[2].strip()
     where = files[int(last)] if last.isdigit() and int(last) < len(files) else files[0]

@@ -308,10 +308,11 @@ UNUSABLE = {
     7: "cannot be loaded: it was not done within 0.3 s",
     8: "cannot be loaded: undefined symbol: nobody_has_this_variable",
     9: "cannot be loaded: it ended the process with SIG",
+    10: "cannot be loaded: it ended the process with exit status 0",
 }
 
 
-@pytest.mark.parametrize("how", mostly_slow(UNUSABLE, 1, 3, 4, 6))
+@pytest.mark.parametrize("how", mostly_slow(UNUSABLE, 1, 3, 4, 6, 10))
 def test_what_cannot_be_used_is_found_before_the_start(tmp_path: Path, how: int):
     """A throw-away sandbox tries it: one line with the file's name, whatever it does there."""
     file = compiled("unusable", f"-DHOW={how}")

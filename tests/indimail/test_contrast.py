@@ -23,12 +23,15 @@ from pathlib import Path
 import pytest
 
 from forkd.exits import Exit
+from forkd.sdk.fakes import FakeDns
+from forkd.sdk.testing import assert_denied, load_plugin
 from tests.indimail.compiling import compiled, entry, folder, row
 from tests.support.daemon import Daemon
 from tests.support.talker import Talker
 from tests.support.waiting import wait_for
 from tests.system.conftest import Make
 
+ROOT = Path(__file__).parent.parent.parent
 LIMITS = '[limits]\ntimeout = "1s"\nmessage_timeout = "1s"\n'
 
 
@@ -219,6 +222,19 @@ def test_more_than_ten_plugins(all_of_them: Daemon):
     assert client.say("MAIL FROM:<11@c.example>").startswith("250")
 
 
+def test_the_dnsbl_plugin_lets_no_second_mail_of_a_listed_client_through():
+    """The original's refuses the first one only."""
+    names = {"7.2.0.192.bl.example": {"a": ["127.0.0.2"]}}
+    dnsbl = load_plugin(ROOT / "plugins" / "dnsbl", settings={"zones": ["bl.example"]})
+    client = dnsbl.session(client_ip="192.0.2.7", dns=FakeDns(names))
+    client.connect()
+    client.helo("c.example")
+    for sender in ("first@c.example", "second@c.example", "third@c.example"):
+        client.mail(sender)
+        for recipient in ("a@test.local", "b@test.local"):
+            assert_denied(client.rcpt(recipient), code=550)
+
+
 # --- at the start -----------------------------------------------------------------------------------------
 
 
@@ -242,6 +258,12 @@ def test_a_file_that_changes_is_not_loaded_and_nobody_hears_why(make_daemon: Mak
     file.write_bytes(compiled("template").read_bytes())
     file.chmod(0o755)
     daemon = make_daemon(plugins=plugins(changing=entry(file)))
+    client = Talker(daemon)
+    client.say("EHLO c.example")
+    assert client.say("MAIL FROM:<a@c.example>").startswith("250")
+    # The same file still, whatever a backup or an admin does to its entry.
+    file.chmod(0o555)
+    os.link(file, file.with_suffix(".backup"))
     client = Talker(daemon)
     client.say("EHLO c.example")
     assert client.say("MAIL FROM:<a@c.example>").startswith("250")

@@ -3,7 +3,7 @@
 #include <unistd.h>
 #include "smtp_plugin.h"
 
-enum { NULL_TABLE = 1, GARBAGE_TABLE, NO_SYMBOL, CRASH, EXIT, HANG, LOOP, UNDEFINED, CONSTRUCTOR_CRASH };
+enum { NULL_TABLE = 1, GARBAGE_TABLE, NO_SYMBOL, CRASH, EXIT, HANG, LOOP, UNDEFINED, CONSTRUCTOR_CRASH, CLAIM };
 
 static PLUGIN plugin;
 
@@ -19,6 +19,15 @@ int uses(void) { return nobody_has_this() + nobody_has_this_variable; }
 
 #if HOW == 9
 static void __attribute__((constructor)) at_load(void) { abort(); }
+#endif
+
+#if HOW == 10
+/* Says itself that all is well, in the words of older trials, and goes. */
+static void __attribute__((constructor)) claim(void)
+{
+	write(3, "B0\nD", 4);
+	_exit(0);
+}
 #endif
 
 #if HOW != 3
