@@ -75,7 +75,7 @@ class Dispatcher:
         """Take the plugins that are on, in the admin's order.
 
         message_budget_s  wall time of all plugins together on one message (sandbox.message_budget).
-        message_size      octets of a replaced body at most (limits.message_size).
+        message_size      octets of a message whose body was replaced, at most (limits.edited_size).
         routable          does forkd take mail for local part and domain, whoever the client is? Recipients
                           that a plugin adds or rewrites to must be, whatever it was granted.
         observer          is told of breakers and shadow plugins.

@@ -220,7 +220,7 @@ class Walk:
         kept = 0 if whole else message.header_size
         if kept + size > self._message_size:
             what = "message" if whole else "body"
-            raise CallFailed("protocol", f"a {what} of {size} octets is more than limits.message_size")
+            raise CallFailed("protocol", f"a {what} of {size} octets is more than limits.message_size allows")
         try:
             sink = message.message_sink(size) if whole else message.body_sink(size)
         except OSError as error:

@@ -69,7 +69,7 @@ def dispatcher(given: Given, host: SandboxHost) -> Dispatcher:
         [msgspec.structs.replace(given.plugin, mode="enforce")],
         host,
         message_budget_s=float(given.config.sandbox.message_budget),
-        message_size=int(given.config.limits.message_size),
+        message_size=given.config.limits.edited_size,
         routable=lambda _local, domain: domain in DOMAINS,
         observer=Nobody(),
         breaker=Rule(window_s=86_400.0, networks=1000),

@@ -190,7 +190,7 @@ class Stage:
                 cpu_s=float(limits.cpu),
                 environment=plugin.environment,
                 unchanged_if_empty=plugin.unchanged_if_empty,
-                message_size=int(self._config.limits.message_size),
+                message_size=self._config.limits.edited_size,
             )
         return HostPlugin(
             name=plugin.name,

@@ -27,7 +27,7 @@ LATER: Final = Verdict("defer", 451, "4.3.0", "A filter of this server puts the 
 
 _VERDICTS: Final = {2: DROP, 99: DROP, 31: REFUSE, 100: REFUSE, 71: LATER, 111: LATER}
 _CLASSES: Final = {"D": REFUSE, "Z": LATER}
-_FIRST = re.compile(r"([45]\.\d{1,3}\.\d{1,3})\s+(.*)", re.ASCII | re.DOTALL)
+_FIRST = re.compile(r"([45]\.\d{1,3}\.\d{1,3})(?:\s+(.*))?", re.ASCII | re.DOTALL)
 _LAST = re.compile(r"(.*?)\s*\(#([45]\.\d{1,3}\.\d{1,3})\)", re.ASCII | re.DOTALL)
 """Where qmail's programs write the enhanced code."""
 
@@ -56,5 +56,5 @@ def custom(text: bytes) -> Verdict:
         own = enhanced
     if own[0] == enhanced[0]:
         enhanced = own
-    line = "".join(c if " " <= c <= "~" else "?" for c in line)[:MAX_TEXT]
+    line = "".join(c if " " <= c <= "~" else "?" for c in line or "")[:MAX_TEXT]
     return Verdict(usual.do, usual.code, enhanced, line or usual.text)

@@ -6,7 +6,7 @@ that reads it in a plugin's sandbox, starts the program, takes its output (progr
 
 Descriptor 0 is a sealed file: a program that writes before it reads, or never reads, waits for nobody, and
 nobody for it. Its group is killed when it has ended, is late, or writes too much; what it left in its pipe is
-read then.
+read when it has ended.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import asyncio
 import dataclasses
 import json
 import os
-import select
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING
 from forkd.rpc.calls import MAX_PIECE_BYTES, Answer, CallFailed, Overloaded, ReplaceMessage
 from forkd.sandbox import output, program_exits
 from forkd.sandbox.program_environment import environment
-from forkd.sandbox.program_output import Output
+from forkd.sandbox.program_output import Output, Room, Taker
 from forkd.sandbox.program_runs import Run, Runs
 from forkd.sandbox.report import Report, cause, report
 from forkd.sandbox.shares import Place
@@ -53,6 +52,7 @@ class HostFilter:
     environment   what the admin adds to it.
     unchanged_if_empty  no output with exit status 0 is no opinion; else an empty message.
     message_size  octets that it may write.
+    room          where those of them are counted that lie in the worker's memory; None: nowhere.
     """
 
     name: str
@@ -62,6 +62,7 @@ class HostFilter:
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     unchanged_if_empty: bool = True
     message_size: int = 50 << 20
+    room: Room | None = None
 
 
 class Filters(Turns["Filter"]):
@@ -124,6 +125,7 @@ class Filter:
 
     pid = 0
     __slots__ = (
+        "_by",
         "_envelope",
         "_failed",
         "_filters",
@@ -151,8 +153,10 @@ class Filter:
         self._source = -1
         """The message that it reads, with an offset of its own."""
         self._output: Output | None = None
+        self._by = 0.0
+        """Monotonic time by which all of it must have been fetched."""
         self._run: Run | None = None
-        self._reader: _Reader | None = None
+        self._reader: Taker | None = None
         self._report: Report | None = None
         self._failed = False
         self._said = b""
@@ -166,9 +170,7 @@ class Filter:
         Raises CallFailed, Overloaded. Cancelled: the program is killed.
         """
         if self._output is not None:
-            offset = json.loads(frame)["args"]["offset"]
-            await asyncio.sleep(0)  # a message has hundreds of pieces, and other sessions want their turn
-            return Answer(n, piece=self._output.piece(offset, MAX_PIECE_BYTES))
+            return await self._piece(self._output, frame, n, timeout_s=timeout_s)
         self._runner.handle(frame)
         assert not self._runner.failed, "a frame of ours that is none"
         session, envelope = self._session, self._envelope
@@ -177,6 +179,7 @@ class Filter:
         place = self._place
         assert place is not None and message_fd >= 0
         place.idle_since = None
+        self._by = time.monotonic() + timeout_s
         try:
             return await self._ask(session, envelope, n, message_fd=message_fd, timeout_s=timeout_s)
         except BaseException:
@@ -184,6 +187,16 @@ class Filter:
             raise
         finally:
             place.idle_since = time.monotonic()
+
+    async def _piece(self, made: Output, frame: bytes, n: int, *, timeout_s: float) -> Answer:
+        """Some octets of the message that it made."""
+        await asyncio.sleep(0)  # a message has hundreds of pieces, and other sessions want their turn
+        if self._place is None:
+            raise _closed()
+        if timeout_s <= 0 or time.monotonic() > self._by:
+            # The program has long ended: it is we who need so long.
+            raise Overloaded("what is left of the call's time does not suffice to take its message")
+        return Answer(n, piece=made.piece(json.loads(frame)["args"]["offset"], MAX_PIECE_BYTES))
 
     def _note(self, session: Session, envelope: Envelope, _message: Message) -> None:
         self._session, self._envelope = session, envelope
@@ -214,7 +227,9 @@ class Filter:
             finally:
                 os.close(write_end)
             self._run = run
-            made = self._output = Output(self._source, source_size=self._size, limit=plugin.message_size)
+            made = self._output = Output(
+                self._source, source_size=self._size, limit=plugin.message_size, room=plugin.room
+            )
             death = await self._watch(run, made, written, timeout_s=timeout_s)
             return self._judge(death, made, n)
         finally:
@@ -224,15 +239,16 @@ class Filter:
     async def _watch(self, run: Run, made: Output, written: int, *, timeout_s: float) -> Death:
         """Take its output until it has ended; then nothing of it lives any more, or will soon."""
         host = self._filters.host
-        reader = self._reader = _Reader(host, made, written, run)
+        reader = self._reader = Taker(host, made, written, run)
         try:
             async with asyncio.timeout(timeout_s):
                 death: Death = await asyncio.shield(run.ended)
-        except TimeoutError:
-            raise CallFailed("deadline", f"no end within {timeout_s:g} s") from None
-        except CallFailed as why:
-            self.untaken = why.cause == "unavailable"
-            raise reader.failure or why from None
+        except (TimeoutError, CallFailed) as why:
+            if self._place is None:
+                raise _closed() from None
+            failure = why if isinstance(why, CallFailed) else run.late(timeout_s)
+            self.untaken = failure.cause == "unavailable"
+            raise reader.failure or failure from None
         finally:
             reader.close()
             run.let_go()
@@ -241,10 +257,10 @@ class Filter:
                 self.last_output = output.last_lines(output.escape(self._said))
         self._note_end(death)
         if self._place is None:
-            raise CallFailed("unavailable", "the session ended in the middle of the call")
+            raise _closed()
         if reader.failure is not None:
             raise reader.failure
-        made.read(written)
+        made.drain(written)
         return death
 
     def _note_end(self, death: Death) -> None:
@@ -316,31 +332,5 @@ class Filter:
         return self._report
 
 
-class _Reader:
-    """Takes a program's output from its pipe into `made`; past its limit the program is killed."""
-
-    def __init__(self, host: Host, made: Output, pipe: int, run: Run) -> None:
-        self.failure: CallFailed | None = None
-        self._host = host
-        self._made = made
-        self._pipe = pipe
-        self._run = run
-        host.readers[pipe] = self
-        host.epoll.register(pipe, select.EPOLLIN)
-
-    def ready(self, _events: int) -> None:
-        """There is something in the pipe, or it is at its end."""
-        try:
-            if self._made.read(self._pipe):
-                return
-        except CallFailed as why:
-            self.failure = why
-        except OSError as error:
-            self.failure = CallFailed("unavailable", f"no room for its output: {error.strerror}")
-        if self.failure is not None:
-            self._run.let_go()
-        self.close()
-
-    def close(self) -> None:
-        """Idempotent."""
-        self._host.forget(self._pipe)
+def _closed() -> CallFailed:
+    return CallFailed("unavailable", "the session ended in the middle of the call")

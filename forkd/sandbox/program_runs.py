@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import fcntl
 import itertools
 import os
 import select
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from forkd.rpc.calls import CallFailed
+from forkd.rpc.calls import CallFailed, Overloaded
 from forkd.sandbox import wire
 from forkd.sandbox.link import Link
 from forkd.sandbox.wire import Death
@@ -29,13 +30,25 @@ class Run:
     """One run of a program.
 
     leash    our end; closed, the kernel kills the program and what it started.
+    theirs   the program's end of it, which it arms before it starts.
     printed  what it prints: to descriptor 2, and to 1 where that was not given.
     ended    how it ended, as its zygote says; CallFailed("unavailable") where nobody will say.
     """
 
     leash: int
+    theirs: int
     printed: int
     ended: asyncio.Future[Death]
+
+    def late(self, timeout_s: float) -> CallFailed:
+        """It has not ended in its `timeout_s`: whose fault is that? Before close().
+
+        No program can feign that it was never started: the leash is armed before there is one, and it cannot
+        disarm it.
+        """
+        if fcntl.fcntl(self.theirs, fcntl.F_GETFL) & os.O_ASYNC:
+            return CallFailed("deadline", f"no end within {timeout_s:g} s")
+        return CallFailed("unavailable", f"its zygote started no program within {timeout_s:g} s")
 
     def let_go(self) -> None:
         """Kill whatever of it lives. What it printed can still be read. Idempotent."""
@@ -48,7 +61,8 @@ class Run:
         self.let_go()
         if self.printed >= 0:
             os.close(self.printed)
-            self.printed = -1
+            os.close(self.theirs)
+            self.printed = self.theirs = -1
 
 
 class Runs:
@@ -65,32 +79,35 @@ class Runs:
         """Have the program started; its descriptor -> ours, which stay open, and the caller's.
 
         environment  entries NAME=value, each with a NUL behind it; beyond PATH and LC_ALL it has no other.
-        Raises       CallFailed("unavailable").
+        Raises       CallFailed("unavailable"), Overloaded.
         """
         host = self.host
         id_ = next(self._ids) & 0xFFFF_FFFF
         own: list[int] = []
         theirs: list[int] = []
         try:
-            _pipe(theirs, own, os.O_CLOEXEC)
-            # Nobody may open it again for writing through /proc: then it would never hang up.
-            os.fchmod(theirs[0], 0)
-            _pipe(own, theirs, os.O_CLOEXEC | os.O_NONBLOCK)
-            theirs.append(os.memfd_create("environment", os.MFD_CLOEXEC))
-            _write(theirs[2], environment)
-            self._send(wire.pack_run(wire.Run(id_, tuple(fds))), (*theirs, *fds.values()))
-        except OSError as error:
-            for fd in own:
-                os.close(fd)
-            raise CallFailed("unavailable", f"it could not be started: {error.strerror}") from error
-        except CallFailed:
+            try:
+                _pipe(theirs, own, os.O_CLOEXEC)
+                # Nobody may open it again for writing through /proc: then it would never hang up.
+                os.fchmod(theirs[0], 0)
+                own.append(os.dup(theirs[0]))
+                _pipe(own, theirs, os.O_CLOEXEC | os.O_NONBLOCK)
+                theirs.append(os.memfd_create("environment", os.MFD_CLOEXEC))
+                _write(theirs[2], environment)
+            except OSError as error:
+                raise Overloaded(f"nothing to start it with: {error.strerror}") from error
+            try:
+                self._send(wire.pack_run(wire.Run(id_, tuple(fds))), (*theirs, *fds.values()))
+            except OSError as error:
+                raise CallFailed("unavailable", f"it could not be started: {error.strerror}") from error
+        except BaseException:
             for fd in own:
                 os.close(fd)
             raise
         finally:
             for fd in theirs:
                 os.close(fd)
-        run = self._runs[id_] = Run(own[0], own[1], host.loop.create_future())
+        run = self._runs[id_] = Run(own[0], own[1], own[2], host.loop.create_future())
         # Who has given it up does not look at how it ended.
         run.ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         return run

@@ -1,6 +1,6 @@
 """How does a worker run a program that is no plugin (checkpassword)? Given descriptors, and its exit status.
 
-How a program plugin is asked: filters.py.
+How a program plugin is asked: program_plugin.py.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Program:
                 async with asyncio.timeout_at(by):
                     death = await asyncio.shield(run.ended)
             except TimeoutError:
-                raise CallFailed("deadline", f"no end within {timeout_s:g} s") from None
+                raise run.late(timeout_s) from None
             except CallFailed as why:
                 raise CallFailed("unavailable", why.detail) from None
             self._printed(output.read(run.printed), death.pid)

@@ -1,7 +1,7 @@
 """How does a session get, and wait for, one of a plugin's sandboxes? In its turn, up to overload_wait.
 
 Whose turn it is shares.py says, and nothing here knows what a sandbox is: kennel.py makes those of plugins
-that stay for a session, filters.py those of programs.
+that stay for a session, program_plugin.py those of programs.
 """
 
 from __future__ import annotations

@@ -6,20 +6,25 @@ position alone (pread), and for a program, which does, it is opened anew (sandbo
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from forkd.message.edits import LineEnd, stream
+from forkd.message.edits import LineEnd, field, stream
 from forkd.rpc.calls import CallFailed, HeaderEdit, Overloaded
 from forkd.worker.bodies import Body
 from forkd.worker.edits import kept
 
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-
+_MFD_NOEXEC_SEAL = 8
+"""linux/memfd.h: Landlock, which says what a program may execute, does not see memory files."""
 
 _KINDS = ("full", "headers", "program")
+
+_IN_FRONT = len("Mailbox-Line: ")
+"""What a text may get that has no header, or an mbox separator before it (forkd.message.edits)."""
 
 KEPT = 4
 """A KEPT-th of the budget is there once more for copies that outlive their hook: those wait for nobody and
@@ -112,6 +117,17 @@ class BodySink:
         return self._body
 
 
+def _memory_file() -> int:
+    """An empty one; nobody can execute it, where the kernel knows how (Linux 6.3). Raises OSError."""
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create("message", flags | _MFD_NOEXEC_SEAL)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return os.memfd_create("message", flags)
+
+
 class MessageCopies:
     """The copies of one message: the whole, or its header alone for plugins that may not read the body; for
     programs the whole after the edits of its header.
@@ -119,7 +135,7 @@ class MessageCopies:
     A descriptor stays ours: the receiver gets a duplicate by SCM_RIGHTS. Call close() when the
     hook is over.
 
-    limit  octets that the message may have after a body was replaced (limits.message_size)
+    limit  octets that the message may have after a body was replaced (limits.edited_size)
     """
 
     __slots__ = ("_budget", "_edits", "_fds", "_limit", "_reserved", "_source", "header_size", "size")
@@ -170,13 +186,16 @@ class MessageCopies:
     def body_sink(self, size: int) -> BodySink:
         """Where a plugin's new body goes; `size` octets are announced. Raises CallFailed: more than fit."""
         if size > self._limit:
-            raise CallFailed("protocol", f"a new body of {size} octets is bigger than limits.message_size")
+            raise CallFailed(
+                "protocol", f"a new body of {size} octets is more than limits.message_size allows"
+            )
         return BodySink(self, self._source.new_body(limit=self._limit))
 
     def message_sink(self, size: int) -> BodySink:
         """Likewise for a whole message, header and body."""
         if size > self._limit:
-            raise CallFailed("protocol", f"a new message of {size} octets is bigger than limits.message_size")
+            told = f"a new message of {size} octets is more than limits.message_size allows"
+            raise CallFailed("protocol", told)
         return BodySink(self, self._source.new_message(limit=self._limit))
 
     def changed(self) -> None:
@@ -198,8 +217,10 @@ class MessageCopies:
             return self.header_size
         if kind == "full":
             return self.size
-        # A text without a header gets an empty line.
-        return self.size + 4 + sum(len(edit.name) + len(edit.value) for edit in map(kept, self._edits))
+        fields = [
+            field(edit.name, edit.value) for edit in map(kept, self._edits) if edit.op != "delete_header"
+        ]
+        return self.size + _IN_FRONT + sum(len(text.encode("utf-8", "replace")) for text in fields)
 
     def _copy(self, kind: str, size: int) -> int:
         if kind not in self._reserved:
@@ -211,7 +232,7 @@ class MessageCopies:
         fd = self._fds.get(kind)
         if fd is not None:
             return fd
-        fd = os.memfd_create("message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fd = _memory_file()
         try:
             for piece in self._pieces(kind, size):
                 view = memoryview(piece)

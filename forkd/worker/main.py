@@ -34,6 +34,7 @@ from forkd.rpc.start import RoleStart
 from forkd.sandbox.host import Host, HostFilter, HostPlugin, HostProgram
 from forkd.worker.admission import Admission
 from forkd.worker.authenticator import Authenticator
+from forkd.worker.copies import CopyBudget
 from forkd.worker.crashes import Crashes
 from forkd.worker.failures import Failures
 from forkd.worker.names import Resolver
@@ -67,13 +68,13 @@ def main(start: RoleStart) -> int:
         return runner.run(Worker(start).run())
 
 
-def _host(start: RoleStart, on_blame: Callable[[str, int, str], None]) -> Host:
+def _host(start: RoleStart, on_blame: Callable[[str, int, str], None], room: CopyBudget) -> Host:
     """The way to sandboxes: of plugins, and of the program that knows passwords."""
     program = start.plugins.get(CHECKPASSWORD)
     return Host(
         asyncio.get_running_loop(),
         [
-            _host_filter(start, plugin) if plugin.kind == "program" else _host_plugin(start, plugin)
+            _host_filter(start, plugin, room) if plugin.kind == "program" else _host_plugin(start, plugin)
             for plugin in start.plugin_configs
         ],
         on_blame=on_blame,
@@ -97,7 +98,7 @@ def _host_plugin(start: RoleStart, plugin: PluginConfig) -> HostPlugin:
     )
 
 
-def _host_filter(start: RoleStart, plugin: PluginConfig) -> HostFilter:
+def _host_filter(start: RoleStart, plugin: PluginConfig, room: CopyBudget) -> HostFilter:
     """The same of a program."""
     return HostFilter(
         name=plugin.name,
@@ -106,7 +107,8 @@ def _host_filter(start: RoleStart, plugin: PluginConfig) -> HostFilter:
         cpu_s=float(plugin.limits.cpu),
         environment=plugin.environment,
         unchanged_if_empty=plugin.unchanged_if_empty,
-        message_size=int(start.config.limits.message_size),
+        message_size=start.config.limits.edited_size,
+        room=room,
     )
 
 
@@ -128,6 +130,7 @@ class Worker:
     def __init__(self, start: RoleStart) -> None:
         self._start = start
         self._tasks: set[asyncio.Task[None]] = set()
+        self._budget = CopyBudget(start.config.sandbox.message_copies)
         self._services: Services
         self._host: Host
         self._crashes: Crashes | None = None
@@ -142,7 +145,7 @@ class Worker:
         loop.set_exception_handler(_log_stray)
         log.hold(lambda: loop.call_later(LOG_DELAY_S, log.flush))
         anvil = channel.RequestClient(loop, start.anvil, FromAnvil)
-        host = self._host = _host(start, self._blame)
+        host = self._host = _host(start, self._blame, self._budget)
         host.named.expected = start.names_calls
         services = self._services = self._open(loop, host, anvil)
         await services.authenticator.open(services)
@@ -214,7 +217,7 @@ class Worker:
             start.plugin_configs,
             host,
             message_budget_s=float(config.sandbox.message_budget),
-            message_size=int(config.limits.message_size),
+            message_size=config.limits.edited_size,
             routable=routable,
             observer=self._watcher,
             breaker=Rule(
@@ -232,6 +235,7 @@ class Worker:
             hostname=config.server.hostname,
             poke=start.poke,
             dispatcher=dispatcher,
+            budget=self._budget,
             failures=failures,
             recipients=recipients,
             admission=Admission(config, workers=start.workers, anvil=anvil),

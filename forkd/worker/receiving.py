@@ -103,7 +103,7 @@ def on_data_end(session: Session, event: events.DataEnd) -> Result:
 
 async def _ask_message(session: Session, transaction: Transaction) -> Reply | None:
     services = session.services
-    copies = MessageCopies(services.budget, transaction, limit=services.config.limits.message_size)
+    copies = MessageCopies(services.budget, transaction, limit=services.config.limits.edited_size)
     try:
         decision: Decision = await session.plugins.ask("message", message=copies)
     finally:

@@ -78,6 +78,7 @@ class Services:
         hostname: str,
         poke: int,
         dispatcher: Dispatcher,
+        budget: CopyBudget,
         failures: Failures,
         recipients: Recipients,
         admission: Admission,
@@ -104,7 +105,7 @@ class Services:
         self.ids = Ids(self.slot)
         """Session ids; made as queue ids are, never the same."""
         self.recipients = recipients
-        self.budget = CopyBudget(config.sandbox.message_copies)
+        self.budget = budget
         self.spool = spool
         self.next_hop = next_hop
         """For listeners with accept = "proxy"."""

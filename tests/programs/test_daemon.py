@@ -42,6 +42,12 @@ SCRIPTS = {
     "empty": "exit 0",
     "emptied": "exit 0",
     "watched": "exit 100",
+    "long": """
+        # Longer than what LF for CRLF saves.
+        printf 'X-Long: %0900d\\n' 0 | tr 0 l
+        cat
+        yes more | head -n 2000
+    """,
 }
 """Name, which is that of the domain it is asked for too -> a shell script."""
 MORE = {
@@ -50,6 +56,7 @@ MORE = {
     "deferring": 'on_failure = "defer"\n',
     "emptied": "unchanged_if_empty = false\n",
     "cat": "unchanged_if_empty = false\n",
+    "long": '[grants]\nexec = ["/bin/cat", "/usr/bin/tr", "/usr/bin/yes", "/usr/bin/head"]\nprocesses = 3\n',
     "watched": 'mode = "shadow"\n',
 }
 DOMAINS = [*SCRIPTS, "cat", "test"]
@@ -137,6 +144,18 @@ def test_25_mib_through_cat_are_the_same_octets(daemon: Daemon) -> None:
     assert hashlib.sha256(got).digest() == hashlib.sha256(mail).digest()
     (line,) = [line for line in daemon.told("message") if line["recipients"] == ["user@cat.local"]]
     assert any(story.startswith("cat/message=none ") for story in line["plugins"])
+
+
+def test_a_mail_of_just_the_allowed_size_may_grow_by_a_header_field(daemon: Daemon) -> None:
+    """limits.message_size is for clients: what it lets in, no filter that works may keep out."""
+    line = b"x" * 998 + b"\r\n"
+    mail = b"Subject: large\r\n\r\n"
+    mail += line * (((30 << 20) - len(mail)) // len(line))
+    mail += b"y" * ((30 << 20) - len(mail) - 2) + b"\r\n"
+    assert len(mail) == 30 << 20
+    assert reply_to(daemon, "long", mail)[0] == 250, str(daemon.events("plugin_failure")[-1:])
+    got = octets(daemon, "long").replace(b"\n", b"\r\n")
+    assert got == b"X-Long: " + b"l" * 900 + b"\r\n" + mail + b"more\r\n" * 2000
 
 
 def test_it_reads_what_plugins_before_left_and_those_behind_read_what_it_made(daemon: Daemon) -> None:

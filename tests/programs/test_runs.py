@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import resource
+import select
 import shutil
 import signal
 import tempfile
@@ -19,9 +22,12 @@ from forkd.hooks.checks import check_answer
 from forkd.hooks.spec import HOOKS
 from forkd.rpc.calls import Answer, CallFailed, Overloaded, Verdict
 from forkd.sandbox import program_exits
-from forkd.sandbox.program_exits import LATER
+from forkd.sandbox.host import Filter, Sandbox
+from forkd.sandbox.program_exits import LATER, REFUSE
 from forkd.sandbox.program_output import Output
+from forkd.sandbox.program_runs import Runs
 from forkd.smtp.address import Mailbox
+from forkd.worker.copies import CopyBudget
 from tests.support import filters, programs
 from tests.support.sandboxes import MODES, Stage, as_mode, stage
 from tests.support.waiting import wait_for
@@ -214,6 +220,9 @@ def test_exit_codes():
 REPLIES = {
     "DNo such thing here": Verdict("deny", 554, "5.3.0", "No such thing here"),
     "D5.7.1 spam": Verdict("deny", 554, "5.7.1", "spam"),
+    "D5.7.1": Verdict("deny", 554, "5.7.1", REFUSE.text),
+    "D(#5.7.1)": Verdict("deny", 554, "5.7.1", REFUSE.text),
+    "D5.7.1no code": Verdict("deny", 554, "5.3.0", "5.7.1no code"),
     "Zcome back (#4.7.9)\\n": Verdict("defer", 451, "4.7.9", "come back"),
     "D4.7.1 a class that does not fit": Verdict("deny", 554, "5.3.0", "a class that does not fit"),
     "Dtwo\\r\\nlines\\033\\303\\274": Verdict("deny", 554, "5.3.0", "two lines??"),
@@ -499,6 +508,218 @@ def test_runs_share_the_places_of_the_plugin_as_sandboxes_do():
             await filters.gather(*going)
 
         filters.host(st, scenario, sandboxes=16)
+
+    in_stage(PLAIN[0], act)
+
+
+PAST_A_PIPE = r"""
+#include <string.h>
+#include <unistd.h>
+int main(void) {
+    static char b[600000]; long n, at = 0; memset(b, 'y', sizeof b);
+    while ((n = read(0, b + at, sizeof b - at)) > 0) at += n;
+    return write(1, b, sizeof b) != sizeof b;
+}
+"""
+"""What it has read and more, in one piece."""
+
+
+async def hold_until_it_ends(st: Stage) -> None:
+    """A busy worker: it looks at nothing before the program that was just asked has ended. And a large pipe,
+    as every one is where pages are larger than 4 KiB."""
+    while len(st.host.readers) < 2:
+        await asyncio.sleep(0)
+    (zygote,) = [fd for fd, reader in st.host.readers.items() if isinstance(reader, Runs)]
+    (pipe,) = st.host.readers.keys() - {zygote}
+    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
+    assert select.select([zygote], [], [], 20.0)[0]
+
+
+def test_all_of_its_output_counts_however_much_a_pipe_holds():
+    """A message that was cut off would be delivered as if it were whole."""
+
+    def act(st: Stage) -> None:
+        filters.start(st, programs.binary(st, PAST_A_PIPE))
+
+        async def scenario(st: Stage) -> None:
+            going = asyncio.ensure_future(filters.ask(st))
+            await hold_until_it_ends(st)
+            assert (await going).message == MAIL + b"y" * (600_000 - len(MAIL))
+
+        filters.host(st, scenario)
+
+    in_stage(PLAIN[0], act)
+
+
+@pytest.mark.parametrize("same", [0, 300_000], ids=["as it comes", "at its end"])
+def test_want_of_descriptors_is_overload(same: int):
+    """No file for what it writes: the lack is ours, so nothing is known against the program."""
+
+    def act(st: Stage) -> None:
+        filters.start(st, programs.binary(st, PAST_A_PIPE))
+
+        async def scenario(st: Stage) -> None:
+            going = asyncio.ensure_future(filters.ask(st, b"x" * same))
+            await hold_until_it_ends(st)
+            before = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+            try:
+                with pytest.raises(Overloaded, match="Too many open files"):
+                    await going
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+        filters.host(st, scenario)
+
+    in_stage(PLAIN[0], act)
+
+
+def test_nor_can_it_be_started_without():
+    """Likewise."""
+
+    def act(st: Stage) -> None:
+        filters.start(st, "/bin/cat")
+
+        async def scenario(st: Stage) -> None:
+            await filters.ask(st)
+            runs = next(reader for reader in st.host.readers.values() if isinstance(reader, Runs))
+            before = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+            try:
+                with pytest.raises(Overloaded, match="Too many open files"):
+                    runs.start({}, environment=b"")
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+        filters.host(st, scenario)
+
+    in_stage(PLAIN[0], act)
+
+
+def test_its_output_is_counted_among_the_copies_of_messages():
+    """sandbox.message_copies: what differs lies in the worker's memory; what is the same does not."""
+
+    def act(st: Stage) -> None:
+        path = filters.script(
+            st, 'read -r first\n[ "$QMAILUSER" = same ] || first=X\necho "$first"\nexec cat'
+        )
+        filters.start(st, path, execute=("/bin/cat",))
+        mail = b"Subject: much\n" + MAIL * 10_000
+        room = CopyBudget(len(mail))
+
+        async def scenario(st: Stage) -> None:
+            said = await filters.ask(st, mail)
+            assert said.message is not None and said.message.startswith(b"X\n")
+            room.take(len(mail))  # all of it is back
+            with pytest.raises(Overloaded, match="budget"):
+                await filters.ask(st, mail)
+            assert (await filters.ask(st, mail, sender=Mailbox("same", "example.org"))).message is None
+            room.give_back(len(mail))
+            with pytest.raises(Overloaded, match="budget"):
+                await filters.ask(st, mail + MAIL)
+            room.take(len(mail))
+
+        filters.host(st, scenario, room=room)
+
+    in_stage(PLAIN[0], act)
+
+
+def test_a_run_that_is_over_leaves_others_their_descriptors():
+    """It is let go when its message was fetched: the number of its pipe may be another session's by then."""
+
+    def act(st: Stage) -> None:
+        filters.start(st, "/usr/bin/env")
+
+        async def scenario(st: Stage) -> None:
+            sandbox = await answered(st)
+            others = [os.eventfd(0) for _ in range(20)]
+            for other in others:
+                st.host.readers[other] = types.SimpleNamespace(ready=lambda _events: None)
+                st.host.epoll.register(other, select.EPOLLIN)
+            sandbox.release()
+            assert set(others) <= st.host.readers.keys()
+            for other in others:
+                st.host.forget(other)
+                os.close(other)
+
+        filters.host(st, scenario)
+
+    in_stage(PLAIN[0], act)
+
+
+def test_a_zygote_that_takes_no_request_is_the_cause():
+    """As of any plugin's sandbox: the plugin is not to blame, and breakers hear of it at once."""
+
+    def act(st: Stage) -> None:
+        filters.start(st, filters.script(st, "while :; do :; done"))
+
+        async def scenario(st: Stage) -> None:
+            os.kill(st.zygote.pid, signal.SIGSTOP)
+            try:
+                sandbox = await st.host.take(filters.NAME, "s1")
+                with pytest.raises(CallFailed) as failed:
+                    await filters.ask(st, sandbox=sandbox, timeout_s=0.3)
+            finally:
+                os.kill(st.zygote.pid, signal.SIGCONT)
+            assert (failed.value.cause, sandbox.untaken) == ("unavailable", True)
+            assert failed.value.detail == "its zygote started no program within 0.3 s"
+            with pytest.raises(CallFailed) as failed:
+                await filters.ask(st, timeout_s=5.0)  # ten times what a start takes on a busy machine
+            assert failed.value.cause == "deadline"
+
+        filters.host(st, scenario)
+
+    in_stage(PLAIN[0], act)
+
+
+FETCH = b'{"n":2,"hook":"body","args":{"offset":0}}'
+
+
+async def answered(st: Stage, *, timeout_s: float = 20.0) -> Sandbox | Filter:
+    """One that has answered with a message."""
+    sandbox = await st.host.take(filters.NAME, "s1")
+    await filters.ask(
+        st, sandbox=types.SimpleNamespace(call=sandbox.call, release=lambda: None), timeout_s=timeout_s
+    )
+    return sandbox
+
+
+@pytest.mark.parametrize("spent", ["none is left", pytest.param("it passes", marks=pytest.mark.slow)])
+def test_its_message_is_fetched_within_the_calls_time(spent: str):
+    """limits.message_timeout and sandbox.message_budget hold for that too; it is our lack, not its fault."""
+
+    def act(st: Stage) -> None:
+        filters.start(st, "/usr/bin/env")
+
+        async def scenario(st: Stage) -> None:
+            sandbox = await answered(st, timeout_s=3.0)
+            if spent == "it passes":
+                await asyncio.sleep(3.0)
+            with pytest.raises(Overloaded):
+                await sandbox.call(FETCH, 2, timeout_s=3.0 if spent == "it passes" else 0.0)
+            sandbox.close()
+
+        filters.host(st, scenario)
+
+    in_stage(PLAIN[0], act)
+
+
+def test_who_holds_it_may_close_it_while_its_message_is_fetched():
+    """Its files are closed then, and their numbers may be another session's."""
+
+    def act(st: Stage) -> None:
+        filters.start(st, "/usr/bin/env")
+
+        async def scenario(st: Stage) -> None:
+            sandbox = await answered(st)
+            going = asyncio.ensure_future(sandbox.call(FETCH, 2, timeout_s=20.0))
+            await asyncio.sleep(0)
+            sandbox.close()
+            with pytest.raises(CallFailed) as failed:
+                await going
+            assert failed.value.cause == "unavailable"
+
+        filters.host(st, scenario)
 
     in_stage(PLAIN[0], act)
 

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from forkd.rpc.calls import AddHeader, CallFailed, DeleteHeader, Overloaded
+from forkd.rpc.calls import AddHeader, CallFailed, ChangeHeader, DeleteHeader, HeaderEdit, Overloaded
 from forkd.worker.bodies import Body
 from forkd.worker.copies import CopyBudget, MessageCopies
 
@@ -235,6 +235,28 @@ def test_a_program_reads_the_header_as_it_was_edited():
     assert b"X-New" not in text_of(made.program_fd(()))
     made.close()
     budget.take(1000)  # all of it is back
+
+
+@pytest.mark.parametrize(
+    ("message", "edits"),
+    [
+        (b"From someone\r\n\r\nbody\r\n", (AddHeader("X-New", ""),)),
+        (b"From someone\n\nbody\n" * 3, (DeleteHeader("Subject", 0),)),
+        (b"no header\n", (AddHeader("X-New", "\u00e4" * 20),)),
+        (b"A: 1\n\n", tuple(AddHeader("X", f"{n}") for n in range(20))),
+        (b"A: 1\n\n", (ChangeHeader("A", 1, "\u20ac" * 20), AddHeader("X", "a\n b\nc\nd"))),
+    ],
+    ids=["empty field", "separator", "no header", "many", "longer and folded"],
+)
+def test_the_budget_has_every_octet_of_a_programs_copy(message: bytes, edits: tuple[HeaderEdit, ...]):
+    """What edits and stream() put into it too."""
+    budget, source = CopyBudget(1000), Source()
+    source.octets = message
+    made = MessageCopies(budget, source, limit=100)
+    size = os.fstat(made.program_fd(edits)).st_size
+    with pytest.raises(Overloaded):
+        budget.take(1000 - size + 1)
+    made.close()
 
 
 def test_after_a_new_message_every_copy_is_of_that():
