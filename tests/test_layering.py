@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "forkd.smtp.address",
         "forkd.exits",
         "forkd.sdk.cdb",  # qmail's control files
+        "forkd.sdk.qmail_list",  # ... and what a line of its lists means
     ),
     "forkd.worker": (
         "forkd.worker",

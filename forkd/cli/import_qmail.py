@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -13,16 +14,13 @@ from forkd.cli.options import json_option, print_json, say
 from forkd.config.problems import Problems, display_path
 from forkd.config.qmail import Said, read_control
 from forkd.config.qmail_known import instead
+from forkd.config.qmail_lists import check_lists
 from forkd.config.qmail_toml import LISTS_FILE, config_toml, lists_toml
 from forkd.exits import Exit
 
-QUEUE_PROGRAMS: Final = (
-    "/var/qmail/bin/qmail-queue",
-    "/usr/sbin/qmail-queue",
-    "/usr/lib/qmail/qmail-queue",
-    "/var/indimail/bin/qmail-queue",
-)
-"""Where qmail, netqmail, notqmail and IndiMail have it."""
+_INDIMAIL: Final = ("/usr/sbin/qmail-queue", "/var/indimail/bin/qmail-queue")
+_QMAIL: Final = ("/var/qmail/bin/qmail-queue", "/usr/sbin/qmail-queue", "/usr/lib/qmail/qmail-queue")
+"""Where qmail, netqmail and notqmail have it."""
 
 
 @click.command("import-qmail")
@@ -50,21 +48,32 @@ def import_qmail(folder: Path, output: Path | None, force: bool, queue_program: 
     if not folder.is_dir():
         raise CommandFailed(f"there is no folder {display_path(folder)}", status=Exit.USAGE)
     said = read_control(folder, problems)
+    check_lists(said)
     problems.raise_if_any()
-    program = queue_program or next((path for path in QUEUE_PROGRAMS if os.access(path, os.X_OK)), "")
+    program = queue_program or next((path for path in places(folder) if os.access(path, os.X_OK)), "")
     if program and not Path(program).is_absolute():
         raise click.UsageError("--queue-program is an absolute path")
     texts = {"forkd.toml": config_toml(said, program), LISTS_FILE: lists_toml(said)}
     if output is not None:
         _write(output, texts, force=force)
+    notes = [*said.notes, *([] if program else _without_program(said))]
     if as_json:
         others = {name: instead(name) for name in said.others}
-        print_json({"ok": True, "files": texts, "notes": said.notes, "others": others})
+        print_json({"ok": True, "files": texts, "notes": notes, "others": others})
         return 0
     if output is None:
         click.echo(_on_one_page(texts), nl=False)
-    _tell(said, program)
+    _tell(said, notes)
     return 0
+
+
+def places(folder: Path) -> list[str]:
+    """Where the queue program may be that these control files are for, the likeliest first: two mail systems
+    on one machine each have one."""
+    homes = dict.fromkeys((folder.parent, folder.resolve().parent))
+    beside = [str(home / "bin" / "qmail-queue") for home in homes]
+    usual = (*_INDIMAIL, *_QMAIL) if any(home.name == "indimail" for home in homes) else (*_QMAIL, *_INDIMAIL)
+    return list(dict.fromkeys((*beside, *usual)))
 
 
 def _write(output: Path, texts: dict[str, str], *, force: bool) -> None:
@@ -97,11 +106,31 @@ def _on_one_page(texts: dict[str, str]) -> str:
     return f"{texts['forkd.toml']}\n{head}{rows}"
 
 
-def _tell(said: Said, program: str) -> None:
-    for note in said.notes:
+def _without_program(said: Said) -> Iterator[str]:
+    """What the files say and Maildirs cannot do."""
+    yield "no qmail-queue found; mail goes into Maildirs unless --queue-program names one"
+    if said.elsewhere:
+        names = sorted(said.elsewhere)
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        yield (
+            f"{shown}: in {_files(said.domains[name] for name in names)}, and neither in locals nor in "
+            "virtualdomains: qmail passes this mail on to another host; here it would stay, in Maildirs"
+        )
+    if said.relay:
+        files = _files(row.file for row in said.relay.values())
+        yield (
+            f"{files}: its {len(said.relay)} networks are written as comments: Maildirs are no way to other "
+            "domains, so nobody may relay"
+        )
+
+
+def _files(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(names))
+
+
+def _tell(said: Said, notes: list[str]) -> None:
+    for note in notes:
         say(f"note: {note}")
-    if not program:
-        say("note: no qmail-queue found; mail goes into Maildirs unless --queue-program names one")
     if said.others:
         say("not taken over, and what does the same here:")
     width = max(map(len, said.others), default=0)

@@ -35,7 +35,8 @@ differences    what a new version of a plugin wants that the old one did not
 groups         plugins that share a sandbox into one PluginConfig
 stock          where the plugins and the sample configuration that come with forkd lie
 qmail          what qmail's control files say, in our settings; qmail_files reads them, qmail_merge joins them
-               with forkd.toml, qmail_toml writes them as one, qmail_known: what does the same as the others
+               with forkd.toml, qmail_lists makes a plugin's entry of some, qmail_toml writes them as one,
+               qmail_known: what does the same as the others
 load           files in, LoadedConfig out
 show           LoadedConfig out again, as TOML or JSON, secrets hidden
 recipients     which recipients exist and how they are routed; shared by worker (550) and qmgr (route)

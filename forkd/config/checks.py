@@ -54,6 +54,24 @@ def _server(c: Check) -> None:
         )
 
 
+def _launcher_user(c: Check) -> None:
+    """Queue programs run without our walls: their user has nothing else of ours, no mail and no process."""
+    if not any(isinstance(table, QmailQueue) for table in c.config.transport.values()):
+        return
+    server, own = c.config.server, ("server", "launcher_user")
+    for key in ("user", "queue_user", "admin_user", "broker_user"):
+        name, other = getattr(server, key), ("server", key)
+        if name != server.launcher_user or not c.clean(own, other):
+            continue
+        blamed, clash = (own, key) if c.given(own) else (other, "launcher_user")
+        rule = (
+            f"server.{clash} is this user too: a queue program runs without walls, "
+            "and could reach what is that role's"
+        )
+        c.bad(blamed, rule, value=name, hint="name a user that nothing else runs as")
+        return
+
+
 def greeting_slip(text: str) -> str:
     """Why this cannot stand behind the host name in the greeting, or empty."""
     lines = text.split("\n")
@@ -173,6 +191,10 @@ PROXIED: Final = (QmailQueue, Discard)
 """Transports that have one answer for all recipients, and so may answer while a client waits."""
 
 
+PATIENT_S: Final = 540
+"""Of the 10 minutes that a client waits for the reply to the end of data, one for plugins and the disk."""
+
+
 def _proxied(c: Check) -> None:
     """accept = "proxy": every way that mail may take from there can be waited for."""
     listeners = [name for name, listener in c.config.listener.items() if listener.accept == "proxy"]
@@ -191,6 +213,14 @@ def _proxied(c: Check) -> None:
                 "transport's answer, and this one gives none to them"
             )
             c.bad(path, rule, value=way, hint='choose a [transport] with kind = "qmail-queue"')
+    for way in dict.fromkeys(way for _, way in ways):
+        table = c.config.transport.get(way)
+        if isinstance(table, QmailQueue) and table.timeout > PATIENT_S:
+            c.notes.append(
+                f"transport.{toml_key(way)}.timeout = {format_duration(table.timeout)}: with accept = "
+                f'"proxy" clients wait for it, and give up after 10 minutes (RFC 5321 4.5.3.2.6): mail '
+                "would then come twice"
+            )
 
 
 def _limits(c: Check) -> None:
@@ -258,6 +288,7 @@ def _durability(c: Check) -> None:
 
 CHECKS: Final[tuple[Callable[[Check], None], ...]] = (
     _server,
+    _launcher_user,
     *CLIENT_CHECKS,
     *AUTH_CHECKS,
     _domains,

@@ -123,6 +123,10 @@ class Networks(Table, frozen=True):
     """... and normalize for these; where both match, the narrower network counts."""
 
 
+EDITS_ADD = 65_536
+"""Octets by which plugins may make a message longer than limits.message_size."""
+
+
 class Limits(Table, frozen=True):
     """[limits]: what one client may use. A client is an IPv4 address or an IPv6 /64; rates are counted
     over all workers; 0: no limit."""
@@ -166,11 +170,18 @@ class Limits(Table, frozen=True):
     """Received fields; more is a loop (RFC 5321 6.3 asks for 100 at least)."""
     tarpit_count: CountOrNone = 0
     """From this recipient of a transaction on, each accepted one is answered tarpit_delay later (qmail's
-    tarpitcount), but for trusted clients; 0: none is. It slows the client, and holds his sandboxes."""
+    tarpitcount), but for trusted clients; 0: none is. It slows the client, and holds his sandboxes until
+    others wait for them. All of it together is timeouts.idle_session at most, then 421."""
     tarpit_delay: Annotated[Seconds, Between(0, 240)] = Seconds(5)
     """As qmail; a client waits 5 minutes for this reply (RFC 5321 4.5.3.2.3)."""
     relay_probe: bool = True
     """Refuse %, ! and a second @ in a local part from a client that may not relay (550 5.7.1)."""
+
+    @property
+    def edited_size(self) -> int:
+        """Octets that a message may have after plugins edited it: one of nearly message_size that gets a
+        header field is still taken."""
+        return self.message_size + EDITS_ADD
 
 
 class Timeouts(Table, frozen=True):

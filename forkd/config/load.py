@@ -25,7 +25,8 @@ from forkd.config.later import Document
 from forkd.config.lines import key_lines
 from forkd.config.problems import Problems, Source, display_path, toml_key, toml_value
 from forkd.config.qmail import Said
-from forkd.config.qmail_merge import lists_entry, with_control
+from forkd.config.qmail_lists import lists_entry
+from forkd.config.qmail_merge import with_control
 from forkd.config.reader import Reader
 from forkd.config.schema import (
     Config,
@@ -287,7 +288,7 @@ def _plugins(
         entry, raw = read_toml(file, problems)
         if len(problems) == before:
             entries.append((entry, raw))
-    if control is not None and (lists := lists_entry(control, [raw for _, raw in entries])):
+    if control is not None and (lists := lists_entry(control, entries, notes)):
         entries.append((dataclasses.replace(source, text="", lines={}), lists))
     sound = frozenset(table for table in ("listener", "domain") if problems.clean(source, (table,)))
     return read_entries(entries, Around(config, sound), read_toml, problems, notes)

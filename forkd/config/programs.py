@@ -15,8 +15,8 @@
 Who switches it on lets it read every message, and put another in its place: there is nothing else it is for.
 So it is asked at `message` alone, by itself, and started anew for each message: what is written into its file
 takes effect with the next one. Where it, its interpreter or what it may start is replaced by another file (an
-upgrade), forkd must be started again: the leave to execute is of files, not of names. Its name is that of the
-entry's file.
+upgrade, and most editors), forkd must be started again, and says so in its log: the leave to execute is of
+files, not of names. Its name is that of the entry's file.
 """
 
 from __future__ import annotations

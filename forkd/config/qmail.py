@@ -26,6 +26,7 @@ from forkd.config.checks import greeting_slip
 from forkd.config.domains import DOMAIN_NAME, domain_slip, is_domain
 from forkd.config.problems import Problems, Source, display_path, shorten
 from forkd.config.qmail_files import CDB, Control, Row
+from forkd.config.qmail_lists import read_lists
 from forkd.config.recipients import EVERY_SUBDOMAIN
 from forkd.config.schema import Timeouts
 from forkd.config.units import Bytes, Seconds
@@ -33,12 +34,6 @@ from forkd.smtp.address import a_labels
 
 MOST_BYTES: Final = 1 << 40
 MOST_DELAY_S: Final = 240
-LISTS: Final = {
-    "sender_lists": ("badmailfrom", "badmailpatterns"),
-    "recipient_lists": ("badrcptto", "badrcptpatterns"),
-    "exempt_lists": ("goodrcptto", "goodrcptpatterns"),
-}
-"""Setting of the plugin qmail_lists -> control files; the first one may be a .cdb too."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,6 +48,7 @@ class Setting:
 class Said:
     """All that a control folder says.
 
+    control    the folder, and where problems of its files go
     settings   by table and key
     domains    name as below [domain.] -> control file
     elsewhere  those of them that qmail would pass on to another host
@@ -62,7 +58,7 @@ class Said:
     notes      what is different, or surprising
     """
 
-    folder: Path
+    control: Control
     settings: dict[tuple[str, str], Setting] = dataclasses.field(default_factory=dict)
     domains: dict[str, str] = dataclasses.field(default_factory=dict)
     elsewhere: set[str] = dataclasses.field(default_factory=set)
@@ -73,6 +69,11 @@ class Said:
     others: tuple[str, ...] = ()
     """Names of what else lies there."""
 
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return self.control.folder
+
     def set(self, table: str, key: str, value: Any, row: Row) -> None:
         """This file says so."""
         self.settings[table, key] = Setting(value, row.file)
@@ -81,7 +82,7 @@ class Said:
 def read_control(folder: Path, problems: Problems) -> Said:
     """Read the folder. What is wrong in it is noted in `problems`; the rest is read all the same."""
     control = Control(folder, problems)
-    said = Said(folder)
+    said = Said(control)
     if not control.has("me") and not control.has("rcpthosts"):
         inner = folder / "control"
         hint = f"did you mean {display_path(inner)}?" if inner.is_dir() else ""
@@ -149,10 +150,12 @@ def _domains(control: Control, said: Said) -> None:
     local = _local_names(control)
     if hosts is None:
         # Without rcpthosts qmail-smtpd relays for everybody. That is nothing to imitate.
-        rows = [row for row in local if row.file in ("locals", "me")]
+        rows = [row for row in local if row.file != "virtualdomains"]
+        left = [row.text or "all others" for row in local if row.file == "virtualdomains"]
         said.notes.append(
             f"there is no {control.shown('rcpthosts')}: qmail-smtpd would take mail for every domain from "
             f"everybody; forkd takes it for what {rows[0].file if rows else 'locals'} names"
+            + (f", and not for {_list(left)} of virtualdomains" if left else "")
         )
     for row in rows:
         if (name := _domain(control, row)) and name not in said.domains:
@@ -306,30 +309,13 @@ def _timeouts(control: Control, said: Said) -> None:
             said.set("timeouts", key, wait, row)
 
 
-# --- lists --------------------------------------------------------------------------------------------------
-
-
-def _lists(control: Control, said: Said) -> None:
-    said.regex = bool((control.number("qregex") or (0,))[0])
-    for setting, (plain, patterns) in LISTS.items():
-        compiled = f"{plain}{CDB}"
-        found = {compiled: control.keys(compiled), plain: control.lines(plain)}
-        if control.has(patterns) and not said.regex:  # with qregex they are not read
-            found[patterns] = control.lines(patterns)
-        if files := {name: rows for name, rows in found.items() if rows}:
-            said.lists[setting] = files
-    if said.lists.keys() == {"exempt_lists"}:
-        said.lists.clear()
-        said.notes.append("goodrcptto exempts from badrcptto, and there is none: it does nothing")
-
-
 _READERS: Final[tuple[Callable[[Control, Said], None], ...]] = (
     _names,
     _domains,
     _relay,
     _limits,
     _timeouts,
-    _lists,
+    read_lists,
 )
 
 
@@ -337,6 +323,9 @@ def _write(text: str) -> str:
     return f"write {text}" if text else ""
 
 
+def _list(names: list[str]) -> str:
+    return shorten(", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else ""))
+
+
 def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"{shorten(shown)} {'is' if len(names) == 1 else 'are'}"
+    return f"{_list(names)} {'is' if len(names) == 1 else 'are'}"

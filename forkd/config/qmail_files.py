@@ -8,6 +8,8 @@ silently do without (a number with letters behind it, a carriage return), we rea
 from __future__ import annotations
 
 import dataclasses
+import os
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -144,7 +146,12 @@ class Control:
     def _octets(self, name: str) -> bytes | None:
         self.used.add(name)
         try:
-            return (self.folder / name).read_bytes()
+            # A FIFO would keep us until somebody writes to it.
+            with open(self.folder / name, "rb", opener=_at_once) as file:
+                if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    return file.read()
+            self.bad(Row("", name, 0), "this is no regular file")
+            return None
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -152,3 +159,7 @@ class Control:
             hint = "run this as the user that starts forkd" if isinstance(error, PermissionError) else ""
             self.bad(Row("", name, 0), f"cannot be read: {said}", hint=hint)
             return None
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)

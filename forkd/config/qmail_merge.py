@@ -7,8 +7,6 @@ rcpthosts, or adds one. The files are read when the configuration is, not for ea
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -18,10 +16,6 @@ from forkd.config.limits import written
 from forkd.config.problems import Problems, Source, display_path, toml_value
 from forkd.config.qmail import Said, read_control
 from forkd.config.schema import Bytes, Config, Domain, QmailQueue
-
-PLUGIN: Final = "qmail_lists"
-ORDER: Final = 5
-"""Of the plugin: qmail-smtpd looks at its lists before it asks plugins."""
 
 _NO_MORE_THAN: Final = (("data_block", "data_total"), ("command", "idle_session"))
 """Timeouts: the first must not be longer than the second."""
@@ -45,21 +39,8 @@ def with_control(
     said = read_control(folder, problems)
     notes += said.notes
     config = _settings(config, raw, said, notes)
-    config = _relay(config, raw, said, problems, notes)
+    config = _relay(config, raw, said, notes)
     return _domains(config, said, notes), said
-
-
-def lists_entry(said: Said, entries: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
-    """What plugins.d/05-qmail_lists.toml would say; None: nothing, or the admin has written one himself."""
-    if not said.lists or any(raw.get("plugin") == PLUGIN for raw in entries):
-        return None
-    files = {setting: [str(said.folder / name) for name in some] for setting, some in said.lists.items()}
-    return {
-        "plugin": PLUGIN,
-        "order": ORDER,
-        "settings": {**files, "regex": said.regex},
-        "grants": {"files": [file for some in files.values() for file in some]},
-    }
 
 
 def as_toml(value: Any) -> str:
@@ -94,7 +75,7 @@ def _settings(config: Config, raw: dict[str, Any], said: Said, notes: list[str])
     return config
 
 
-def _relay(config: Config, raw: dict[str, Any], said: Said, problems: Problems, notes: list[str]) -> Config:
+def _relay(config: Config, raw: dict[str, Any], said: Said, notes: list[str]) -> Config:
     if not said.relay:
         return config
     first = next(iter(said.relay.values()))
@@ -108,16 +89,11 @@ def _relay(config: Config, raw: dict[str, Any], said: Said, problems: Problems, 
     if not config.queue.relay_transport:
         if not isinstance(config.transport.get("local"), QmailQueue):
             rule = "these clients may relay, but queue.relay_transport does not say how their mail goes on"
-            path = said.folder / first.file
             hint = 'set relay_transport in [queue], or [transport.local] to kind = "qmail-queue"'
-            problems.add_at_line(Source(path, text=_text(path)), first.number, rule, hint=hint)
+            said.control.bad(first, rule, hint=hint)
             return config
         config = _with(config, "queue", relay_transport="local")
     return _with(config, "networks", relay=tuple(said.relay))
-
-
-def _text(path: Path) -> str:
-    return path.read_bytes().decode("utf-8", "replace")
 
 
 def _domains(config: Config, said: Said, notes: list[str]) -> Config:
@@ -129,9 +105,9 @@ def _domains(config: Config, said: Said, notes: list[str]) -> Config:
             there[name] = Domain(
                 detail="", transport=onward if onward and name in said.elsewhere else Domain().transport
             )
-    taken = "rcpthosts"
     if extra := [name for name in config.domain if _compared(name) not in said.domains]:
-        notes.append(f"{', '.join(extra[:3])}: taken, though {display_path(said.folder / taken)} has it not")
+        rcpthosts = display_path(said.folder / "rcpthosts")
+        notes.append(f"{', '.join(extra[:3])}: taken, though {rcpthosts} has it not")
     queue = isinstance(config.transport.get("local"), QmailQueue)
     if said.elsewhere and not onward and not queue:
         shown = ", ".join(sorted(said.elsewhere)[:3]) + (", ..." if len(said.elsewhere) > 3 else "")

@@ -13,7 +13,8 @@ from typing import Final
 from forkd.config.problems import display_path, toml_key, toml_value
 from forkd.config.qmail import Said
 from forkd.config.qmail_files import CDB, Row
-from forkd.config.qmail_merge import ORDER, PLUGIN, as_toml
+from forkd.config.qmail_lists import ORDER, PLUGIN
+from forkd.config.qmail_merge import as_toml
 
 LISTS_FILE: Final = f"plugins.d/{ORDER:02}-{PLUGIN}.toml"
 """Beside forkd.toml: the lists of senders and recipients."""

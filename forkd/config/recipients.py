@@ -8,6 +8,7 @@ configuration, then only looked up.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import unicodedata
 from collections.abc import Mapping
 from typing import Final
@@ -97,7 +98,7 @@ class Recipients:
         local       without quotes and escapes, as in Mailbox
         domain      any case, A-labels or U-labels (RFC 6531 3.3: an SMTPUTF8 client may write either);
                     empty only for `postmaster` without a domain (RFC 5321 4.1.1.3), which is that of the
-                    first domain
+                    first domain; of the first parent where nothing else is ours (RFC 5321 4.5.1)
         may_relay   the client is in networks.relay, or has authenticated; qmgr passes True, since RCPT has
                     decided already
 
@@ -108,7 +109,7 @@ class Recipients:
         name = folded(local)
         if ours is None:
             if not domain:
-                first = next(iter(self.domains.values()), None)
+                first = next(itertools.chain(self.domains.values(), self.parents.values()), None)
                 return Accepted(first.transport, name) if first and name == POSTMASTER else _UNKNOWN
             if may_relay and self.relay_transport:
                 return Accepted(self.relay_transport, local)

@@ -194,7 +194,9 @@ class QmailQueue(Table, frozen=True, tag_field="kind", tag="qmail-queue"):
     """Program (absolute path) and arguments; empty: QMAILQUEUE of the environment that forkd is started in,
     split at blanks, else /var/qmail/bin/qmail-queue (load() fills it in)."""
     environment: dict[str, str] = msgspec.field(default_factory=dict)
-    """What the program finds beside PATH; nothing of forkd's own environment reaches it."""
+    """What the program finds beside PATH and USE_FSYNC=1; nothing of forkd's own environment reaches it. So
+    IndiMail's QUEUE_BASE, QUEUE_COUNT, QUEUE_START and CONFSPLIT must stand here where its other programs
+    have them: mail in a queue that nobody serves stays there."""
     timeout: Annotated[Seconds, Between(1, DAY)] = Seconds(300)
     """It is killed then, with its process group, and the mail tried again; qmail's own limit is a day, but
     with accept = "proxy" a client waits, 10 minutes at most (RFC 5321 4.5.3.2.6)."""
@@ -211,7 +213,7 @@ class Sandbox(Table, frozen=True):
     uid_base: Annotated[int, Between(65_536, 4_294_000_000)] = 1_900_000_000
     """First of the plugins' uids when root starts us (outside every range systemd and Debian hand out)."""
     message_copies: Annotated[Bytes, Between(0, 1 << 40)] = Bytes(256 << 20)
-    """Budget per worker for sealed copies of messages; beyond it 451 4.3.2."""
+    """Budget per worker for copies of messages, and what programs make of them; beyond it 451 4.3.2."""
     message_budget: Annotated[Seconds, Between(0.001, 600)] = Seconds(120)
     """Wall time of all plugins together on one message: its client waits 10 minutes at most (RFC 5321
     4.5.3.2.6), and then sends it again. Plugins not yet asked by then: 451 4.3.2."""

@@ -15,6 +15,8 @@ notify.py      systemd                               status.py   what `forkd sta
 output.py      what a zygote prints, bounded         folders.py  what lies in data_dir, and whose it is
 shutdown.py    the way down, phase by phase          greeting.py a newcomer's first screen
 plugin_files.py  may a plugin's files be believed?   plugin_loaded.py  are they still those of the start?
+plugin_replaced.py  was a file replaced that sessions need?
+zygote_places.py  which zygotes will there be, and do the walls around them stand?
 rights.py      what the table lets a role reach, as paths and ports of this configuration
 refusals.py    which system calls the kernel refused a plugin
 role_trial.py  do those walls hold? each role's are tried before it starts

@@ -24,7 +24,7 @@ from forkd import log
 from forkd.config.load import LoadedConfig
 from forkd.config.schema import Config, PluginConfig
 from forkd.exits import Exit
-from forkd.master import child, folders, listeners, privileges, refusals, rights, role_trial, walls, zygotes
+from forkd.master import child, folders, listeners, privileges, refusals, rights, role_trial, zygote_places
 from forkd.master.certificates import Certificates
 from forkd.master.child import Child, Main
 from forkd.master.errors import StartError
@@ -210,45 +210,8 @@ class Daemon:
 
     def _open_zygotes(self, tried: Finding) -> None:
         """`tried`: the walls of the roles."""
-        plugins = self._loaded.plugins
-        policy = walls.compile_policy()
-        specs = [
-            walls.spec(
-                plugin,
-                policy,
-                plugin.uid or self._config.sandbox.uid_base + index,
-                self._notes,
-                may_share=self._loaded.file is None,
-            )
-            for index, plugin in enumerate(plugins)
-        ]
-        files = [
-            walls.files(plugin, spec.uid, self._notes) for plugin, spec in zip(plugins, specs, strict=True)
-        ]
-        program = zygotes.checkpassword(self._config.auth, uid_base=self._config.sandbox.uid_base)
-        specs = [walls.around(spec, self._config.sandbox) for spec in specs]
-        program = program and walls.around(program, self._config.sandbox)
-        walls.distinct([*specs, *filter(None, [program])], self._identities)
-        self._layers = walls.self_test(
-            self._config.sandbox.require,
-            specs,
-            plugins,
-            programs=program is not None or any(plugin.kind == "program" for plugin in plugins),
-            roles=tried,
-            sandbox=self._config.sandbox,
-        )
-        make = functools.partial(
-            Zygote,
-            runtime=self._runtime,
-            shown=self._layers,
-            patience_s=float(self._config.server.heartbeat),
-        )
-        self._zygotes = [
-            make(spec, files=loaded, python=str(plugin.python or ""))
-            for plugin, spec, loaded in zip(plugins, specs, files, strict=True)
-        ]
-        if program is not None:
-            self._zygotes.append(make(program))
+        behind = zygote_places.Behind(self._runtime, self._identities, tried, self._notes)
+        self._zygotes, self._layers = zygote_places.prepare(self._loaded, behind)
         for zygote in self._zygotes:
             self._cleanup.callback(zygote.listener.close)
         self._refusals = refusals.listen((zygote.spec.uid, zygote.spec.name) for zygote in self._zygotes)

@@ -77,6 +77,8 @@ def decide(server: Server, *, must_reach: Iterable[Path] = (), keys: Sequence[st
         if entry.pw_uid == 0:
             return Identities({}, f"server.{key} = {name!r} is root; name an ordinary user")
         found[key] = Identity(entry.pw_uid, entry.pw_gid, name)
+    if problem := _shared(found):
+        return Identities({}, problem)
     paths = [*code_paths(), *must_reach]
     for identity in dict.fromkeys(found.values()):
         if unreachable := launch.unreachable(paths, uid=identity.uid, gid=identity.gid):
@@ -86,6 +88,19 @@ def decide(server: Server, *, must_reach: Iterable[Path] = (), keys: Sequence[st
                 f"every user may read (/opt, /usr/local), or start forkd as an ordinary user",
             )
     return Identities(found)
+
+
+def _shared(found: Mapping[str, Identity]) -> str:
+    """Queue programs run without walls: who else has their uid could be stopped, read and traced by them. Two
+    names may have one uid, so the configuration alone cannot tell."""
+    launcher = found.get(LAUNCHER_USER)
+    for key, identity in found.items():
+        if launcher is not None and key != LAUNCHER_USER and identity.uid == launcher.uid:
+            return (
+                f"server.{LAUNCHER_USER} = {launcher.name!r} and server.{key} = {identity.name!r} are one "
+                f"user, uid {launcher.uid}; queue programs need one that nothing else runs as"
+            )
+    return ""
 
 
 def code_paths() -> list[Path]:

@@ -20,6 +20,7 @@ import prctl
 from forkd.config.schema import Config, Maildir, PluginConfig, QmailQueue
 from forkd.exits import Exit
 from forkd.master.errors import StartError
+from forkd.master.privileges import LAUNCHER_USER
 from forkd.master.roles import May, Reach
 from forkd.queue.spool import spool_root
 from forkd.rpc import places
@@ -110,11 +111,19 @@ def notes(config: Config) -> list[str]:
 
 
 def launcher_notes(config: Config) -> list[str]:
-    """What keeps queue programs from becoming the users they are meant for."""
-    if not prctl.get_no_new_privs():
-        return []
+    """Where queue programs are started: that nothing confines who starts them, and what keeps them from
+    becoming the users they are meant for."""
     programs = [table.argv[0] for table in config.transport.values() if isinstance(table, QmailQueue)]
-    return [
+    if not programs:
+        return []
+    unconfined = (
+        "process launcher has no walls, and `roles` of the self-test does not speak of it: they would be "
+        f"those of {', '.join(dict.fromkeys(programs))} too; its user, server.{LAUNCHER_USER}, is all that "
+        "confines it"
+    )
+    if not prctl.get_no_new_privs():
+        return [unconfined]
+    return [unconfined] + [
         f"{program} is setuid, and forkd was started with no_new_privs: it will not become its owner"
         "; under systemd set NoNewPrivileges=no (systemctl edit forkd)"
         for program in programs

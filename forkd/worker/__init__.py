@@ -8,6 +8,7 @@ One event loop (uvloop), many sessions. The way of the bytes:
     plugins.py         the session's side of plugins: asks, tells the log
     transaction.py     MAIL to end of data: recipients, spool file, envelope, the commit
     patience.py        by when the client must have been heard
+    tarpit.py          who has many recipients waits
     telling.py         what the log hears of a session
     failures.py        what log, counters and crash records hear of a plugin's failure
     shadow.py          what they hear of breakers and of plugins that are only tried

@@ -6,7 +6,6 @@ A handler returns the Reply, or a coroutine that will, or None when somebody els
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from forkd.config.recipients import Accepted, NotLocal
 from forkd.smtp import events, replies
 from forkd.smtp.address import Mailbox
 from forkd.smtp.reply import Reply
-from forkd.worker import authentication, opening, receiving, telling, tls, xclient
+from forkd.worker import authentication, opening, receiving, tarpit, telling, tls, xclient
 from forkd.worker.receiving import Result
 from forkd.worker.transaction import Transaction
 
@@ -127,30 +126,7 @@ def _sender_stands(session: Session, event: events.Mail) -> Reply:
 
 def on_rcpt(session: Session, event: events.Rcpt) -> Result:
     """A recipient; who has many of them in one transaction may have to wait (limits.tarpit_count)."""
-    result = _check_rcpt(session, event)
-    most = session.services.config.limits.tarpit_count
-    if not most or session.client.trusted:
-        return result
-    if isinstance(result, Reply) and not _sticks(session, result, most):
-        return result
-    return _tarpit(session, result, most)
-
-
-async def _tarpit(session: Session, result: Result, most: int) -> Reply | None:
-    reply = result if isinstance(result, Reply) or result is None else await result
-    if reply is not None and _sticks(session, reply, most):
-        await asyncio.sleep(float(session.services.config.limits.tarpit_delay))
-    return reply
-
-
-def _sticks(session: Session, reply: Reply, most: int) -> bool:
-    """This accepted recipient is the one of that number, or a later one."""
-    transaction = session.transaction
-    return (
-        reply.ok
-        and transaction is not None
-        and len(transaction.recipients) + len(transaction.dropped) >= most
-    )
+    return tarpit.slowed(session, _check_rcpt(session, event))
 
 
 def _check_rcpt(session: Session, event: events.Rcpt) -> Result:

@@ -16,17 +16,20 @@ if TYPE_CHECKING:
 class Patience:
     """With one client.
 
-    by        later it is too late.
-    heard_at  when it was last heard.
+    by         later it is too late.
+    heard_at   when it was last heard.
+    tarpitted  it is made to wait for an answer that is there.
     """
 
-    __slots__ = ("_idle_by", "_timeouts", "by", "heard_at")
+    __slots__ = ("_idle_by", "_spent_s", "_timeouts", "by", "heard_at", "tarpitted")
 
     def __init__(self, timeouts: Timeouts, now: float) -> None:
         self._timeouts = timeouts
         self.heard_at = now
         self._idle_by = now + timeouts.idle_session
         """For a session without a transaction."""
+        self._spent_s = 0.0
+        self.tarpitted = False
         self.by = now + timeouts.command
 
     def renew(self, transaction: Transaction | None) -> None:
@@ -41,6 +44,14 @@ class Patience:
     def finished(self, now: float) -> None:
         """A transaction came to its end: the limit of a session without one starts anew."""
         self._idle_by = now + self._timeouts.idle_session
+
+    def spend(self, now: float, delay: float) -> float:
+        """How long to make it wait: `delay`, or less where the session is over before, which it is too
+        when all these delays together are as long as a session may be idle."""
+        left = min(self._idle_by - now, self._timeouts.idle_session - self._spent_s)
+        granted = max(0.0, min(delay, left))
+        self._spent_s += granted
+        return granted
 
     def over(self, now: float, transaction: Transaction | None) -> bool:
         """Is it too late, even with what was heard meanwhile?"""

@@ -279,8 +279,6 @@ class Session(Identity, asyncio.Protocol):
     async def _run(self, work: Coroutine[Any, Any, Reply | None]) -> None:
         try:
             reply = await work
-        except asyncio.CancelledError:
-            raise
         except Exception as error:  # the session's boundary: 421, logged, counted
             self._fail(error)
             return
@@ -332,8 +330,11 @@ class Session(Identity, asyncio.Protocol):
 
     def evict(self) -> bool:
         """Others wait for this session's sandboxes: end it (421 4.3.2) unless something is under way."""
-        if self.waiting or self.committing or self._closing:
+        if self.committing or self._closing or (self.waiting and not self.patience.tarpitted):
             return False
+        if self._task is not None:
+            self._task.cancel()  # it only waits
+            self._task = None
         self.say_and_close(replies.OVERLOAD_CLOSE, "evicted")
         self.plugins.release(cut_off=False)
         return True

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from forkd.cli.import_qmail import places
 from forkd.config.load import load
 from forkd.exits import Exit
 from tests.cli.conftest import Forkd
@@ -24,7 +25,7 @@ FILES: dict[str, str | bytes] = {
     "relayclients": "127.:\n192.168.1.:\n",
     "timeoutsmtpd": "1200\n",
     "tarpitcount": "20\n",
-    "badmailfrom": '@spam.example\n*@*.bulk.example\n"a b"@example.com\n!x@y.bulk.example\n',
+    "badmailfrom": '@spam.example\n*@*.bulk.example\n"ab"@example.com\n!x@y.bulk.example\n',
     "badmailfrom.cdb": cdb("odd*name@example.com", "!x@example.com"),
     "goodrcptto": "postmaster@*\n",
     "badrcptto": "@old.example.org\n",
@@ -93,7 +94,7 @@ def test_lists_keep_their_meaning(forkd: Forkd, control: Path, tmp_path: Path):
             r"\!x@example.com",
             "@spam.example",
             "*@*.bulk.example",
-            '"a b"@example.com',
+            '"ab"@example.com',
             "!x@y.bulk.example",
         ],
         "recipients": ["@old.example.org"],
@@ -139,3 +140,57 @@ def test_what_is_wrong_is_shown_with_its_line(forkd: Forkd, control: Path):
         "1 problem\n"
     )
     assert forkd("config", "import-qmail", "nowhere").returncode == Exit.USAGE
+
+
+def test_a_line_that_the_daemon_would_not_start_with_is_not_written(
+    forkd: Forkd, control: Path, tmp_path: Path
+):
+    """A list with a line that means nothing: named here, with its number."""
+    (control / "badmailfrom").write_text("@spam.example\nbulk.example\n")
+    done = forkd("config", "import-qmail", "control", "-o", "forkd.toml")
+    assert done.returncode == Exit.CONFIG
+    assert "error: control/badmailfrom:2: no @: write @bulk.example for a domain" in done.stderr
+    assert not (tmp_path / "forkd.toml").exists()
+
+
+def test_without_a_queue_program_what_changes_for_mail_is_said(forkd: Forkd, control: Path):
+    """As a backup MX it would keep mail that belongs elsewhere, and who relayed does no more."""
+    (control / "locals").write_text("example.org\n")
+    for arguments in (("--json",), ()):
+        done = forkd("config", "import-qmail", "control", *arguments)
+        text = "\n".join(json.loads(done.stdout)["notes"]) if arguments else done.stderr
+        assert "*.example.org, more.example: in rcpthosts, morercpthosts.cdb, and neither in locals" in text
+        assert "relayclients: its 2 networks are written as comments" in text
+    done = forkd("config", "import-qmail", "control", "--queue-program", "/bin/true")
+    assert "Maildirs" not in done.stderr
+
+
+def test_the_queue_program_beside_the_control_files_is_theirs(forkd: Forkd, control: Path, tmp_path: Path):
+    """Of two mail systems on one machine each has its own."""
+    program = tmp_path / "bin" / "qmail-queue"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "control").symlink_to(control)
+    for folder in ("control", "elsewhere/control"):
+        settings = tomllib.loads(forkd("config", "import-qmail", folder).stdout)
+        assert settings["transport"]["local"]["argv"] == [str(program)]
+
+
+@pytest.mark.parametrize(
+    ("folder", "first"),
+    [
+        ("/var/qmail/control", "/var/qmail/bin/qmail-queue"),
+        ("/etc/qmail", "/var/qmail/bin/qmail-queue"),
+        ("/etc/indimail/control", "/usr/sbin/qmail-queue"),
+        ("/var/indimail/control", "/var/indimail/bin/qmail-queue"),
+    ],
+)
+def test_where_the_queue_program_is_looked_for(folder: str, first: str):
+    """Beside the folder, then where that mail system has it, then the other's."""
+    looked = places(Path(folder))
+    assert next(path for path in looked if not path.startswith("/etc/")) == first
+    assert {"/var/qmail/bin/qmail-queue", "/usr/sbin/qmail-queue", "/var/indimail/bin/qmail-queue"} <= set(
+        looked
+    )

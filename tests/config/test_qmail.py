@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from forkd.config.problems import ConfigError, Problem, Problems
 from forkd.config.qmail import Said, read_control
 from forkd.config.qmail_known import INSTEAD, UNKNOWN, instead
 from forkd.config.schema import Domain
+from forkd.config.stock import ENTRIES
 from tests.support.cdb import cdb
 
 Files = dict[str, str | bytes]
@@ -49,6 +52,14 @@ def wrong(folder: Path, files: Files) -> list[Problem]:
     except ConfigError as error:
         return list(error.problems)
     return []
+
+
+def wrong_in(folder: Path) -> list[Problem]:
+    problems = Problems()
+    read_control(folder, problems)
+    with pytest.raises(ConfigError) as error:
+        problems.raise_if_any()
+    return list(error.value.problems)
 
 
 def joined(folder: Path, toml: str, files: Files) -> LoadedConfig:
@@ -159,7 +170,17 @@ def test_without_rcpthosts_nobody_relays(tmp_path: Path):
     problems = Problems()
     found = read_control(tmp_path / "control", problems)
     assert list(found.domains) == ["example.org", "example.net"]
-    assert any("would take mail for every domain" in note for note in found.notes)
+    (note,) = [note for note in found.notes if "would take mail for every domain" in note]
+    assert note.endswith("for what locals names")
+
+
+def test_without_rcpthosts_virtual_domains_are_named_as_left_out(tmp_path: Path):
+    """They are delivered here, and nothing says that anybody should be able to write to them."""
+    control(tmp_path, {"locals": "example.org\n", "virtualdomains": "v.example:v\nw.example:w\n:all\n"})
+    (tmp_path / "control" / "rcpthosts").unlink()
+    found = read_control(tmp_path / "control", Problems())
+    assert list(found.domains) == ["example.org"]
+    assert any("and not for v.example, w.example, all others of virtualdomains" in n for n in found.notes)
 
 
 def test_locals_and_virtualdomains_say_what_is_delivered_here(tmp_path: Path):
@@ -319,10 +340,67 @@ def test_lists_are_a_plugin(tmp_path: Path):
 
 
 def test_an_entry_of_the_admin_counts_for_the_lists(tmp_path: Path):
-    """Also one that switches them off."""
+    """Also one that switches them off, as the sample does that came with the others: then it is said."""
+    entry = tmp_path / "plugins.d" / "05-qmail_lists.toml"
+    shutil.copytree(ENTRIES, entry.parent)
+    loaded = joined(tmp_path, "", {"badmailfrom": "@spam.example\n", "goodrcptto": "a@example.org\n"})
+    assert "qmail_lists" not in [plugin.name for plugin in loaded.plugins]
+    files = ", ".join(str(tmp_path / "control" / name) for name in ("badmailfrom", "goodrcptto"))
+    (note,) = [note for note in loaded.notes if str(entry) in note]
+    assert note.startswith(
+        f"{entry} counts, and has enabled = false: nobody is refused by {files}; remove it"
+    )
+    # Nobody reads them then: what is wrong in them stops nothing.
+    assert joined(tmp_path, "", {"badmailfrom": "nonsense\n"}).plugins == loaded.plugins
+
+
+def test_lists_that_the_admins_entry_does_not_name_are_said(tmp_path: Path):
+    """Those it names are not; paths start at the entry."""
     (tmp_path / "plugins.d").mkdir()
-    (tmp_path / "plugins.d" / "05-qmail_lists.toml").write_text('plugin = "qmail_lists"\nenabled = false\n')
-    assert joined(tmp_path, "", {"badmailfrom": "@spam.example\n"}).plugins == ()
+    entry = tmp_path / "plugins.d" / "05-qmail_lists.toml"
+    path = tmp_path / "control" / "badmailfrom"
+    files: Files = {"badmailfrom": "@spam.example\n", "badrcptto": "a@example.org\n"}
+    named = 'sender_lists = ["../control/badmailfrom"]\n'
+    entry.write_text(f'plugin = "qmail_lists"\n[settings]\n{named}[grants]\nfiles = ["{path}"]\n')
+    loaded = joined(tmp_path, "", files)
+    assert [plugin.name for plugin in loaded.plugins] == ["qmail_lists"]
+    unread = tmp_path / "control" / "badrcptto"
+    assert f"{entry} counts for the lists, and not {unread}: it does not name them" in loaded.notes
+    entry.with_name("06-off.toml").write_text('plugin = "qmail_lists"\nenabled = false\n')
+    assert joined(tmp_path, "", files).notes == loaded.notes
+
+
+@pytest.mark.parametrize(
+    ("files", "line", "rule"),
+    [
+        ({"badmailfrom": "# bulk\n@bulk.example\nbulk.example\n"}, 3, "no @: write @bulk.example"),
+        ({"badrcptto": "a b@example.org\n"}, 1, "one address a line"),
+        ({"goodrcptto": "!\n", "badrcptto": "a@example.org\n"}, 1, "! and nothing behind it"),
+        ({"badmailpatterns": "a@[b\n"}, 1, "[ without its ]"),
+        ({"badmailfrom": "a(b\n", "qregex": "1\n"}, 1, "no pattern: "),
+        ({"badmailfrom.cdb": cdb("bulk.example")}, 0, "'bulk.example': no @"),
+    ],
+    ids=["no @", "blank", "nothing", "bracket", "regex", "cdb"],
+)
+def test_a_line_that_means_nothing_is_found_before_the_start(
+    tmp_path: Path, files: Files, line: int, rule: str
+):
+    """The plugin would refuse to start for it, and forkd with it."""
+    with pytest.raises(ConfigError) as error:
+        joined(tmp_path, "", files)
+    (found,) = error.value.problems
+    assert (found.file, found.line) == (str(tmp_path / "control" / next(iter(files))), line)
+    assert rule in found.rule
+
+
+@pytest.mark.parametrize("name", ["badmailfrom", "me", "databytes", "morercpthosts.cdb"])
+def test_only_regular_files_are_read(tmp_path: Path, name: str):
+    """A FIFO that nobody writes to would keep the start for ever; it is named."""
+    control(tmp_path, {})
+    (tmp_path / "control" / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / "control" / name)
+    (found,) = wrong(tmp_path, {}) if name != "me" else wrong_in(tmp_path / "control")
+    assert (found.file, found.rule) == (str(tmp_path / "control" / name), "this is no regular file")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from forkd.config.load import load
-from forkd.config.qmail import LISTS
+from forkd.config.qmail_lists import LISTS
 
 PAGE = (Path(__file__).parent.parent.parent / "plugins" / "INDIMAIL.md").read_text()
 BLOCKS = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)

@@ -68,3 +68,32 @@ def test_a_program_that_is_not_there_is_said(tmp_path: Path):
     """Not refused: a file system may not be mounted yet, and mail waits."""
     found = loaded(tmp_path, f'{QUEUE}argv = ["/no/such/qmail-queue"]\n{DOMAIN}{PROXY}')
     assert any("/no/such/qmail-queue is no program" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("server", "key"),
+    [
+        ('launcher_user = "forkd"', "launcher_user"),
+        ('launcher_user = "forkd-queue"', "launcher_user"),
+        ('launcher_user = "forkd-admin"', "launcher_user"),
+        ('launcher_user = "forkd-broker"', "launcher_user"),
+        ('queue_user = "forkd-launcher"', "queue_user"),
+        ('user = "qmaild"\nlauncher_user = "qmaild"', "launcher_user"),
+    ],
+)
+def test_nobody_else_runs_as_the_user_of_queue_programs(tmp_path: Path, server: str, key: str):
+    """They have no walls: with the user of qmgr they read all mail, with the workers' they stop them."""
+    text = f"[server]\n{server}\n"
+    found = problem(tmp_path, text + QUEUE + DOMAIN)
+    assert found.key == key
+    assert "is this user too" in found.rule
+    assert loaded(tmp_path, text)
+
+
+def test_a_program_that_outlasts_a_waiting_client_is_said(tmp_path: Path):
+    """RFC 5321 4.5.3.2.6: 10 minutes for the reply to the end of data, and then it is all sent again."""
+    slow = QUEUE + 'timeout = "10m"\n'
+    (note,) = [n for n in loaded(tmp_path, slow + DOMAIN + PROXY).notes if "10 minutes" in n]
+    assert note.startswith('transport.qq.timeout = "10m"') or note.startswith("transport.qq.timeout = 10m")
+    for fine in (slow + DOMAIN, QUEUE + 'timeout = "9m"\n' + DOMAIN + PROXY):
+        assert not any("10 minutes" in note for note in loaded(tmp_path, fine).notes)

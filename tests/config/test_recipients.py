@@ -75,6 +75,15 @@ def test_postmaster_without_a_domain_is_that_of_the_first():
     assert TABLE.resolve("alice", "", may_relay=False) == Unknown()
 
 
+def test_postmaster_without_a_domain_exists_where_only_subdomains_are_ours():
+    """RFC 5321 4.5.1: whoever takes mail for anybody takes it for him."""
+    table = Recipients.from_config(
+        Config(domain={"*.a.example": Domain(mailboxes=("x",), transport="a"), "*.b.example": Domain()})
+    )
+    assert table.resolve("postmaster", "", may_relay=False) == Accepted("a", "postmaster")
+    assert table.resolve("x", "", may_relay=False) == Unknown()
+
+
 def test_other_domains_are_refused_but_for_who_may_relay():
     """smtp.md: relay refused 550 5.7.1; the local part of a relayed address is nobody's to change."""
     assert TABLE.resolve("Bob+x", "else.example", may_relay=False) == NotLocal()

@@ -278,6 +278,18 @@ def test_changes_are_named(folder: Path):
     assert "changed on disk" in loaded.changed()
 
 
+def test_a_program_may_change(folder: Path):
+    """Each message starts what lies there: it is told with its new hash; a program that is gone is said."""
+    program = folder / "mine.py"
+    loaded = Loaded.now(plugin(folder, kind="program", code=(program,)))
+    before = loaded.shown()
+    program.write_text("edited")
+    assert loaded.changed() == ""
+    assert loaded.shown() == {"sha256 mine": plugin_files.digest_of([program])} != before
+    program.unlink()
+    assert loaded.changed() == f"{program}: No such file or directory"
+
+
 def octets_read() -> int:
     """By this process, whatever it read."""
     rows = Path("/proc/self/io").read_text().splitlines()

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from forkd.config.schema import Capabilities, Config, Dns, Maildir, PluginConfig, PluginLimits, Powers, Server
+from forkd.config.schema import (
+    Capabilities,
+    Config,
+    Dns,
+    Maildir,
+    PluginConfig,
+    PluginLimits,
+    Powers,
+    QmailQueue,
+    Server,
+)
 from forkd.master import rights
 from forkd.master.rights import Setting
 from forkd.master.roles import ROLES, May
@@ -78,3 +88,14 @@ def test_the_brokers_ports_are_those_of_name_servers_and_granted_targets():
     )  # fmt: skip
     setting = Setting(config=Config(dns=Dns(servers=("127.0.0.1:5353", "::1"))), plugins=(plugin,))
     assert rights.walls(May(network="connect"), setting).ports == (53, 99, 3310, 5353)
+
+
+def test_that_the_launcher_has_no_walls_is_said_wherever_it_runs(tmp_path: Path):
+    """The row `roles` names those that have some; who is not in it, an admin should not have to find out."""
+    program = QmailQueue(argv=("/opt/bin/qmail-queue",))
+    for config in (Config(), Config(transport={"local": program, "other": program})):
+        notes = rights.launcher_notes(config)
+        assert len(notes) == bool(config.transport)
+        for note in notes:
+            assert note.startswith("process launcher has no walls")
+            assert note.count("/opt/bin/qmail-queue") == 1

@@ -79,7 +79,7 @@ def test_control_files_are_in_force(make_daemon: Make):
     assert say(client, "RCPT TO:<a@Deep.Sub.test.local>")[0] == 250
     before = time.monotonic()
     assert say(client, "RCPT TO:<a@more.example>")[0] == 250
-    assert time.monotonic() - before >= 1, "the third recipient was answered at once: no tarpit"
+    assert time.monotonic() - before > 0.9, "the third recipient was answered at once: no tarpit"
     assert say(client, "RCPT TO:<b@more.example>")[0] == 452
     assert say(client, "DATA")[0] == 354
     client.write(b"Subject: hello\r\n\r\nhello\r\n.\r\n")

@@ -65,3 +65,21 @@ def test_a_transaction_that_is_finished_begins_the_idle_limit_anew():
     patience.finished(129.0)
     assert not patience.over(138.9, None)
     assert patience.over(139.0, None)
+
+
+def test_a_delay_ends_with_the_session():
+    """Answers that are held back (tarpit) do not keep a session beyond its idle limit ..."""
+    patience = Patience(TIMEOUTS, 100.0)
+    assert patience.spend(100.0, 20.0) == 20.0
+    assert patience.spend(121.0, 20.0) == 9.0
+    assert patience.spend(131.0, 20.0) == 0.0
+
+
+def test_all_delays_together_are_no_longer_than_a_session_may_idle():
+    """... and not as long again with each message."""
+    patience = Patience(TIMEOUTS, 100.0)
+    assert patience.spend(100.0, 20.0) == 20.0
+    patience.finished(120.0)
+    assert patience.spend(120.0, 20.0) == 10.0
+    patience.finished(130.0)
+    assert patience.spend(130.0, 20.0) == 0.0
