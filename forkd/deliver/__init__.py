@@ -11,5 +11,5 @@ proven permanent. Only a message that itself cannot be read is a queue.format.Da
 Which recipient goes which way is qmgr's to say (qmgr/routing.py): it knows the configuration, and has the
 table of kinds. Where a client waits for the outcome (accept = "proxy"), Result.reply is what it hears.
 A transport that says `delivered` has made sure of it: for maildir the disk has it, for qmail-queue the
-program has said so, after it took all of message and envelope.
+program has said so, after it read all of the message.
 """

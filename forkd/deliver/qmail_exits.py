@@ -15,8 +15,9 @@ from forkd.deliver.transport import Status
 from forkd.smtp import replies
 from forkd.smtp.reply import Reply
 
-CUSTOM = (88, 82)
-"""IndiMail's, notqmail's: the program wrote `D` (permanent) or `Z` (temporary), then words for the client."""
+CUSTOM = 88, 82
+"""IndiMail's, by descriptor 2; notqmail's, by 6. The program wrote `D` (permanent) or `Z` (temporary), then
+words for the client. What stands on 2 with any other status is its own talk, which no client hears."""
 _LEAST_CUSTOM = 3
 _MOST_CUSTOM = 1023
 
@@ -86,7 +87,6 @@ _ROWS: dict[int, _Row] = {
     79: _Row("4.3.0", "the envelope's format is wrong"),
     80: _Row("4.3.0", "trouble removing a file in its queue"),
     81: _Row("4.3.0", "internal bug"),
-    82: _Row("4.3.0", "cannot execute the queue program"),
     87: _Row("4.3.5", "the mail system is configured wrongly"),
     91: _Row("4.3.0", "internal bug"),
     120: _Row("4.3.0", "cannot execute the queue program"),
@@ -96,6 +96,8 @@ _ROWS: dict[int, _Row] = {
 }
 _ROWS[115] = _ROWS[11]
 """By an older table."""
+_ROWS[82] = _ROWS[120]
+"""Without a text: other qmails' for the same."""
 _PERMANENT = range(11, 41)
 
 
@@ -110,18 +112,37 @@ def meaning(fed: Fed) -> Meaning:
         return _deferred("4.3.0", _with(f"the queue program was killed by {_signal(-ending.status)}", said))
     code = ending.status
     if code == 0:
-        if fed.whole:
-            return Meaning("delivered", "2.0.0", "taken by the queue program")
-        text = "exit status 0, but the queue program did not read all of message and envelope"
-        return _deferred("4.3.0", _with(text, said))
-    if code in CUSTOM and (custom := _custom(code, fed.said)) is not None:
-        return custom
+        return _zero(fed, said)
+    if code in CUSTOM:
+        custom = _custom(code, fed.said if code == CUSTOM[0] else fed.text)
+        if custom is not None:
+            return custom
     row = _ROWS.get(code)
     permanent = row.enhanced.startswith("5") if row else code in _PERMANENT
     text = f"exit status {code}: {row.text if row else 'permanent' if permanent else 'temporary'}"
     if permanent:
         return _failed(row.enhanced if row else "5.3.0", _with(text, said), (row and row.told) or _NEVER)
     return _deferred(row.enhanced if row else "4.3.0", _with(text, said))
+
+
+def _zero(fed: Fed, said: str) -> Meaning:
+    """Taken, where it can have been. IndiMail's filters before the queue (qmail-multi, qmail-qfilter) drop a
+    mail by reading it all, nothing of its envelope, and ending so: that is as their admin wants it."""
+    if fed.first != "all":
+        return _deferred(
+            "4.3.0", _with("exit status 0, but the queue program did not read all of the message", said)
+        )
+    if fed.second == "part":
+        return _deferred(
+            "4.3.0", _with("exit status 0, but the queue program did not read all of the envelope", said)
+        )
+    if fed.second == "nothing":
+        return Meaning(
+            "delivered",
+            "2.0.0",
+            _with("dropped by the queue program: it read the message, no envelope", said),
+        )
+    return Meaning("delivered", "2.0.0", "taken by the queue program")
 
 
 def _custom(code: int, said: bytes) -> Meaning | None:

@@ -10,7 +10,7 @@ from forkd.deliver.programs import HostGone, ProgramHost, feed
 from forkd.deliver.transport import Delivery, Result, Target, refused_by_system
 from forkd.message.edits import LineEnd, stream
 from forkd.queue.format import Damaged
-from forkd.smtp.address import split_address
+from forkd.smtp.address import a_labels, split_address
 
 HOST_SLACK_S = 15.0
 """More time than the program has: its host kills it, and we hear of it."""
@@ -23,8 +23,8 @@ class QmailQueue:
 
     Descriptor 0: the message with LF line ends, our Received field on top, plugins' edits made. Descriptor 1,
     after that: `F` sender NUL, of each recipient `T` address NUL, NUL. End of file before the last NUL means
-    that nothing may be queued: whatever goes wrong before is no delivery. Return-Path and Delivered-To are
-    the queue's to add.
+    that nothing may be queued: whatever goes wrong before is no delivery. Exit status 0 counts only for a
+    program that has read the message. Return-Path and Delivered-To are the queue's to add.
 
     host       starts the program
     timeout_s  what the host gives it
@@ -69,21 +69,27 @@ class QmailQueue:
 
 
 def envelope_octets(sender: str, targets: Sequence[Target]) -> Iterator[bytes]:
-    """The envelope, in pieces: addresses without quotes, as qmail has them."""
-    waiting = bytearray(_entry("F", sender))
+    """The envelope, in pieces: addresses without quotes, as qmail has them, recipients' domains as A-labels,
+    since its control files have them so, whatever script the client used."""
+    waiting = bytearray(_entry("F", *split_address(sender)))
     for target in targets:
-        waiting += _entry("T", target.address, domain=target.domain)
+        local, domain = split_address(target.address)
+        waiting += _entry("T", local, _a_labels(target.domain or domain))
         if len(waiting) >= _JOINED:
             yield bytes(waiting)
             waiting.clear()
     yield bytes(waiting) + b"\0"
 
 
-def _entry(letter: str, address: str, *, domain: str = "") -> bytes:
-    """`domain`: of an address that has none, as postmaster."""
-    local, its_domain = split_address(address)
-    at = its_domain or domain
-    plain = f"{local}@{at}" if at else local
+def _a_labels(domain: str) -> str:
+    try:
+        return a_labels(domain)
+    except ValueError:
+        return domain  # no name: an address literal
+
+
+def _entry(letter: str, local: str, domain: str) -> bytes:
+    plain = f"{local}@{domain}" if domain else local
     # SMTP's grammar has no NUL in an address: this is for whatever else may write envelopes one day.
     assert "\0" not in plain
     return f"{letter}{plain}\0".encode("utf-8", "surrogateescape")

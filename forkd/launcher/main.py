@@ -21,7 +21,7 @@ from functools import partial
 from forkd import log
 from forkd.config.schema import Config, QmailQueue
 from forkd.exits import Exit
-from forkd.launcher.spawning import Command, Process, spawn
+from forkd.launcher.spawning import NUMBERS, Command, Process, spawn
 from forkd.rpc import channel, passing
 from forkd.rpc.messages import Heartbeat, Launch, Launched, Ready, Stop
 from forkd.rpc.start import RoleStart
@@ -30,7 +30,7 @@ BEAT_S = 1.0
 DESCRIPTORS = 4096
 """As its limit: programs inherit it, and old ones close every number up to it one by one."""
 SPARE = 16
-"""More programs than qmgr's threads may want at once: killed ones that have not ended yet."""
+"""More programs of a transport than qmgr's threads may want at once: killed ones that have not ended yet."""
 
 
 def commands(config: Config) -> dict[str, Command]:
@@ -76,7 +76,8 @@ class Loop:
     def __init__(self, start: RoleStart) -> None:
         self._start = start
         self._commands = commands(start.config)
-        self._most = start.config.queue.concurrency * len(self._commands) + SPARE
+        self._most = start.config.queue.concurrency + SPARE
+        """Of one transport: what one leaves unfinished is no other's trouble."""
         self._listener = start.sockets["launcher"]
         self._listener.setblocking(False)
         self._poll = select.epoll()
@@ -86,7 +87,7 @@ class Loop:
         self._runs: set[Run] = set()
         self._next_beat = 0.0
         self._stopping = False
-        self._counters = {"started": 0, "not_started": 0, "killed": 0}
+        self._counters = {"programs_started": 0, "programs_not_started": 0, "programs_killed": 0}
 
     def run(self) -> None:
         """Until stopped; what still runs then is killed: qmgr, that would wait for it, has ended before."""
@@ -103,6 +104,7 @@ class Loop:
         """What the clock asks for; returns how long nothing is due, seconds."""
         if now >= self._next_beat:
             self._next_beat = now + BEAT_S
+            self._poll.modify(self._listener.fileno(), select.EPOLLIN)
             running = sum(run.process is not None for run in self._runs)
             channel.try_send(
                 self._start.master, Heartbeat(transactions=running, counters=dict(self._counters))
@@ -133,8 +135,13 @@ class Loop:
     def _accept(self) -> None:
         try:
             client, _ = self._listener.accept()
-        except OSError:
-            return  # gone again, or no descriptors: it will come back
+        except BlockingIOError:
+            return  # gone again
+        except OSError as error:
+            # No descriptors, say. It would be ready again at once: not before the next beat.
+            self._poll.modify(self._listener.fileno(), 0)
+            log.program(act="refused", detail=f"a connection: {error.strerror}", level="error")
+            return
         client.setblocking(False)
         run = Run(client)
         self._runs.add(run)
@@ -152,7 +159,7 @@ class Loop:
             try:
                 if run.transport:
                     ended = True  # one connection, one program
-                else:
+                elif not ended:  # else who asked has gone, perhaps while no launcher was there to hear it
                     self._launch(run, launch.transport, descriptors)
             finally:
                 for descriptor in descriptors:
@@ -167,21 +174,21 @@ class Loop:
     def _launch(self, run: Run, transport: str, descriptors: list[int]) -> None:
         run.transport = transport or "?"
         command = self._commands.get(transport)
-        if command is None or len(descriptors) != 3:
-            self._answer(run, Launched(error="no such transport, or not three descriptors"))
+        if command is None or len(descriptors) != len(NUMBERS):
+            self._answer(run, Launched(error="no such transport, or not four descriptors"))
             return
-        if len(self._runs) > self._most:
-            self._answer(run, Launched(error="too many programs run already"))
+        if sum(other.transport == transport for other in self._runs) > self._most:
+            self._answer(run, Launched(error="too many of this transport's programs run already"))
             return
         try:
             run.process = spawn(command, descriptors)
         except OSError as error:
-            self._counters["not_started"] += 1
+            self._counters["programs_not_started"] += 1
             detail = f"{command.argv[0]}: {os.strerror(error.errno or 0)}"
             log.program(act="not_started", transport=transport, detail=detail, level="error")
             self._answer(run, Launched(error=detail))
             return
-        self._counters["started"] += 1
+        self._counters["programs_started"] += 1
         run.until = time.monotonic() + command.limit_s
         self._watch(run.process.pidfd, partial(self._ended, run))
 
@@ -211,7 +218,7 @@ class Loop:
     def _kill(self, run: Run, why: str) -> None:
         if run.process is None:
             return
-        self._counters["killed"] += 1
+        self._counters["programs_killed"] += 1
         refused = run.process.kill()
         pid = run.process.pid
         if refused:

@@ -8,8 +8,13 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 
-PATH = "/usr/local/bin:/usr/bin:/bin"
-"""For programs that start others by name; all else of the environment is the configuration's."""
+ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "USE_FSYNC": "1"}
+"""All else of it is the configuration's, which may say something else of these too.
+
+PATH       for programs that start others by name
+USE_FSYNC  IndiMail's qmail-queue syncs what it queues only where this is set, and exit status 0 is our 250;
+           all others always do
+"""
 
 _DEFAULT = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """What Python ignores or we handle is handed on by exec: programs expect the kernel's defaults."""
@@ -52,22 +57,23 @@ class Process:
         return os.waitstatus_to_exitcode(status)
 
 
-TEXT_TOO = 6
-"""Where programs made for notqmail write their text for the client; IndiMail's write it on 2."""
+NUMBERS = (0, 1, 2, 6)
+"""Of a program's descriptors. Text for the client: notqmail's programs write it on 6, IndiMail's on 2."""
 
 
 def spawn(command: Command, descriptors: Sequence[int]) -> Process:
-    """Start it with these as its 0, 1 and 2, the last one as TEXT_TOO also, and no others. Raises OSError.
+    """Start it with these as its descriptors NUMBERS, and no others. Raises OSError.
 
     vfork inside: a fork of our own would copy page tables, some milliseconds for each mail.
     """
-    actions = [(os.POSIX_SPAWN_DUP2, given, number) for number, given in enumerate(descriptors)]
-    # Last: the number may be that of one of the given ones, which has been copied by then.
-    actions.append((os.POSIX_SPAWN_DUP2, descriptors[-1], TEXT_TOO))
+    # 6 comes last: it may be the number of one of the given ones, which has been copied by then.
+    actions = [
+        (os.POSIX_SPAWN_DUP2, given, number) for given, number in zip(descriptors, NUMBERS, strict=True)
+    ]
     pid = os.posix_spawn(
         command.argv[0],
         command.argv,
-        {"PATH": PATH, **command.environment},
+        {**ENVIRONMENT, **command.environment},
         file_actions=actions,
         setpgroup=0,
         setsigmask=(),

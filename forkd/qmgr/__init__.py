@@ -2,6 +2,7 @@
 
     main.py       the loop: pokes, the walk for lost pokes, admin's requests, master, the clock
     manager.py    what is done with a message that is due: load, route, hand to a lane, take back
+    acts.py       an admin removes, holds, releases
     schedule.py   pure: which message is due when
     routing.py    which transport a recipient goes to
     lanes.py      the threads of one transport, which take what waits in batches
@@ -13,12 +14,16 @@
 One loop thread owns the schedule and never waits for a transport. A lane's threads deliver and record
 (the syncs are theirs) and hand the finished passes back; they touch nothing of the loop's but a queue.
 
+A lane has so many messages open and no more (lanes.ROOM): those behind them wait unloaded, and a next hop
+that hangs holds up nobody but its own mail.
+
 A message's way: known (poke, start-up, walk) -> due -> running (one pass: each transport once) ->
 gone (all delivered), or waiting again (some deferred), or failed (none left that could still succeed:
 stays in the queue, seen in `forkd queue list`, until an admin flushes it by id or removes it). A message
 that a plugin quarantined, or an admin held, is learnt the same way and then stays on hold until it is
 released: no flush reaches it.
 
-What a worker brings while its client waits (accept = "proxy") goes the same way through the lanes, but is
-in no queue: nothing is recorded, the file in tmp/ is the worker's, and the outcomes become the reply.
+What a worker brings while its client waits (accept = "proxy") goes the same way through the lanes, in front
+of what is queued and with places of its own, but is in no queue: nothing is recorded,
+the file in tmp/ is the worker's, and the outcomes become the reply.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import os
@@ -17,6 +18,12 @@ from forkd.queue.format import Damaged
 from forkd.queue.state import State
 from forkd.queue.stored import StoredMessage
 
+ROOM = 256
+"""Queued messages that one lane has open: bounds memory (each at most stored.WHOLE_BYTES) whatever the
+queue's length, and its threads always find work."""
+PLACES = 512
+"""Messages that one lane has open while their clients wait: places that no backlog takes from them."""
+
 
 class Pass:
     """One attempt at one message, over all of its transports."""
@@ -24,10 +31,12 @@ class Pass:
     __slots__ = (
         "begin_by",
         "damage",
+        "dropped",
         "entry",
         "finished",
         "message",
         "open",
+        "postponed",
         "results",
         "started_at",
         "state",
@@ -63,14 +72,20 @@ class Pass:
         """With the name of the transport."""
         self.damage = ""
         """The message could not be read: why."""
+        self.postponed = False
+        """There are more recipients to try, whose lanes had no room."""
+        self.dropped = ""
+        """A part of it was not begun: why."""
         self.finished: Finished | None = None
 
-    def given_up(self) -> bool:
-        """The client that waited does not any more: what was not begun is not to be."""
+    def given_up(self) -> str:
+        """Why the client that waited does not any more: what was not begun is not to be."""
         if self.tell is None:
-            return False
+            return ""
         # The worker removes the file when its session has ended.
-        return time.monotonic() > self.begin_by or not os.path.exists(self.message.path)  # noqa: PTH110
+        if not os.path.exists(self.message.path):  # noqa: PTH110
+            return "its client has gone"
+        return "it waited too long for its turn" if time.monotonic() > self.begin_by else ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,19 +115,38 @@ class Lane:
         self.transport = transport
         self._limit = max(1, min(threads, transport.parallel))
         self._settle = settle
-        self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._first: collections.deque[Job] = collections.deque()
+        """What clients wait for goes before what is queued."""
+        self._rest: collections.deque[Job] = collections.deque()
+        self._waiting: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        """A word for each job of those two; false: there will be no more."""
+        self._queued = self._proxied = 0
+        """Jobs that were put and have not answered: of queued mail, and of waiting clients."""
         self._threads: list[threading.Thread] = []
         self._open = 0
         """Jobs that were put and are not done."""
         self._dropping = False
         self._lock = _counting
 
+    @property
+    def room(self) -> int:
+        """So many more queued messages may be put."""
+        return ROOM - self._queued
+
+    @property
+    def has_place(self) -> bool:
+        """One more client may wait."""
+        return self._proxied < PLACES
+
     def put(self, jobs: Sequence[Job]) -> None:
         """Hand over work; never blocks."""
         with self._lock:
             self._open += len(jobs)
-        for job in jobs:
-            self._waiting.put(job)
+            for job in jobs:
+                (self._rest if job.attempt.tell is None else self._first).append(job)
+                self._count(job, 1)
+        for _ in jobs:
+            self._waiting.put(True)
         if self.transport.batch > 1:
             # One thread takes all that gathered while it worked; another helps when that is above a batch.
             more = int(not self._threads or self._waiting.qsize() > self.transport.batch)
@@ -128,33 +162,46 @@ class Lane:
         """Answer what has not begun with nothing, and end: these messages stay as they are on disk."""
         self._dropping = True
         for _ in self._threads:
-            self._waiting.put(None)
+            self._waiting.put(False)
+
+    def _count(self, job: Job, by: int) -> None:
+        if job.attempt.tell is None:
+            self._queued += by
+        else:
+            self._proxied += by
+
+    def _take(self) -> Job:
+        with self._lock:
+            return self._first.popleft() if self._first else self._rest.popleft()
 
     def _run(self) -> None:
         waiting, most = self._waiting, self.transport.batch
         while True:
-            job = waiting.get()
+            more = waiting.get()
             batch: list[Job] = []
-            while job is not None:
-                batch.append(job)
+            while more:
+                batch.append(self._take())
                 if len(batch) >= most:
                     break
                 try:
-                    job = waiting.get_nowait()
+                    more = waiting.get_nowait()
                 except queue.Empty:
                     break
             if batch:
                 self._settle(self._deliver(batch))
             with self._lock:
                 self._open -= len(batch)
-            if job is None:
+            if not more:
                 return
 
     def _deliver(self, batch: list[Job]) -> list[Pass]:
         """Deliver, note the results; return the passes that are complete by it."""
         name = self.transport.name
         answers: Sequence[list[Result] | Damaged]
-        if self._dropping or (len(batch) == 1 and batch[0].attempt.given_up()):
+        dropped = "qmgr stops" if self._dropping else len(batch) == 1 and batch[0].attempt.given_up()
+        if dropped:
+            for job in batch:
+                job.attempt.dropped = dropped
             answers = [[] for _ in batch]
         else:
             try:
@@ -169,6 +216,7 @@ class Lane:
         with self._lock:
             for job, answer in zip(batch, answers, strict=True):
                 attempt = job.attempt
+                self._count(job, -1)
                 if isinstance(answer, Damaged):
                     attempt.damage = str(answer)
                 else:

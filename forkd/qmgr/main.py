@@ -11,6 +11,7 @@ restart rule     respawned with back-off; what was under way is found again in t
 
 from __future__ import annotations
 
+import collections
 import fcntl
 import os
 import select
@@ -34,6 +35,8 @@ from forkd.smtp import replies
 from forkd.smtp.reply import Reply
 
 BEAT_S = 1.0
+MOST_WAITED = 256
+"""Clients of one worker that wait for a next hop: half of what one transport has places for."""
 TIDY_S = 60.0
 """Between two looks for files of workers that were killed."""
 ORPHAN_STOP_S = 5.0
@@ -84,6 +87,8 @@ class Loop:
             if (sock := start.sockets.get(name)) is not None
         }
         self._clients: dict[int, tuple[socket.socket, Callable[[int], None]]] = {}
+        self._waited: collections.Counter[socket.socket] = collections.Counter()
+        """Of each worker's connection: clients that wait."""
         self._draining = False
         self._deadline: float | None = None
         """Monotonic; None while draining: no limit."""
@@ -123,6 +128,8 @@ class Loop:
         if now >= self._next_beat:
             self._next_beat = now + BEAT_S
             self._beat()
+            for fd in self._listeners:
+                self._poll.modify(fd, select.EPOLLIN)
         if self._draining:
             return max(0.0, min(self._next_beat, self._deadline or self._next_beat) - now)
         if now >= self._next_tidy:
@@ -133,7 +140,7 @@ class Loop:
         manager.pump(wall)
         sleep_s = min(self._next_beat, self._next_walk, self._next_tidy) - now
         due = manager.schedule.next_due()
-        if due is not None and manager.has_room:
+        if due is not None:
             sleep_s = min(sleep_s, due - wall)
         return max(0.0, sleep_s)
 
@@ -225,8 +232,13 @@ class Loop:
     def _accept(self, listener: socket.socket, serve: Callable[[int], None]) -> None:
         try:
             client, _ = listener.accept()
-        except OSError:
-            return  # gone again, or no descriptors: it will come back
+        except BlockingIOError:
+            return  # gone again
+        except OSError as error:
+            # No descriptors, say. It would be ready again at once: not before the next beat.
+            self._poll.modify(listener.fileno(), 0)
+            log.queue_event(act="refused", detail=f"a connection: {error.strerror}", level="error")
+            return
         client.setblocking(False)
         self._clients[client.fileno()] = client, serve
         self._poll.register(client.fileno(), select.EPOLLIN)
@@ -234,6 +246,7 @@ class Loop:
     def _hang_up(self, fd: int) -> None:
         self._poll.unregister(fd)
         client, _ = self._clients.pop(fd)
+        self._waited.pop(client, None)
         client.close()
 
     def _asked(self, fd: int) -> None:
@@ -263,22 +276,31 @@ class Loop:
         except channel.BadRecord as error:
             log.queue_event(act="bad_request", detail=str(error), level="warning")
             asked, ended = [], True
+        if ended:
+            self._hang_up(fd)  # and its clients are gone too
+            return
         for request in asked:
             self._deliver_now(client, request)
-        if ended:
-            self._hang_up(fd)
 
     def _deliver_now(self, client: socket.socket, request: Deliver) -> None:
         def tell(attempt: Pass) -> None:
+            if client in self._waited:
+                self._waited[client] -= 1
             results = [result for _, result in attempt.results]
+            if why := attempt.damage or attempt.dropped:
+                log.queue_event(act="not_delivered", id=attempt.message.id, detail=why, level="warning")
             _answer(client, request, proxying.reply(results, attempt.wanted))
 
         # While draining, lanes answer with nothing; workers have ended before, unless somebody killed us.
         refused = "stopping" if self._draining else ""
+        if self._waited[client] >= MOST_WAITED:
+            refused = "too many clients of this worker wait already"
         refused = refused or self.manager.deliver_now(request.slot, request.name, tell, time.time())
         if refused:
             log.queue_event(act="not_delivered", id=request.name[:20], detail=refused, level="warning")
-            _answer(client, request, replies.LOCAL_ERROR)
+            _answer(client, request, replies.NOT_TAKEN_NOW)
+        else:
+            self._waited[client] += 1
 
 
 def _answer(client: socket.socket, request: Deliver, reply: Reply) -> None:

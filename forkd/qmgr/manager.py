@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -11,8 +12,9 @@ from collections.abc import Callable, Iterator
 from forkd import log
 from forkd.config.schema import Config
 from forkd.deliver.programs import ProgramHost
-from forkd.deliver.transport import Delivery
-from forkd.fs import REAL, Fs, sync_name
+from forkd.deliver.transport import Delivery, Target, Transport
+from forkd.fs import REAL, Fs
+from forkd.qmgr.acts import Acts, path_of
 from forkd.qmgr.lanes import Finished, Job, Lane, Pass
 from forkd.qmgr.record import Policy, Recorder
 from forkd.qmgr.routing import Routing
@@ -22,8 +24,8 @@ from forkd.queue.format import Damaged
 from forkd.queue.ids import ID, SLOT, QueueId
 from forkd.queue.spool import TMP, Spool
 
-ACTIVE = 256
-"""Messages loaded at once: bounds memory (each at most stored.WHOLE_BYTES) whatever the queue's length."""
+BITE = 256
+"""Messages looked at per turn of the loop: below 50 ms, and whatever else is ready comes between."""
 
 UNREADABLE_RETRY_S = 60.0
 """When a spool file cannot be opened or read: the disk's fault, not the message's."""
@@ -35,8 +37,9 @@ BEGIN_S = 30.0
 
 DAY_S = 86_400.0
 
-NOT_QUEUED = "not in the queue"
-NOT_HELD = "not held"
+
+Way = tuple[Transport, tuple[Target, ...]]
+"""A transport, and those recipients of a message that go there."""
 
 
 class Manager:
@@ -64,7 +67,8 @@ class Manager:
             {"delivered": 0, "deferred": 0, "failed": 0, "finished": 0}
         )
         self.active = 0
-        self._durable = queue.durability == "fsync"
+        durable = queue.durability == "fsync"
+        self.acts = Acts(root, self.schedule, durable=durable, fs=fs)
         self._routing = Routing(config, programs=programs, fs=fs)
         self._recorder = Recorder(
             root,
@@ -72,11 +76,13 @@ class Manager:
                 retry_first_s=float(queue.retry_first),
                 retry_max_s=float(queue.retry_max),
                 give_up_s=float(queue.give_up),
-                durable=self._durable,
+                durable=durable,
             ),
             fs=fs,
         )
         self._lanes: dict[str, Lane] = {}
+        self._parked: dict[str, dict[QueueId, Entry]] = {}
+        """Lane -> messages that are due, and wait for room there: not loaded, and not in anybody's way."""
         self._threads = queue.concurrency
         self._slots = frozenset(Spool.slots(root, fs=fs))
         self._done: collections.deque[Pass] = collections.deque()
@@ -96,7 +102,7 @@ class Manager:
             if entry is None or not found.has_state:
                 continue
             with contextlib.suppress(OSError):  # then it is read, or fails again, when it is due: now
-                known = state.load(self.path(entry), fs=self.fs)
+                known = state.load(path_of(self.root, entry), fs=self.fs)
                 if known.hold:
                     self.schedule.hold(entry)
                 elif known.next_try_at:
@@ -132,20 +138,15 @@ class Manager:
         self._scan = None
         return True
 
-    def path(self, entry: Entry) -> str:
-        """The message's file."""
-        return f"{self.root}/new/{entry.slot}/{entry.id}"
-
     # --- delivery -----------------------------------------------------------------------------------
 
-    @property
-    def has_room(self) -> bool:
-        """Another message may be started."""
-        return self.active < ACTIVE
-
     def pump(self, now: float) -> int:
-        """Start what is due, as far as ACTIVE allows; return how many were started."""
-        entries = self.schedule.take(now, ACTIVE - self.active)
+        """Start what is due, as far as its lanes have room; return how many were looked at.
+
+        A lane whose programs hang costs what it may have open, and holds up nobody else's mail.
+        """
+        self._unpark()
+        entries = self.schedule.take(now, BITE)
         jobs: dict[str, list[Job]] = {}
         for entry in entries:
             self._start(entry, now, jobs)
@@ -153,8 +154,18 @@ class Manager:
             self._lane(name).put(waiting)
         return len(entries)
 
+    def _unpark(self) -> None:
+        for name, parked in tuple(self._parked.items()):
+            for queue_id in tuple(itertools.islice(parked, max(0, self._lane(name).room))):
+                entry = parked.pop(queue_id)
+                # An admin may have removed or held it meanwhile.
+                if self.schedule.get(queue_id) is entry and entry.standing is Standing.WAITING:
+                    self.schedule.wait(entry, entry.due)
+            if not parked:
+                del self._parked[name]
+
     def _start(self, entry: Entry, now: float, jobs: dict[str, list[Job]]) -> None:
-        path = self.path(entry)
+        path = path_of(self.root, entry)
         try:
             message = stored.load(path, entry.id, fs=self.fs)
             known = state.load(path, fs=self.fs) if entry.has_state else state.State()
@@ -185,18 +196,27 @@ class Manager:
             known.last[outcome.recipient] = outcome
         wanted = known.open(len(message.envelope.recipients))
         if entry.retry_failed:
-            entry.retry_failed = False
             wanted = sorted({*wanted, *known.failed()})
-        self._divide(Pass(entry, message, known, now), wanted, jobs)
+        ways = self._ways(message, wanted)
+        full = [way.name for way, _ in ways if self._lane(way.name).room <= len(jobs.get(way.name, ()))]
+        if full and (len(full) == len(ways) or entry.retry_failed):
+            self.schedule.park(entry)
+            self._parked.setdefault(full[0], {})[entry.id] = entry
+            return
+        entry.retry_failed = False
+        attempt = Pass(entry, message, known, now)
+        attempt.postponed = bool(full)
+        self._divide(attempt, [way for way in ways if way[0].name not in full], jobs)
 
-    def _divide(self, attempt: Pass, wanted: list[int], jobs: dict[str, list[Job]]) -> None:
-        message = attempt.message
-        attempt.wanted = len(wanted)
-        ways = self._routing.route(message.envelope, wanted) or [(self._routing.nowhere, ())]
+    def _ways(self, message: stored.StoredMessage, wanted: list[int]) -> list[Way]:
+        return self._routing.route(message.envelope, wanted) or [(self._routing.nowhere, ())]
+
+    def _divide(self, attempt: Pass, ways: list[Way], jobs: dict[str, list[Job]]) -> None:
+        attempt.wanted = sum(len(targets) for _, targets in ways)
         attempt.open = len(ways)
         self.active += 1
         for transport, targets in ways:
-            jobs.setdefault(transport.name, []).append(Job(attempt, Delivery(message, targets)))
+            jobs.setdefault(transport.name, []).append(Job(attempt, Delivery(attempt.message, targets)))
 
     def deliver_now(self, slot: str, name: str, tell: Callable[[Pass], None], now: float) -> str:
         """Bring a message in tmp/ to its transports while its client waits; `tell` is called afterwards.
@@ -206,16 +226,18 @@ class Manager:
         queue_id = name.partition(".")[0]
         if not SLOT.fullmatch(slot) or recovery.judge_temporary(name) is not recovery.Leftover.LIVE:
             return f"{slot!r}/{name!r} is no message of a living worker's"
-        if not self.has_room:
-            return "too much is under way"
         try:
             message = stored.load(f"{self.root}/{TMP}/{slot}/{name}", queue_id, fs=self.fs)
         except (Damaged, OSError) as error:
             return f"cannot be read: {error}"
+        ways = self._ways(message, list(range(len(message.envelope.recipients))))
+        busy = [way.name for way, _ in ways if not self._lane(way.name).has_place]
+        if busy:
+            return f"transport {busy[0]}: too many clients wait for it already"
         jobs: dict[str, list[Job]] = {}
         entry, begin_by = Entry(queue_id, slot, now, has_state=False), time.monotonic() + BEGIN_S
         attempt = Pass(entry, message, state.State(), now, tell=tell, begin_by=begin_by)
-        self._divide(attempt, list(range(len(message.envelope.recipients))), jobs)
+        self._divide(attempt, ways, jobs)
         for lane, waiting in jobs.items():
             self._lane(lane).put(waiting)
         return ""
@@ -258,104 +280,17 @@ class Manager:
                 schedule.wait(entry, finished.due)
             else:
                 schedule.fail(entry)
-            if entry.removed_by and not finished.gone:
-                self._remove(entry, entry.removed_by)
-            elif entry.hold_by and not finished.gone:
-                who, entry.hold_by = entry.hold_by, ""
-                self._hold(entry, who)
+            if not finished.gone:
+                self.acts.after_pass(entry)
 
     def stop_starting(self) -> None:
         """Let running batches end, answer the rest with nothing; `active` falls to 0."""
         for lane in self._lanes.values():
             lane.drop_waiting()
 
-    # --- admin's acts -------------------------------------------------------------------------------
-
-    def remove(self, queue_id: QueueId, who: str) -> bool:
-        """Remove a message for good; while it is running, when its pass ends. False: not in the queue."""
-        entry = self.schedule.get(queue_id)
-        if entry is None:
-            return False
-        if entry.standing is Standing.RUNNING:
-            entry.removed_by = who or "?"
-        else:
-            self._remove(entry, who)
-        return True
-
-    def _remove(self, entry: Entry, who: str) -> None:
-        path = self.path(entry)
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                state.remove(path, has_state=entry.has_state, fs=self.fs)
-            sync_name(self.fs, path)
-        except OSError as error:
-            log.queue_event(
-                act="not_removed", id=entry.id, detail=f"{error.strerror}", who=who, level="error"
-            )
-            return
-        self.schedule.remove(entry.id)
-        log.queue_event(act="removed", id=entry.id, who=who)
-
-    def hold(self, queue_id: QueueId, who: str) -> str:
-        """Do not deliver it before it is released; while it is running, from the end of its pass on.
-
-        Durable when this returns, but for a running one. Blocks for one or two syncs. Returns why not.
-        """
-        entry = self.schedule.get(queue_id)
-        if entry is None:
-            return NOT_QUEUED
-        if entry.standing is Standing.RUNNING:
-            entry.hold_by = who or "?"
-            return ""
-        return "" if entry.standing is Standing.HELD else self._hold(entry, who)
-
-    def release(self, queue_id: QueueId, who: str, now: float) -> str:
-        """Deliver what is held: it is due now, whoever held it. As hold()."""
-        entry = self.schedule.get(queue_id)
-        if entry is None:
-            return NOT_QUEUED
-        if entry.standing is Standing.RUNNING:
-            asked, entry.hold_by = entry.hold_by, ""
-            return "" if asked else NOT_HELD
-        # A quarantined message that was never due is not known to be held: the files tell.
-        path = self.path(entry)
-        try:
-            message = stored.load(path, entry.id, fs=self.fs)
-            known = state.load(path, fs=self.fs)
-        except (Damaged, OSError) as error:
-            return f"cannot be read: {error}"
-        if not known.held(message.envelope):
-            return NOT_HELD
-        why = self._note_hold(entry, known, "")
-        if not why:
-            log.queue_event(act="released", id=queue_id, who=who)
-            self.schedule.wait(entry, now)
-        return why
-
-    def _hold(self, entry: Entry, who: str) -> str:
-        try:
-            known = state.load(self.path(entry), fs=self.fs)
-        except OSError as error:
-            return f"cannot be read: {error}"
-        why = self._note_hold(entry, known, f"held by {who or '?'}")
-        if not why:
-            log.queue_event(act="held", id=entry.id, who=who)
-            self.schedule.hold(entry)
-        return why
-
-    def _note_hold(self, entry: Entry, known: state.State, reason: str) -> str:
-        entry.has_state = True
-        line = state.Attempt(at=time.time(), hold=reason)
-        try:
-            state.append(self.path(entry), line, known, durable=self._durable, fs=self.fs)
-        except OSError as error:
-            log.queue_event(act="unrecorded", id=entry.id, detail=f"spool: {error.strerror}", level="error")
-            return f"not recorded: {error.strerror}"
-        return ""
-
     def _quarantine(self, entry: Entry, why: str, now: float) -> None:
         try:
-            recovery.quarantine(self.root, self.path(entry), entry.id, why, fs=self.fs)
+            recovery.quarantine(self.root, path_of(self.root, entry), entry.id, why, fs=self.fs)
         except OSError as error:
             log.queue_event(act="not_quarantined", id=entry.id, detail=f"{error.strerror}", level="error")
             self.schedule.wait(entry, now + UNREADABLE_RETRY_S)

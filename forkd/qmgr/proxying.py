@@ -27,4 +27,4 @@ def reply(results: Sequence[Result], wanted: int) -> Reply:
         for result in results:
             if result.status == status:
                 return result.reply or GENERAL[result.status]
-    return GENERAL["delivered"] if len(results) == wanted else replies.LOCAL_ERROR
+    return GENERAL["delivered"] if len(results) == wanted else replies.NOT_TAKEN_NOW

@@ -54,10 +54,12 @@ class Recorder:
         message, now = attempt.message, time.time()
         age_s = max(0.0, now - message.envelope.received_at)
         number = attempt.state.attempts + 1
-        outcomes = [self._outcome(result, age_s) for _, result in attempt.results]
         if attempt.tell is not None:
+            # It has no age here: whether it comes again is its client's affair.
+            outcomes = [_plain(result) for _, result in attempt.results]
             self._log(attempt, outcomes, age_s=age_s, now=now, due=0.0)
             return Finished(gone=True)
+        outcomes = [self._outcome(result, age_s) for _, result in attempt.results]
         known = dict(attempt.state.last)
         known.update((outcome.recipient, outcome) for outcome in outcomes)
         total = len(message.envelope.recipients)
@@ -69,7 +71,7 @@ class Recorder:
         if len(attempt.results) < attempt.wanted:
             # Cut short by a stop, or damaged: the rest was not tried, so it is due as it was.
             due = attempt.entry.due
-        elif any(outcome.status == "deferred" for outcome in known.values()):
+        elif attempt.postponed or any(outcome.status == "deferred" for outcome in known.values()):
             policy = self._policy
             due = now + retry_delay(
                 number, first_s=policy.retry_first_s, most_s=policy.retry_max_s, chance=_chance()
@@ -159,3 +161,7 @@ class Recorder:
                 age_s=age_s,
                 next_try_s=due - now if due and outcome.status == "deferred" else 0.0,
             )
+
+
+def _plain(result: Result) -> Outcome:
+    return Outcome(result.target.index, result.status, result.enhanced, result.text)

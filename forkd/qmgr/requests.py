@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from forkd.qmgr.acts import path_of
 from forkd.qmgr.manager import Manager
 from forkd.qmgr.schedule import Entry, Standing
 from forkd.queue import state, stored
@@ -65,7 +66,7 @@ def _show(manager: Manager, request: QueueRequest, _now: float) -> QueueAnswer:
 def _remove(manager: Manager, request: QueueRequest, _now: float) -> QueueAnswer:
     if not request.ids:
         return QueueAnswer(n=request.n, error="remove takes ids")
-    missing = [queue_id for queue_id in request.ids if not manager.remove(queue_id, request.who)]
+    missing = [queue_id for queue_id in request.ids if not manager.acts.remove(queue_id, request.who)]
     error = f"not in the queue: {', '.join(missing[:20])}" if missing else ""
     return QueueAnswer(n=request.n, count=len(request.ids) - len(missing), error=error)
 
@@ -88,11 +89,11 @@ def _flush_one(manager: Manager, queue_id: str, now: float) -> str:
 
 
 def _hold(manager: Manager, request: QueueRequest, _now: float) -> QueueAnswer:
-    return _each(request, [(i, manager.hold(i, request.who)) for i in request.ids])
+    return _each(request, [(i, manager.acts.hold(i, request.who)) for i in request.ids])
 
 
 def _release(manager: Manager, request: QueueRequest, now: float) -> QueueAnswer:
-    return _each(request, [(i, manager.release(i, request.who, now)) for i in request.ids])
+    return _each(request, [(i, manager.acts.release(i, request.who, now)) for i in request.ids])
 
 
 def _each(request: QueueRequest, results: list[tuple[str, str]]) -> QueueAnswer:
@@ -115,7 +116,7 @@ _ACTS: dict[str, Callable[[Manager, QueueRequest, float], QueueAnswer]] = {
 
 def _entry(manager: Manager, entry: Entry, *, detail: bool) -> QueueEntry | None:
     """What the message's files say; None when it has just gone."""
-    path = manager.path(entry)
+    path = path_of(manager.root, entry)
     try:
         message = stored.load(path, entry.id, fs=manager.fs)
         known = state.load(path, fs=manager.fs)

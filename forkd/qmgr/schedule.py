@@ -104,6 +104,10 @@ class Schedule:
         entry.due = due
         heapq.heappush(self._heap, (due, entry.id))
 
+    def park(self, entry: Entry) -> None:
+        """Due, but not tried before wait() is said again: whoever says so keeps it."""
+        entry.standing = Standing.WAITING
+
     def fail(self, entry: Entry) -> None:
         """No further try, unless it is flushed."""
         entry.standing = Standing.FAILED

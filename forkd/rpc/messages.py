@@ -284,7 +284,7 @@ class Delivered(Message, frozen=True, tag="delivered"):
 class Launch(Message, frozen=True, tag="launch"):
     """Qmgr to launcher, once per connection: start that transport's program.
 
-    With the record go its descriptors 0, 1, 2 (passing.py). The connection's end is the program's.
+    With the record go its descriptors 0, 1, 2, 6 (passing.py). The connection's end is the program's.
     """
 
     transport: str

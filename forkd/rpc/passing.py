@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 from forkd.rpc import channel
 from forkd.rpc.messages import Message
 
-MAX_PASSED = 3
-"""Descriptors in one record: a chain and its key; a program's 0, 1 and 2."""
+MAX_PASSED = 4
+"""Descriptors in one record: a chain and its key; a program's 0, 1, 2 and 6."""
 
 T = TypeVar("T")
 

@@ -46,11 +46,11 @@ class NextHop:
             )
         except channel.Unavailable as error:
             log.service(act="not_handed_on", detail=f"qmgr: {error}", level="error", session=envelope.session)
-            return replies.LOCAL_ERROR
+            return replies.NOT_TAKEN_NOW
         try:
             reply = Reply(answer.code, answer.enhanced or None, answer.lines)
         except ValueError:
-            return replies.LOCAL_ERROR
+            return replies.NOT_TAKEN_NOW
         # As to mail that is kept here or dropped: no sender can try out which of his a plugin quarantines.
         return replies.queued(file.id) if reply.ok else reply
 

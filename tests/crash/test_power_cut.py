@@ -201,7 +201,7 @@ def quarantined_and_released(story: Story) -> None:
     """Held by a plugin from its commit on, held through restarts, then released by an admin."""
     queue_id = story.receive_edited("kept", hold="looks bad")
     manager = story.deliver()
-    assert manager.release(queue_id, "root", time.time()) == ""
+    assert manager.acts.release(queue_id, "root", time.time()) == ""
     story.fs.mark("released kept")
     story.fs.mark("250 kept a@test.local")
     story.deliver()
@@ -212,12 +212,12 @@ def held_by_an_admin(story: Story) -> None:
     story.receive("admin", to=("b@unknown.local",))
     manager = story.deliver()
     (entry,) = manager.schedule.after("", 10)
-    assert manager.hold(entry.id, "root") == ""
+    assert manager.acts.hold(entry.id, "root") == ""
     story.fs.mark(f"held admin {entry.id}")
     manager = story.deliver()
-    assert manager.release(entry.id, "root", time.time()) == ""
+    assert manager.acts.release(entry.id, "root", time.time()) == ""
     story.fs.mark("released admin")
-    assert manager.hold(entry.id, "root") == ""
+    assert manager.acts.hold(entry.id, "root") == ""
     story.fs.mark(f"held admin {entry.id}")
 
 

@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forkd.deliver.programs import Ending, Fed
+from forkd.deliver.programs import Ending, Fed, Took
 from forkd.deliver.qmail_exits import Meaning, meaning
 
 
-def after(status: int, said: bytes = b"", *, whole: bool = True) -> Meaning:
-    return meaning(Fed(Ending(status), whole, said))
+def after(
+    status: int, said: bytes = b"", *, text: bytes = b"", first: Took = "all", second: Took = "all"
+) -> Meaning:
+    return meaning(Fed(Ending(status), first, second, said, text))
 
 
 def told(end: Meaning) -> str:
@@ -45,9 +47,15 @@ def test_every_other_code_is_temporary() -> None:
 
 
 def test_zero_counts_only_for_a_program_that_took_all() -> None:
-    """One that closed its pipe before the end of the message or the envelope can have queued nothing."""
-    assert after(0, whole=False).status == "deferred"
-    assert after(31, whole=False).status == "failed", "who refuses need not read"
+    """One that did not read the message, or all of an envelope that it began, can have queued nothing. One
+    that read the message alone has dropped it: so do IndiMail's filters, told to."""
+    for first, second in (("nothing", "nothing"), ("part", "nothing"), ("nothing", "all"), ("all", "part")):
+        end = after(0, first=first, second=second)  # type: ignore[arg-type]
+        assert (end.status, end.text[:14]) == ("deferred", "exit status 0,"), (first, second)
+    assert after(31, first="nothing", second="nothing").status == "failed", "who refuses need not read"
+    dropped = after(0, second="nothing")
+    assert dropped.status == "delivered"
+    assert dropped.text.startswith("dropped by the queue program")
 
 
 @pytest.mark.parametrize(
@@ -69,9 +77,11 @@ def test_88_brings_the_text_for_the_client(said: bytes, status: str, reply: str)
 
 
 def test_notqmails_82_brings_one_too() -> None:
-    """Written on descriptor 6, which is the same pipe; without a text it is the table's 82."""
-    assert told(after(82, b"Dvirus found\n")) == "554 5.3.0 virus found\r\n"
+    """From descriptor 6 alone, as 88's is from 2 alone; without a text it is the table's 82."""
+    assert told(after(82, text=b"Dvirus found\n")) == "554 5.3.0 virus found\r\n"
     assert after(82).text == "exit status 82: cannot execute the queue program"
+    for end in (after(82, b"Dcannot open /etc/keys"), after(88, text=b"Dnot its own")):
+        assert (end.status, told(end)[:9]) == ("deferred", "451 4.3.0")
 
 
 @pytest.mark.parametrize("said", [b"", b"D", b"Zx", b"D   \n", b"panic at 0x1234"])
@@ -102,16 +112,21 @@ def test_the_log_has_what_the_client_must_not_see() -> None:
     ids=["signal", "no signal's name", "late", "not started"],
 )
 def test_a_program_that_did_not_end_by_itself_is_temporary(ending: Ending, text: str) -> None:
-    end = meaning(Fed(ending, whole=True, said=b""))
+    end = meaning(Fed(ending, "all", "all"))
     assert (end.status, end.enhanced) == ("deferred", "4.3.0")
     assert text in end.text
     assert told(end) == "451 4.3.0 Cannot take this mail now, please try again later\r\n"
 
 
-@given(st.integers(-64, 255), st.binary(max_size=1200), st.booleans())
-def test_whatever_a_program_says_the_reply_is_one(status: int, said: bytes, whole: bool) -> None:
+@given(
+    st.integers(-64, 255),
+    st.binary(max_size=1200),
+    st.binary(max_size=1200),
+    st.sampled_from(("all", "part", "nothing")),
+)
+def test_whatever_a_program_says_the_reply_is_one(status: int, said: bytes, text: bytes, took: Took) -> None:
     """One line each of our own making: 451 or 554, printable."""
-    end = after(status, said, whole=whole)
+    end = after(status, said, text=text, first=took, second=took)
     assert (end.reply is None) == (end.status == "delivered")
     if end.reply is not None:
         lines = told(end).split("\r\n")

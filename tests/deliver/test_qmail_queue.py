@@ -34,7 +34,8 @@ LARGE = b"Subject: large\r\n\r\n" + b"line\r\n" * 60_000
 
 
 def a_target(address: str = "a@test.local", index: int = 0) -> Target:
-    return Target(index, address, address.partition("@")[0], "test.local")
+    local, _, domain = address.rpartition("@")
+    return Target(index, address, local, domain if local else "test.local")
 
 
 def stored_in(tmp_path: Path, **fields: object) -> StoredMessage:
@@ -79,6 +80,18 @@ def programs(queue: Queue) -> dict[str, schema.Transport]:
     return {
         "qq": a_table(queue),
         "early": a_table(queue, "exit", "0"),
+        "no message": a_table(queue, "envelope", "exit", "0"),
+        "drops": a_table(queue, "message", "exit", "0"),
+        "notqmail": a_table(queue, "say", "Dits own talk", "say6", "Dspam (#5.7.1)", "exit", "82"),
+        "talks": a_table(queue, "say", "Dno /etc/keys", "exit", "82"),
+        "unsynced": a_table(
+            queue,
+            "environment",
+            "message",
+            "envelope",
+            "queue",
+            environment={"USE_FSYNC": "", "PATH": "/bin"},
+        ),
         "half": a_table(queue, "close", "envelope", "queue"),
         "refuses": a_table(queue, "say", "DNot here (#5.7.1)", "exit", "88"),
         "crashes": a_table(queue, "message", "signal", "11"),
@@ -107,13 +120,14 @@ def programs(queue: Queue) -> dict[str, schema.Transport]:
         (
             "\u00e4@x.org",
             ["\u00fc@b\u00fccher.example"],
-            "F\u00e4@x.org\0T\u00fc@b\u00fccher.example\0\0".encode(),
+            "F\u00e4@x.org\0T\u00fc@xn--bcher-kva.example\0\0".encode(),
         ),
     ],
-    ids=["plain", "null sender", "quoted", "no domain, literal", "utf-8"],
+    ids=["plain", "null sender", "quoted", "no domain, literal", "U-label"],
 )
 def test_the_envelope_is_qmails(sender: str, recipients: list[str], octets: bytes) -> None:
-    """qmail-queue(8): F sender NUL, T recipient NUL each, NUL; addresses without quotes."""
+    """qmail-queue(8): F sender NUL, T recipient NUL each, NUL; addresses without quotes, domains as qmail's
+    control files have them."""
     assert b"".join(envelope_octets(sender, [a_target(each) for each in recipients])) == octets
 
 
@@ -145,8 +159,8 @@ def test_recipients_beyond_a_pipes_size(tmp_path: Path, queue: Queue, launcher: 
 
 
 def test_what_a_program_is_given(tmp_path: Path, queue: Queue, launcher: RunningLauncher) -> None:
-    """Descriptors 0, 1, 2 (and 6, for notqmail's), PATH and what the transport names, the root folder, a
-    process group of its own; nothing else of ours."""
+    """Descriptors 0, 1, 2 (and 6, for notqmail's), PATH, the word to sync (IndiMail's), what the transport
+    names, the root folder, a process group of its own; nothing else of ours."""
     assert status(deliver(launcher, stored_in(tmp_path), name="shows")) == "delivered 2.0.0"
     (shown,) = (tmp_path / "queued").glob("*.environ")
     assert shown.read_text().splitlines() == [
@@ -158,8 +172,31 @@ def test_what_a_program_is_given(tmp_path: Path, queue: Queue, launcher: Running
         "fd 2",
         "fd 6",
         "env PATH=/usr/local/bin:/usr/bin:/bin",
+        "env USE_FSYNC=1",
         "env CONTROLDIR=/etc/q",
     ]
+
+
+def test_the_admin_may_say_otherwise(tmp_path: Path, queue: Queue, launcher: RunningLauncher) -> None:
+    """What `environment` names is as it says."""
+    assert status(deliver(launcher, stored_in(tmp_path), name="unsynced")) == "delivered 2.0.0"
+    (shown,) = (tmp_path / "queued").glob("*.environ")
+    assert [line for line in shown.read_text().splitlines() if line.startswith("env ")] == [
+        "env PATH=/bin",
+        "env USE_FSYNC=",
+    ]
+
+
+def test_a_filter_in_front_may_drop_it(tmp_path: Path, queue: Queue, launcher: RunningLauncher) -> None:
+    """qmail-multi and qmail-qfilter do so: message read, envelope not, exit status 0; however long it is."""
+    addresses = [f"{'x' * 60}{number}@test.local" for number in range(1500)]
+    targets = [a_target(address, index) for index, address in enumerate(addresses)]
+    for some in (targets[:1], targets):
+        answer = deliver(launcher, stored_in(tmp_path), *some, name="drops")
+        assert status(answer) == "delivered 2.0.0"
+        assert isinstance(answer, Result)
+        assert answer.text.startswith("dropped by the queue program")
+    assert not queue.mails()
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------
@@ -168,7 +205,11 @@ def test_what_a_program_is_given(tmp_path: Path, queue: Queue, launcher: Running
 @pytest.mark.parametrize(
     ("name", "message", "wanted"),
     [
-        ("early", LARGE, "deferred 4.3.0: did not read all"),
+        ("early", LARGE, "deferred 4.3.0: did not read all of the message"),
+        ("early", MAIL, "deferred 4.3.0: did not read all of the message"),
+        ("no message", MAIL, "deferred 4.3.0: did not read all of the message"),
+        ("notqmail", MAIL, "failed 5.7.1: spam"),
+        ("talks", MAIL, "deferred 4.3.0: it said: Dno /etc/keys"),
         ("half", LARGE, "deferred 4.3.0: read error"),
         ("refuses", LARGE, "failed 5.7.1: Not here"),
         ("crashes", MAIL, "deferred 4.3.0: SIGSEGV"),
@@ -176,7 +217,19 @@ def test_what_a_program_is_given(tmp_path: Path, queue: Queue, launcher: Running
         ("no program", MAIL, "deferred 4.3.0: /etc/passwd: Permission denied"),
         ("unknown", MAIL, "deferred 4.3.0: no such transport"),
     ],
-    ids=["early", "half", "refuses", "crashes", "missing", "no program", "unknown"],
+    ids=[
+        "early",
+        "early, small",
+        "no message",
+        "notqmail",
+        "talks",
+        "half",
+        "refuses",
+        "crashes",
+        "missing",
+        "no program",
+        "unknown",
+    ],
 )
 def test_a_program_that_does_not_take_it(
     tmp_path: Path, launcher: RunningLauncher, name: str, message: bytes, wanted: str
@@ -264,7 +317,7 @@ def test_stopping_ends_what_runs(tmp_path: Path, queue: Queue, launcher: Running
     wait_for(lambda: not alive(pid))
 
 
-@pytest.mark.parametrize("descriptors", [0, 2])
+@pytest.mark.parametrize("descriptors", [0, 3])
 def test_a_request_without_its_descriptors_starts_nothing(
     tmp_path: Path, queue: Queue, launcher: RunningLauncher, descriptors: int
 ) -> None:
@@ -274,7 +327,7 @@ def test_a_request_without_its_descriptors_starts_nothing(
         assert passing.try_send(client, Launch(transport="early"), [0] * descriptors)
         answer = channel.receive(client, Launched)
         assert answer is not None
-        assert "three descriptors" in answer.error
+        assert "four descriptors" in answer.error
 
 
 def test_what_is_no_request_ends_its_connection_alone(

@@ -3,6 +3,7 @@
    message      read descriptor 0 to its end          envelope     read descriptor 1 to its end
    close        close descriptor 0
    say TEXT     write TEXT to descriptor 2            shout        write to it for ever
+   say6 TEXT    write TEXT to descriptor 6
    queue        what was read is queued: exit 54 where the envelope is not whole
    exit N       end so                                signal N     end so
    here         leave a file PID.here                 hang         for ever
@@ -112,6 +113,8 @@ int main(int argc, char **argv)
             queue();
         else if (!strcmp(act, "say"))
             put(2, next, strlen(next)), i++;
+        else if (!strcmp(act, "say6"))
+            put(6, next, strlen(next)), i++;
         else if (!strcmp(act, "shout"))
             for (;;)
                 put(2, "noise ", 6);
