@@ -25,9 +25,9 @@ import msgspec
 
 from forkd.config.capability_grants import capabilities
 from forkd.config.grants import Around, Joining
-from forkd.config.kinds import SESSION, check_environment
+from forkd.config.kinds import SESSION, check_environment, check_without_manifest
 from forkd.config.limits import limits_in_force
-from forkd.config.manifest import PLUGIN_NAME, PluginFolder
+from forkd.config.manifest import PluginFolder
 from forkd.config.problems import display_path
 from forkd.config.reader import Reader
 from forkd.config.schema import API_VERSION, Entry, Hook, Manifest, Member, PluginConfig
@@ -75,18 +75,11 @@ def read_compiled(
     source_name  name of the entry's file without number and ending.
     """
     before = len(reader.problems)
-    if not PLUGIN_NAME.fullmatch(source_name):
-        rule = (
-            "its name comes from this file, NN-name.toml: a small letter, then small letters, digits, - and _"
-        )
-        reader.bad(("kind",), f"{rule}; 32 at most", value=entry.kind, hint="rename the file")
+    check_without_manifest(reader, entry, source_name)
     code = _code(reader, entry, raw, notes)
     if not entry.symbol.isidentifier() or not entry.symbol.isascii():
         reader.bad(("symbol",), "this is the name of a C function", value=entry.symbol)
     check_environment(reader, entry.environment, [SESSION])
-    for file in entry.grants.files:
-        if not file.exists():
-            reader.bad(("grants", "files"), "there is no such file", value=file)
     one = _joining(source_name, reader, entry, around, notes, code=code)
     one.settings()
     wants = one.wants({})

@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
+from forkd.config.manifest import PLUGIN_NAME
 from forkd.config.reader import Reader, one_of
+from forkd.config.schema import Entry
 
 KEYS: Final[dict[str, tuple[str, ...]]] = {
     "plugin": ("python",),
@@ -41,6 +43,19 @@ def check_keys(reader: Reader, raw: dict[str, Any], kind: str) -> bool:
         hint = f"write kind = {one_of(kinds)}, or leave it out" if "kind" not in raw else "leave it out"
         reader.bad((key,), f"this key is for plugins of kind {one_of(kinds)}", hint=hint)
     return not wrong
+
+
+def check_without_manifest(reader: Reader, entry: Entry, name: str) -> None:
+    """A kind that has none: its name is that of the entry's file, what it reads stands in its grants."""
+    if not PLUGIN_NAME.fullmatch(name):
+        rule = (
+            "its name comes from this file, NN-name.toml: a small letter, then small letters, digits, - and "
+            "_; 32 at most"
+        )
+        reader.bad(("kind",), rule, value=entry.kind, hint="rename the file")
+    for file in entry.grants.files:
+        if not file.exists():
+            reader.bad(("grants", "files"), "there is no such file", value=file)
 
 
 def check_environment(

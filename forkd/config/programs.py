@@ -30,10 +30,10 @@ from typing import Any, Final
 import msgspec
 
 from forkd.config.grants import Around, Joining
-from forkd.config.kinds import SESSION, check_environment
+from forkd.config.kinds import SESSION, check_environment, check_without_manifest
 from forkd.config.limits import limits_in_force
 from forkd.config.lines import KeyPath
-from forkd.config.manifest import PLUGIN_NAME, PluginFolder
+from forkd.config.manifest import PluginFolder
 from forkd.config.problems import display_path
 from forkd.config.reader import Reader
 from forkd.config.schema import (
@@ -71,19 +71,11 @@ def read_program(
     name  of the entry's file, without number and ending.
     """
     before = len(reader.problems)
-    if not PLUGIN_NAME.fullmatch(name):
-        rule = (
-            "the plugin has its name from this file, NN-name.toml: a small letter, then small letters, "
-            "digits, - and _; 32 at most"
-        )
-        reader.bad(("kind",), rule)
+    check_without_manifest(reader, entry, name)
     program = _program(reader, entry)
     check_environment(reader, entry.environment, [SESSION, _OF_MESSAGE])
     for at, path in enumerate(entry.grants.exec):
         _startable(reader, ("grants", "exec"), path, f"entry {at + 1} of exec")
-    for file in entry.grants.files:
-        if not file.exists():
-            reader.bad(("grants", "files"), "there is no such file", value=file)
     powers = Powers(replace_message=True, discard=entry.grants.discard)
     one = _joining(name, reader, entry, around, notes, folder=program.parent if program else Path("/"))
     wants = one.wants({})
