@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import socket
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,10 @@ class Broker:
         if self.pid == 0:
             status = 70
             try:
-                # As master does it: what else this process holds (leashes of sandboxes) is not the broker's.
-                close_others([self._listener.fileno(), theirs.fileno()])
                 fd = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
                 log.setup("logfmt", "info", fd)
+                # As master does it: what else this process holds (leashes of sandboxes) is not the broker's.
+                close_others([self._listener.fileno(), theirs.fileno(), log.descriptor()])
                 start = RoleStart(
                     role="broker",
                     slot=0,
@@ -79,6 +80,8 @@ class Broker:
                 )
                 status = main(start)
                 log.finish()
+            except BaseException:
+                traceback.print_exc()  # its parent knows only that it ended
             finally:
                 os._exit(status)
         theirs.close()

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from forkd import log
 from forkd.config import schema
 from forkd.config.units import Seconds
 from forkd.exits import Exit
@@ -122,7 +123,7 @@ def running_launcher(config: schema.Config, *, uid: int = -1) -> Iterator[Runnin
     if pid == 0:
         status: int = Exit.BUG
         try:
-            close_others([theirs.fileno(), listener.fileno()])
+            close_others([theirs.fileno(), listener.fileno(), log.descriptor()])
             os.setresuid(uid, uid, uid)
             status = main(
                 RoleStart(
