@@ -6,6 +6,9 @@
     71, 111    try later: 451
     88         the text on descriptor 2 is the reply: its first octet is D (permanent) or Z (temporary)
 
+But for 2 together with a text on descriptor 2: so a shell ends that could not parse its script or start
+what stands in it, and no mail may be lost for that. Who drops on purpose and says why uses 99.
+
 Every other status, and every signal, is the program's failure: on_failure says what becomes of the mail.
 """
 
@@ -17,6 +20,7 @@ from typing import Final
 from forkd.rpc.calls import Verdict
 
 PASS: Final = 0
+_DROP_OR_SHELL: Final = 2
 CUSTOM: Final = 88
 MAX_TEXT: Final = 1000
 """Characters of a reply's text (forkd.hooks.checks.MAX_TEXT); what is longer is cut."""
@@ -35,9 +39,13 @@ _LAST = re.compile(r"(.*?)\s*\(#([45]\.\d{1,3}\.\d{1,3})\)", re.ASCII | re.DOTAL
 def verdict(code: int, text: bytes) -> Verdict | None:
     """What an exit code other than PASS says; None: nothing, the program has failed.
 
-    text  what it wrote to descriptor 2; of interest for CUSTOM alone.
+    text  what it wrote to descriptor 2.
     """
-    return custom(text) if code == CUSTOM else _VERDICTS.get(code)
+    if code == CUSTOM:
+        return custom(text)
+    if code == _DROP_OR_SHELL and text.strip():
+        return None
+    return _VERDICTS.get(code)
 
 
 def custom(text: bytes) -> Verdict:
