@@ -37,6 +37,7 @@ INSTEAD: Final[dict[str, str]] = {
     "moreipme": 'a domain of its own: [domain."[192.0.2.1]"]',
     "notipme": "nothing to do: only [domain] says what is ours",
     "nodnscheck*": "nothing to do: forkd looks no sender's domain up unless a plugin does",
+    "variables": "what stands in there overrides control files (DATABYTES ...): write it into forkd.toml",
     "recipients*": 'mailboxes = ["..."] below [domain."NAME"], or plugin recipients',
     "relaydomains": "networks.relay, by address; or AUTH on a listener for submission",
     "relaymailfrom*": "AUTH on a listener for submission: a sender's address can be made up",

@@ -38,7 +38,9 @@ def read_lists(control: Control, said: Said) -> None:
     for setting, (plain, patterns) in LISTS.items():
         compiled = f"{plain}{CDB}"
         found = {compiled: control.keys(compiled), plain: control.lines(plain)}
-        if control.has(patterns) and not said.regex:  # with qregex they are not read
+        if control.has(patterns) and said.regex:
+            said.notes.append(f"{patterns} is not read where qregex is set, as in qmail-smtpd: {plain} is")
+        elif control.has(patterns):
             found[patterns] = control.lines(patterns)
         if files := {name: rows for name, rows in found.items() if rows}:
             said.lists[setting] = files
