@@ -140,7 +140,6 @@ def running_launcher(config: schema.Config, *, uid: int = -1) -> Iterator[Runnin
         yield launcher
     finally:
         if launcher.status is None:
-            os.kill(pid, 9)
-            os.waitpid(pid, 0)
+            launcher.stop()  # as master does: killed, it would leave the programs that hang
         ours.close()
         listener.close()
