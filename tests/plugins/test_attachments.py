@@ -135,14 +135,14 @@ PACKED: dict[str, Callable[[bytes], tuple[str, bytes]]] = {
     "zip": lambda content: ("a.zip", zipped(("sub/evil.exe", content))),
     "zip that calls itself a picture": lambda content: ("a.jpg", zipped(("evil.exe", content))),
     "tar": lambda content: ("a.tar", tarred(("evil.exe", content))),
-    "tgz": lambda content: ("a.tgz", gzip.compress(tarred(("evil.exe", content)))),
-    "gz of one file": lambda content: ("evil.exe.gz", gzip.compress(content)),
+    "tgz": lambda content: ("a.tgz", gzip.compress(tarred(("evil.exe", content)), mtime=0)),
+    "gz of one file": lambda content: ("evil.exe.gz", gzip.compress(content, mtime=0)),
     "bz2": lambda content: ("a.tar.bz2", bz2.compress(tarred(("evil.exe", content)))),
     "xz": lambda content: ("a.tar.xz", lzma.compress(tarred(("evil.exe", content)))),
     "zip in zip": lambda content: ("a.zip", zipped(("b.zip", zipped(("evil.exe", content))))),
     "zip in tgz in zip": lambda content: (
         "a.zip",
-        zipped(("b", gzip.compress(tarred(("c", zipped(("evil.exe", content))))))),
+        zipped(("b", gzip.compress(tarred(("c", zipped(("evil.exe", content)))), mtime=0))),
     ),
 }
 
@@ -181,7 +181,7 @@ def test_zip_with_a_password():
     [
         zipped(("a.txt", b"x" * 1000))[:60],
         b"PK\x03\x04" + b"\xff" * 200,
-        gzip.compress(b"x" * 1000)[:12] + b"\xff" * 40,
+        gzip.compress(b"x" * 1000, mtime=0)[:12] + b"\xff" * 40,
         b"BZh9" + b"\xff" * 50,
         b"\xfd7zXZ\0" + b"\xff" * 50,
         tarred(("a", b"x"))[:300].ljust(600, b"\xff"),
@@ -200,7 +200,7 @@ BOMB = zipped(("b.tar", tarred(("z", b"\0" * (4 << 20)))))
 @pytest.mark.parametrize(
     ("attachment", "settings"),
     [
-        (("bomb.gz", gzip.compress(b"\0" * (4 << 20))), {"max_unpacked": 1 << 20}),
+        (("bomb.gz", gzip.compress(b"\0" * (4 << 20), mtime=0)), {"max_unpacked": 1 << 20}),
         (("bomb.zip", zipped(("a.zip", BOMB), ("c.zip", zipped(("d", b"\0"))))), {"max_unpacked": 1 << 20}),
         (("many.zip", zipped(*((f"{n}.txt", b"") for n in range(200)))), {"max_members": 100}),
         (("deep.zip", zipped(("b", zipped(("c", zipped(("d", b"x")))))) ), {"max_depth": 2}),

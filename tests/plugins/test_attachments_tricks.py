@@ -247,8 +247,8 @@ ARCHIVES = {
     "tar without magic": old_tar(),
     "tar with a broken header": ONE[:1024] + b"\xff" * 512 + TAR,
     "tar behind its end": ONE[:1024] + bytes(1024) + TAR,
-    "gzip with a wrong checksum": flipped(gzip.compress(TAR), -6),
-    "gzip cut": gzip.compress(TAR)[:-10],
+    "gzip with a wrong checksum": flipped(gzip.compress(TAR, mtime=0), -6),
+    "gzip cut": gzip.compress(TAR, mtime=0)[:-10],
     "gzip with a name": with_name(),
     "bzip2 with a wrong checksum": flipped(bz2.compress(TAR), -5),
     "bzip2 with a wrong checksum of its block": flipped(bz2.compress(TAR), 11),
@@ -312,7 +312,7 @@ HOSTILE = {
     ),
     "uuencoded lines": b"Subject: x\r\n\r\nbegin 644 a.txt\r\n" + b"#AAAA\r\n" * 600_000,
     "names": b"Content-Disposition: attachment; filename=" + "\ufdfa".encode() * 1_001,
-    "streams": b"Content-Type: a/b\r\n\r\n" + gzip.compress(b"") * 11_000,
+    "streams": b"Content-Type: a/b\r\n\r\n" + gzip.compress(b"", mtime=0) * 11_000,
     "readings": b"".join(b"Content-Type: a/b%d\r\n" % n for n in range(8)) + b"\r\n" + b"x" * 4_000_000,
 }
 
