@@ -6,8 +6,10 @@ import os
 import smtplib
 import subprocess
 import sys
+import tempfile
 import venv
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,15 +49,22 @@ def test_the_wheel_carries_plugins_sample_configuration_and_units(wheel: Path):
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests/")]
 
 
-def test_an_installed_wheel_runs_in_an_empty_folder(wheel: Path, tmp_path: Path):
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short: a socket's path has 107 octets at most, of which pytest's own folders take most."""
+    with tempfile.TemporaryDirectory(prefix="forkd-wheel-") as name:
+        yield Path(name)
+
+
+def test_an_installed_wheel_runs_in_an_empty_folder(wheel: Path, folder: Path):
     """`forkd run` with nothing around it: the stock plugins come from the wheel."""
-    home = tmp_path / "venv"
+    home = folder / "venv"
     venv.create(home, with_pip=True)
     python = home / "bin" / "python"
     constraints = ROOT / "constraints.txt"
     install = [str(python), "-m", "pip", "install", "-q", "-c", str(constraints), str(wheel)]
     subprocess.run(install, check=True, timeout=500)
-    empty = tmp_path / "empty"
+    empty = folder / "empty"
     empty.mkdir()
     port = free_port()
     config = f'[listener.default]\naddress = "127.0.0.1:{port}"\n[domain."test.local"]\n'

@@ -47,7 +47,11 @@ def test_twenty_thousand_from_smtp_source_arrive_once_and_unaltered(make_daemon:
         "load@test.local",
     ]
     source = subprocess.run([*command, f"inet:127.0.0.1:{daemon.port}"], check=False, timeout=600)
-    assert source.returncode == 0, [*daemon.events("plugin_failure"), *daemon.events("bug"), *daemon.events("zygote")]
+    assert source.returncode == 0, [
+        *daemon.events("plugin_failure"),
+        *daemon.events("bug"),
+        *daemon.events("zygote"),
+    ]
     wait_for(lambda: len(maildir(daemon, "load")) >= MESSAGES, timeout_s=300)
     files = maildir(daemon, "load")
     assert len(files) == MESSAGES
