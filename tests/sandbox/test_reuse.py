@@ -93,13 +93,13 @@ def test_output_belongs_to_the_session_that_caused_it():
 
         async def scenario(st: Stage) -> None:
             first = await st.host.take("plugin", "1")
-            await mail(first, "one")
+            await mail(first, "first text")
             first.release()
-            assert st.outputs == [("one\n", 0)]
-            assert first.last_output == "one"
+            assert st.outputs == [("first text\n", 0)]
+            assert first.last_output == "first text"
             second = await st.host.take("plugin", "2")
             await failure_of(mail(second, "two"))
-            assert "one" not in second.last_output
+            assert "first text" not in second.last_output
             assert "ZeroDivisionError" in second.last_output
 
         st.run(scenario, spare=0, reuse=10)
