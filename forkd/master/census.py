@@ -44,7 +44,7 @@ Held = Mapping[str, tuple[int, int]]
 
 
 def look(sessions: Sessions) -> dict[int, set[Process]]:
-    """Session -> its living processes, its leader not counted.
+    """Session -> its living processes, its leader and the dying not counted.
 
     One whose number another leader has by now has none: those are strangers.
     """
@@ -55,7 +55,7 @@ def look(sessions: Sessions) -> dict[int, set[Process]]:
     for seen in processes.look():
         if seen.pid in found and seen.started != sessions[seen.pid]:
             strangers.add(seen.pid)
-        elif seen.session in found and seen.pid != seen.session and not seen.dead:
+        elif seen.session in found and seen.pid != seen.session and not (seen.dead or seen.dying):
             found[seen.session].add((seen.pid, seen.started))
     return {session: set() if session in strangers else there for session, there in found.items()}
 
@@ -67,9 +67,9 @@ def start_time(pid: int) -> int:
 
 
 def session_of(pid: int) -> int:
-    """Of a living process; 0: there is none of that number."""
+    """Of a living process; 0: there is none of that number, or it is about to end."""
     seen = processes.see(pid)
-    return 0 if seen is None or seen.dead else seen.session
+    return 0 if seen is None or seen.dead or seen.dying else seen.session
 
 
 def end(sessions: Sessions, within_s: float = 0.1) -> None:

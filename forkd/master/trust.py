@@ -55,7 +55,8 @@ class Trust:
             self._census.heard(place.slot.pid, beat.sandboxes, now)
 
     def blamed(self, by: Place, blame: Blame) -> None:
-        """A worker saw a sandbox outlive its leash. True only of a living process of that zygote."""
+        """A worker saw a sandbox outlive its leash. True only of a living process of that zygote: one that is
+        killed and waits for the processor, on a busy machine for seconds, does what it should."""
         by.log("blamed", reason=f"{blame.plugin}: {blame.reason}", level="warning")
         session = census.session_of(blame.pid)
         if session and session in self._census.sessions(blame.plugin):

@@ -10,16 +10,24 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
+_SIGKILL = 1 << 8
+"""In a mask of signals, of which number 1 has bit 0."""
+_PF_EXITING = 0x4
+"""include/linux/sched.h; among the flags of proc_pid_stat(5)."""
+
 
 class Seen(NamedTuple):
     """A process, as proc_pid_stat(5) has it.
 
-    dead     and not reaped.
+    dead     and not reaped; not one whose first thread alone has ended.
+    dying    a SIGKILL is on its way, or its last thread ends: it runs no code of its own any more, however
+             long a busy machine takes to give it the processor that it needs for its end.
     started  in clock ticks since boot: pids come again.
     """
 
     pid: int
     dead: bool
+    dying: bool
     session: int
     started: int
 
@@ -34,7 +42,13 @@ def look() -> Iterator[Seen]:
 def see(pid: int) -> Seen | None:
     """One of them; None: it is not there (any more)."""
     fields = _read(pid, "stat").rpartition(b")")[2].split()  # from field 3 on: state, parent, group, session
-    return Seen(pid, fields[0] in (b"Z", b"X"), int(fields[3]), int(fields[19])) if fields else None
+    if not fields:
+        return None
+    last = int(fields[17]) <= 1  # its threads
+    dead = last and fields[0] in (b"Z", b"X")
+    # Nothing makes a process deaf to a pending SIGKILL, and nobody's own code runs behind PF_EXITING.
+    dying = bool(int(fields[28]) & _SIGKILL) or (last and bool(int(fields[6]) & _PF_EXITING))
+    return Seen(pid, dead, dying, int(fields[3]), int(fields[19]))
 
 
 def owner(pid: int) -> tuple[int, int]:
