@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import dataclasses
 import json
 import os
@@ -12,6 +13,7 @@ import smtplib
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from tests.support.waiting import wait_for
@@ -37,9 +39,21 @@ def free_port() -> int:
     return int(probe.getsockname()[1])
 
 
-def children(pid: int) -> set[int]:
+class Known(int):
+    """A pid with its process' start: on a busy machine the number is another's within a minute."""
+
+    started: str
+
+    @classmethod
+    def of(cls, pid: int, started: str) -> Known:
+        known = cls(pid)
+        known.started = started
+        return known
+
+
+def children(pid: int) -> set[Known]:
     """All living descendants of a process, zombies not counted."""
-    parents: dict[int, int] = {}
+    parents: dict[Known, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -47,21 +61,30 @@ def children(pid: int) -> set[int]:
             except OSError:
                 continue
             if stat[0] not in "ZX":
-                parents[int(entry.name)] = int(stat[1])
-    found = {pid}
+                parents[Known.of(int(entry.name), stat[19])] = int(stat[1])
+    found: set[Known] = set()
     while True:
-        more = {child for child, parent in parents.items() if parent in found} - found
+        more = {child for child, parent in parents.items() if parent == pid or parent in found} - found
         if not more:
-            return found - {pid}
+            return found
         found |= more
 
 
 def alive(pid: int) -> bool:
-    """Running, not a zombie."""
+    """Running, not a zombie; of a Known one: still that process."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] not in "ZX"
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return False
+    return stat[0] not in "ZX" and (not isinstance(pid, Known) or stat[19] == pid.started)
+
+
+def kill_left(pids: Iterable[Known]) -> None:
+    """SIGKILL to those that still live, and to nobody who has one of their numbers by now."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
 
 
 def titles(pids: set[int]) -> dict[int, str]:
@@ -98,7 +121,7 @@ class Daemon:
     """Where it listens, once it is ready."""
     process: subprocess.Popen[bytes] | None = None
     clients: list[smtplib.SMTP | socket.socket] = dataclasses.field(default_factory=list)
-    seen: set[int] = dataclasses.field(default_factory=set)
+    seen: set[Known] = dataclasses.field(default_factory=set)
 
     @property
     def log_path(self) -> Path:
@@ -157,7 +180,7 @@ class Daemon:
         self.port = int(self.events("listening")[-1]["address"].rpartition(":")[2])
         self.seen |= self.pids()
 
-    def pids(self) -> set[int]:
+    def pids(self) -> set[Known]:
         """All processes below master now (and remembered for the final check)."""
         assert self.process is not None
         found = children(self.process.pid)

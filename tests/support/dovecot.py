@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import alive, children
+from tests.support.daemon import alive, children, kill_left
 from tests.support.waiting import wait_for
 
 SERVER = shutil.which("dovecot", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -74,9 +72,7 @@ class Dovecot:
             pids = children(self._process.pid)
             self._process.terminate()
             self._process.wait(20)
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            kill_left(pids)
             wait_for(lambda: not any(alive(pid) for pid in pids), timeout_s=10)
             self.socket.unlink(missing_ok=True)
             if self._process.stderr is not None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from tests.support.daemon import alive, children, titles
+from tests.support.daemon import alive, children, kill_left, titles
 from tests.support.waiting import wait_for
 
 PROGRAM = Path(__file__).with_name("roles.py")
@@ -56,9 +54,7 @@ class Trivial:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill_left(pids)
 
     @property
     def pid(self) -> int:
