@@ -94,8 +94,7 @@ def frozen(pid: int) -> Iterator[None]:
         yield
     finally:
         (group / "freezer.state").write_text("THAWED")
-        (FREEZER / "cgroup.procs").write_text(str(pid))
-        group.rmdir()
+        wait_for(lambda: group.rmdir() is None)  # when its last process has ended: who is in it is killed
 
 
 def test_who_is_killed_is_dying_until_he_gets_the_processor():
