@@ -29,7 +29,12 @@ DROP: Final = Verdict("discard")
 REFUSE: Final = Verdict("deny", 554, "5.3.0", "The message was refused by a filter of this server")
 LATER: Final = Verdict("defer", 451, "4.3.0", "A filter of this server puts the message off, try again later")
 
-_VERDICTS: Final = {2: DROP, 99: DROP, 31: REFUSE, 100: REFUSE, 71: LATER, 111: LATER}
+_VERDICTS: Final = {_DROP_OR_SHELL: DROP, 99: DROP, 31: REFUSE, 100: REFUSE, 71: LATER, 111: LATER}
+LIKELY: Final = {
+    _DROP_OR_SHELL: " together with a complaint: a shell ends so when it could not do its work (99 drops)",
+    127: " (127: it could not be started)",
+}
+"""Failures that admins take for something else: what the log adds."""
 _CLASSES: Final = {"D": REFUSE, "Z": LATER}
 _FIRST = re.compile(r"([45]\.\d{1,3}\.\d{1,3})(?:\s+(.*))?", re.ASCII | re.DOTALL)
 _LAST = re.compile(r"(.*?)\s*\(#([45]\.\d{1,3}\.\d{1,3})\)", re.ASCII | re.DOTALL)

@@ -39,11 +39,6 @@ READS = ("envelope", "headers", "body")
 CPU_SHARE = 0.6
 """Of its allowance: killed with so much used, it was for that. RLIMIT_CPU counts whole ticks, of which a busy
 machine has taken a part; and nothing else that is not ours kills a program, but for want of memory."""
-_LIKELY = {
-    2: " together with a complaint: a shell ends so when it could not do its work (99 drops)",
-    127: " (127: it could not be started)",
-}
-"""What admins take for something else."""
 LAST_REPORT_S = 2.0
 """How long last_report() waits for the zygote's word on a program that was killed (as deaths.py)."""
 
@@ -286,7 +281,7 @@ class Filter:
             return Answer(n, edits=(ReplaceMessage(made.size),))
         verdict = program_exits.verdict(code, self._said)
         if verdict is None:
-            raise CallFailed("crash", f"exit {code}, which is no answer{_LIKELY.get(code, '')}")
+            raise CallFailed("crash", f"exit {code}, which is no answer{program_exits.LIKELY.get(code, '')}")
         if code == program_exits.CUSTOM:
             self._said = b""  # it was for the client
         return Answer(n, verdict=verdict)

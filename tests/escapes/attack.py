@@ -110,7 +110,8 @@ def perform(attack: Attack, mode: str, *, off: frozenset[str] = frozenset()) -> 
 
 
 def _perform(attack: Attack, mode: str, off: frozenset[str]) -> Outcome:
-    files = dict(attack.files) | {name: native.library(source) for name, source in attack.libraries.items()}
+    compiled = {name: native.shared_object(source) for name, source in attack.libraries.items()}
+    files = dict(attack.files) | compiled
     if attack.native:
         files["acts.so"] = native.acts()
     with stage(mode, off=off) as st:

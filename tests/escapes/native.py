@@ -18,11 +18,11 @@ LOAD = 'acts = ctypes.CDLL(os.path.dirname(__file__) + "/acts.so", use_errno=Tru
 @functools.cache
 def acts() -> bytes:
     """acts.c as a shared object, without the hardening that would end some acts before the kernel does."""
-    return library(_SOURCE.read_text())
+    return shared_object(_SOURCE.read_text())
 
 
 @functools.cache
-def library(source: str) -> bytes:
+def shared_object(source: str) -> bytes:
     """C source as a shared object."""
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "made.so"

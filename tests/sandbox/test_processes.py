@@ -21,15 +21,15 @@ NAMES = [b"plain", b") Z 0 0 0", b"Uid:\t0\t", b"\nUid:\t7\t", b"\xff) R 1", b""
 
 
 @contextmanager
-def child(act: Callable[[], object]) -> Iterator[int]:
-    """A process that does this, and then waits for its end."""
+def child(act: Callable[[], object], then: Callable[[], object] = signal.pause) -> Iterator[int]:
+    """A process that does this, tells us, and then waits for its end or does what it is to do `then`."""
     ready, told = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             act()
             os.write(told, b"x")
-            signal.pause()
+            then()
         finally:
             os._exit(1)
     try:
@@ -126,19 +126,7 @@ def test_a_process_whose_first_thread_has_ended_lives():
     def act() -> None:
         threading.Thread(target=signal.pause).start()
 
-    ready, told = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        act()
-        os.write(told, b"x")
-        ctypes.CDLL(None).syscall(EXIT, 0)
-    try:
-        os.read(ready, 1)
+    with child(act, then=lambda: ctypes.CDLL(None).syscall(EXIT, 0)) as pid:
         wait_for(lambda: "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text())
         seen = processes.see(pid)
         assert seen is not None and (seen.dead, seen.dying) == (False, False)
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(ready)
-        os.close(told)

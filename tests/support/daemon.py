@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from forkd.sandbox import processes
 from tests.support.waiting import wait_for
 
 START_S = 60
@@ -42,10 +43,11 @@ def free_port() -> int:
 class Known(int):
     """A pid with its process' start: on a busy machine the number is another's within a minute."""
 
-    started: str
+    started: int
+    """As processes.Seen has it."""
 
     @classmethod
-    def of(cls, pid: int, started: str) -> Known:
+    def of(cls, pid: int, started: int) -> Known:
         known = cls(pid)
         known.started = started
         return known
@@ -61,7 +63,7 @@ def children(pid: int) -> set[Known]:
             except OSError:
                 continue
             if stat[0] not in "ZX":
-                parents[Known.of(int(entry.name), stat[19])] = int(stat[1])
+                parents[Known.of(int(entry.name), int(stat[19]))] = int(stat[1])
     found: set[Known] = set()
     while True:
         more = {child for child, parent in parents.items() if parent == pid or parent in found} - found
@@ -72,11 +74,10 @@ def children(pid: int) -> set[Known]:
 
 def alive(pid: int) -> bool:
     """Running, not a zombie; of a Known one: still that process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
+    seen = processes.see(pid)
+    if seen is None or seen.dead:
         return False
-    return stat[0] not in "ZX" and (not isinstance(pid, Known) or stat[19] == pid.started)
+    return not isinstance(pid, Known) or seen.started == pid.started
 
 
 def kill_left(pids: Iterable[Known]) -> None:

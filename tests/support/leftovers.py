@@ -6,6 +6,8 @@ that no other process has. A uid that is shared says nothing; there the sandbox'
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 PLACES = ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run", "/")
@@ -20,19 +22,18 @@ def of(uid: int | None) -> list[str]:
 
 
 def _files(uid: int) -> list[str]:
-    found = []
-    for place in PLACES:
-        try:
-            entries = list(Path(place).iterdir())
-        except OSError:
-            continue
-        for entry in entries:
-            try:
-                if entry.lstat().st_uid == uid:
-                    found.append(str(entry))
-            except OSError:
-                continue
-    return found
+    return [str(entry) for place in PLACES for entry, owner in owned(place) if owner == uid]
+
+
+def owned(place: str) -> Iterator[tuple[Path, int]]:
+    """What lies in a folder, and whose it is; what goes away meanwhile is passed over."""
+    try:
+        entries = list(Path(place).iterdir())
+    except OSError:
+        return
+    for entry in entries:
+        with contextlib.suppress(OSError):
+            yield entry, entry.lstat().st_uid
 
 
 def _shared(uid: int) -> list[str]:

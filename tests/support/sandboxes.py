@@ -20,7 +20,7 @@ import pyseccomp
 import uvloop
 
 from forkd.rpc.calls import Answer, CallFailed, Verdict
-from forkd.sandbox import launch, syscalls
+from forkd.sandbox import launch, processes, syscalls
 from forkd.sandbox.host import Host, HostPlugin, Sandbox
 from forkd.sandbox.launch import Member, ZygoteProcess, ZygoteSpec
 from forkd.sandbox.policy import compile_policy
@@ -237,17 +237,10 @@ class Stage:
 
     def processes(self) -> list[int]:
         """Living processes of the zygote's session but itself; zombies do not count."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit() or int(entry.name) == self.zygote.pid:
-                continue
-            try:
-                fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[3]) == self.zygote.pid and fields[0] != "Z":
-                found.append(int(entry.name))
-        return found
+        session = self.zygote.pid
+        return [
+            seen.pid for seen in processes.look() if seen.session == session != seen.pid and not seen.dead
+        ]
 
     def end(self) -> None:
         """End the zygote with all that came of it, as master does; close() reaps it."""
