@@ -1,4 +1,4 @@
-"""LIBRARY: SMTP as a server speaks it, sans-I/O: octets in, events out, replies in, octets out.
+"""LIBRARY: SMTP as a server and a client speak it, sans-I/O: octets in, events out, replies in, octets out.
 
 Nothing here knows a socket, a clock, a file, a log or another package of ours. The worker (and any
 test) drives it like this:
@@ -36,6 +36,22 @@ test) drives it like this:
 | reply.py      | what is a reply, and what are its bytes?                             |
 | replies.py    | what do we say?                                                      |
 
+The client's side, ClientConnection, has the same manners; its driver is a transport:
+
+| module                | answers                                                      |
+|-----------------------|--------------------------------------------------------------|
+| client.py             | what can be asked of a server? ClientConnection              |
+| client_dialogue.py    | what stands, and what do the server's replies change of it?  |
+| client_transaction.py | what do they mean for each recipient?                        |
+| client_pipeline.py    | which commands may go now, and whose reply is the next one?  |
+| client_mail.py        | what is sent, and what must the server be able to do for it? |
+| client_body.py        | which octets does a message become, by DATA or BDAT?         |
+| client_replies.py     | what does a reply say, whatever octets it is made of?        |
+| client_offered.py     | what can this server do?                                     |
+| client_sasl.py        | what does a client answer to a SASL mechanism?               |
+| client_events.py      | what can have become of what was asked?                      |
+| client_phases.py      | what is waited for, how long, and by which options?          |
+
 Who reads: commands are read by ServerConnection from Input (lines.py); where something else comes, a
 message, a chunk, a response, one of five readers with a next_event() of its own has the octets until it
 is over. A chunk that is refused is read over by such a reader too, and one looks at the first two octets
@@ -63,10 +79,10 @@ argument or a path and at the end of a line, `_` in domains, any plausible name 
 than 64 octets while the path has its 256. Strict on purpose: CRLF ends a command line and nothing else
 does; angle brackets are required; parameters need EHLO.
 
-Left out on purpose: BINARYMIME (neither strict line ends nor mailboxes can carry it); DSN is not announced,
-but its parameters are taken; channel binding in SCRAM; `AUTH=` in the old form of some clients.
+Left out on purpose: BINARYMIME (neither strict line ends nor mailboxes can carry it); channel binding in
+SCRAM; `AUTH=` in the old form of some clients.
 
 Standards: RFC 5321, 1870 (SIZE), 2920 (PIPELINING), 6152 (8BITMIME), 2034/3463/5248 (enhanced codes), 3030
-(CHUNKING), 3207 (STARTTLS), 3461 (DSN's parameters), 4954 (AUTH) with 4616, 5802/7677 and 7628, 6531
+(CHUNKING), 3207 (STARTTLS), 3461 (DSN), 4954 (AUTH) with 4616, 5802/7677 and 7628, 6531
 (SMTPUTF8), 9422 (LIMITS); Postfix' XCLIENT_README.
 """

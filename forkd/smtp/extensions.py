@@ -38,6 +38,7 @@ EXTENSIONS: tuple[Extension, ...] = (
     Extension("CHUNKING", "RFC 3030"),
     Extension("LIMITS", "RFC 9422", lambda terms: f"RCPTMAX={terms.options.recipients}"),
     Extension("ENHANCEDSTATUSCODES", "RFC 2034"),
+    Extension("DSN", "RFC 3461", lambda terms: "" if terms.options.dsn else None),
     Extension("STARTTLS", "RFC 3207", lambda terms: None if "STARTTLS" in terms.refusals else ""),
     Extension("AUTH", "RFC 4954", _auth),
     Extension(

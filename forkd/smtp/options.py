@@ -34,6 +34,8 @@ class ServerOptions:
     early_talker: str = "refuse"
     """Input behind a command that must be last in its group, or before the greeting: `refuse` with
     554 5.5.1 and close, or `ignore` the violation and read on (RFC 2920 3.1)."""
+    dsn: bool = True
+    """DSN is announced: who takes the mail reports on it as the client asks (RFC 3461)."""
     tls: bool = False
     """STARTTLS is offered (RFC 3207)."""
     tls_required: bool = False

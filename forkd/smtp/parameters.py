@@ -35,7 +35,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("MAIL", "SIZE", 26, re.compile(r"[0-9]{1,20}"), replies.BAD_SIZE, "RFC 1870 3, 4"),
     Parameter("MAIL", "BODY", 17, re.compile(r"7BIT|8BITMIME", re.I), replies.BAD_BODY, "RFC 6152 2"),
     Parameter("MAIL", "SMTPUTF8", 10, re.compile(""), replies.NO_VALUE_ALLOWED, "RFC 6531 3.1, 3.4"),
-    # DSN is not announced, but clients that send its parameters all the same lose nothing by it.
+    # Taken also where DSN is not announced: clients that send them all the same lose nothing by it.
     Parameter("MAIL", "RET", 9, re.compile(r"FULL|HDRS", re.I), replies.BAD_RET, "RFC 3461 4.3"),
     Parameter(
         "MAIL",

@@ -104,6 +104,7 @@ EXPN = reply(502, "5.5.1", "Lists are not expanded here")
 # --- the worker's -------------------------------------------------------------------------------------
 RELAY_DENIED = reply(550, "5.7.1", "Relaying denied")
 UNKNOWN_RECIPIENT = reply(550, "5.1.1", "No such mailbox here")
+LIST_TOO_LONG = reply(450, "4.2.4", "This list is too long to be served")
 LOOP = reply(554, "5.4.6", "Too many hops: this message is going in a circle")
 NO_SPACE = reply(452, "4.3.1", "No space for mail now, please try again later")
 NOT_TAKEN = reply(554, "5.0.0", "This mail is not taken")

@@ -7,6 +7,7 @@ import re
 PATTERN = r"(?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})*"
 """What xtext looks like. Hex digits are upper case."""
 _SYNTAX = re.compile(PATTERN)
+_TO_ENCODE = re.compile(r"[\x00-\x20+=\x7f]")
 _HEX = re.compile(rb"\+([0-9A-F]{2})")
 
 
@@ -22,3 +23,8 @@ def decode(text: str) -> str | None:
     except UnicodeDecodeError:
         return None
     return decoded if decoded.isprintable() else None
+
+
+def encode(text: str) -> str:
+    """Printable text in xtext; what is not ASCII stays as it is (RFC 3461 4; RFC 6533 3 says what then)."""
+    return _TO_ENCODE.sub(lambda character: f"+{ord(character[0]):02X}", text)

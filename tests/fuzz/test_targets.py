@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 CORPUS = Path(__file__).parent / "corpus"
-TARGETS = ("header_scanner", "spool_file", "call_answer")
+TARGETS = ("header_scanner", "spool_file", "call_answer", "smtp_client")
 """The engine's has a test of its own (test_smtp_server.py)."""
 
 

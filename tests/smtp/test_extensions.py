@@ -23,7 +23,7 @@ def plain(**more: Any) -> Terms:
 
 def keywords(offer: Terms) -> list[str]:
     """The lines of the reply to EHLO that are not always there."""
-    always = {"PIPELINING", "8BITMIME", "SMTPUTF8", "CHUNKING", "ENHANCEDSTATUSCODES", "HELP"}
+    always = {"PIPELINING", "8BITMIME", "SMTPUTF8", "CHUNKING", "ENHANCEDSTATUSCODES", "DSN", "HELP"}
     lines = hello_reply(offer, True).lines[1:]
     return [line for line in lines if line not in always and not line.startswith(("SIZE", "LIMITS"))]
 
@@ -62,8 +62,15 @@ def test_ehlo_announces_what_is_there() -> None:
         b"250-CHUNKING\r\n"
         b"250-LIMITS RCPTMAX=1000\r\n"
         b"250-ENHANCEDSTATUSCODES\r\n"
+        b"250-DSN\r\n"
         b"250 HELP\r\n"
     )
+
+
+def test_dsn_is_not_announced_where_nobody_can_promise_it() -> None:
+    """RFC 3461 5: who announces it reports on whatever it has taken; a proxy takes nothing."""
+    assert "DSN" in hello_reply(plain(), True).lines
+    assert "DSN" not in hello_reply(plain(dsn=False), True).lines
 
 
 def test_helo_announces_nothing() -> None:
