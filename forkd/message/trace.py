@@ -52,6 +52,11 @@ def received(
     )
 
 
+def made_here(*, host: str, queue_id: str, at: float) -> str:
+    """The Received field of a message that we wrote ourselves, ending in CRLF: nobody sent it to us."""
+    return f"Received: by {host} (forkd) id {queue_id};\r\n\t{date(at)}\r\n"
+
+
 def protocol(esmtp: bool, *, tls: bool = False, auth: bool = False, utf8: bool = False) -> str:
     """The word behind `with`: ESMTPSA and its kin (RFC 3848), UTF8SMTPSA and its kin (RFC 6531 4.3).
 
