@@ -109,8 +109,14 @@ class Fs:
                 yield entry.name
 
     def free_bytes(self, path: str) -> int:
-        """Octets an ordinary user may still write there."""
+        """Octets an ordinary user may still write there; 0 where no further file can be made.
+
+        Quotas are not seen: the kernel does not say what one leaves.
+        """
         status = os.statvfs(path)
+        # btrfs and others have no number of files: both are 0 there.
+        if status.f_files and not status.f_favail:
+            return 0
         return status.f_bavail * status.f_frsize
 
 
@@ -137,7 +143,12 @@ def make_dirs(fs: Fs, path: str, mode: int = 0o700) -> None:
 
 def sync_name(fs: Fs, path: str) -> None:
     """Make the name `path` survive a power cut: sync the directory it stands in."""
-    fd = fs.open_dir(os.path.dirname(path))
+    sync_names(fs, os.path.dirname(path))
+
+
+def sync_names(fs: Fs, directory: str) -> None:
+    """Make the names in `directory`, as they are, survive a power cut."""
+    fd = fs.open_dir(directory)
     try:
         fs.sync_dir(fd)
     finally:

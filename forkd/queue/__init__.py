@@ -18,7 +18,8 @@
     recovery.py   every possible leftover, what it means, what is done
 
 A worker slot has folders of its own in tmp/ and new/: names are made without a lock shared with other
-workers (measured: 10 to 15 % less CPU per message). Slots come and go; reading sees all of them.
+workers (measured: 10 to 15 % less CPU per message). Slots come and go; reading sees all of them. qmgr has one
+too, for the reports that it writes.
 
 Who may do what, where root starts us: workers write and rename in tmp/SLOT and new/SLOT, and read new/SLOT
 (a directory can only be synced by who may read it); qmgr reads and removes by its group, and owns bad/.

@@ -10,7 +10,7 @@ from typing import Any
 
 from forkd import log
 from forkd.queue.envelope import Envelope
-from forkd.queue.format import encode_tail
+from forkd.queue.format import MAX_ENVELOPE_BYTES, encode_tail
 from forkd.queue.ids import QueueId
 from forkd.queue.spool import Spool, SpoolError, SpoolFile, spool_error
 
@@ -85,6 +85,10 @@ def finish_uncommitted(file: SpoolFile, envelope: Envelope) -> str:
 def _one(spool: Spool, file: SpoolFile, envelope: Envelope) -> None:
     file.seize()
     tail = encode_tail(envelope, message_bytes=file.size, message_crc=file.checksum())
+    if len(tail) > MAX_ENVELOPE_BYTES:
+        # Nobody would read it again.
+        file.discard()
+        raise SpoolError(f"an envelope of {len(tail)} octets; at most {MAX_ENVELOPE_BYTES}")
     _write(spool, file, tail)
     try:
         spool.fs.rename(file.path, f"{spool.new}/{file.id}")

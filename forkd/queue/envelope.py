@@ -14,7 +14,13 @@ class Recipient(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     orcpt: str = ""
     """ORCPT, as the client wrote it: `rfc822;…` (RFC 3461 4.2)."""
     original: str = ""
-    """What the client said, where a plugin rewrote it."""
+    """What the client said, where a plugin rewrote it, or an alias stands for others."""
+    sender: str = ""
+    """Member of a list with an owner: the sender that this recipient's mail has, to whom its reports go; the
+    message's own, ENVID and RET are not for it (RFC 5321 3.9.2, RFC 3461 5.2.7.1). Empty: the message's."""
+    fate: str = ""
+    """`expanded`, `delivered`: known when the message came in, since an alias or a list stands in its place,
+    and its members beside it. Nothing is delivered to it; it is here for the report that was asked for."""
 
 
 class Edit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterator
 
 from forkd import log
-from forkd.fs import REAL, Fs, sync_name
+from forkd.fs import REAL, Fs, sync_name, sync_names
 from forkd.queue.ids import ID, QueueId, alive
 from forkd.queue.recycle import FREE
 from forkd.queue.spool import TMP
-from forkd.queue.state import SUFFIX
+from forkd.queue.state import NEW, SUFFIX
 
 
 class Leftover(enum.Enum):
@@ -29,11 +29,12 @@ class Leftover(enum.Enum):
     STATE = "new: outcomes of a message that is there -> read with it"
     STALE_STATE = "new: outcomes of a message that is not: it was done with -> removed"
     FREE = "free: an emptied file, or (power cut) a second name of a message -> only the name removed"
+    UNFINISHED = "new: a state that was to take the other's place -> removed: the other counts (state.py)"
     STRANGE = "tmp or new: no name of ours -> bad/"
 
 
 _TEMPORARY = re.compile(ID.pattern + r"\.(\d{1,10})\.(\d{1,20})\.([0-9a-f]{8})")
-_STATE = re.compile("(" + ID.pattern + ")" + re.escape(SUFFIX))
+_STATE = re.compile("(" + ID.pattern + ")" + re.escape(SUFFIX) + "(" + re.escape(NEW) + ")?")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ def judge_new(name: str, messages: set[str]) -> Leftover:
     match = _STATE.fullmatch(name)
     if match is None:
         return Leftover.STRANGE
+    if match.group(2):
+        return Leftover.UNFINISHED
     return Leftover.STATE if match.group(1) in messages else Leftover.STALE_STATE
 
 
@@ -83,7 +86,9 @@ def clean_temporary(root: str, *, fs: Fs = REAL) -> int:
 def recover(root: str, *, fs: Fs = REAL) -> Iterator[Found]:
     """Before delivery begins: apply the table to tmp/ and new/; yield each message, oldest first per slot.
 
-    Only for the one qmgr that holds the lock. Cost per message: one name of a listing. Raises OSError.
+    Only for the one qmgr that holds the lock. Cost per message: one name of a listing; per slot one
+    directory sync: who made a `.state` may have been killed before its name was on disk, and whoever adds a
+    line to a file that is there does not sync its name again. Raises OSError.
     """
     removed = clean_temporary(root, fs=fs)
     if removed:
@@ -95,12 +100,13 @@ def recover(root: str, *, fs: Fs = REAL) -> Iterator[Found]:
             fs.unlink(f"{root}/{FREE}/{slot}/{name}")
     for slot in _folders(f"{root}/new", fs):
         folder = f"{root}/new/{slot}"
+        sync_names(fs, folder)
         names = set(fs.names(folder))
         for name in sorted(names):
             row = judge_new(name, names)
             if row is Leftover.MESSAGE:
                 yield Found(slot, name, name + SUFFIX in names)
-            elif row is Leftover.STALE_STATE:
+            elif row in (Leftover.STALE_STATE, Leftover.UNFINISHED):
                 fs.unlink(f"{folder}/{name}")
             elif row is Leftover.STRANGE:
                 quarantine(root, f"{folder}/{name}", f"new-{slot}-{name}", "no name of ours", fs=fs)

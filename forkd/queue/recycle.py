@@ -74,7 +74,8 @@ class Pool:
             self._looked_at = now
             if not self._mine():
                 return
-            with contextlib.suppress(FileNotFoundError):
+            # Whatever is wrong there: files are made anew then, and the commit that asks has succeeded.
+            with contextlib.suppress(OSError):
                 self._seen = [name for name in self._fs.names(self._folder) if ID.fullmatch(name)]
 
 

@@ -18,6 +18,9 @@ BUFFER_BYTES = 64 * 1024
 
 TMP = "tmp"
 
+QMGR_SLOT = "q0"
+"""The slot of the mail that qmgr writes itself: reports."""
+
 COPY_BYTES = 256 * 1024
 """Pieces in which a file is read back."""
 
@@ -88,10 +91,10 @@ class Spool:
     ) -> None:
         """Make the folders of a spool, durably; what is there already stays. Master calls it as root or user.
 
-        With ids given (master is root): the slots' folders belong to the worker and, setgid, to qmgr's
-        group, so that files made there are readable and removable by qmgr. The processes then need
-        umask 007 (with 027 all works, but files do not come round: recycle.py). Without: all is the
-        caller's own, mode 0700. Raises OSError.
+        qmgr's own slot is made too. With ids given (master is root): the slots' folders belong to the
+        worker and, setgid, to qmgr's group, so that files made there are readable and removable by qmgr.
+        The processes then need umask 007 (with 027 all works, but files do not come round: recycle.py).
+        Without: all is the caller's own, mode 0700. Raises OSError.
         """
         split = queue_gid >= 0
         base = str(root.absolute())
@@ -104,7 +107,8 @@ class Spool:
             (FREE, 0o751 if split else 0o700, queue_uid),
             ("bad", 0o700, queue_uid),
         ]
-        wanted += [(f"{where}/{slot}", inside, worker_uid) for slot in slots for where in (TMP, "new", FREE)]
+        owners = [(slot, worker_uid) for slot in slots] + [(QMGR_SLOT, queue_uid)]
+        wanted += [(f"{where}/{slot}", inside, uid) for slot, uid in owners for where in (TMP, "new", FREE)]
         for name, mode, uid in wanted:
             path = f"{base}/{name}".rstrip("/")
             with contextlib.suppress(FileExistsError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
+import msgspec
+
 from forkd.fs import REAL, Fs
 from forkd.queue.envelope import Envelope
 from forkd.queue.format import Damaged, Footer, decode_envelope, decode_footer
@@ -52,6 +54,14 @@ class StoredMessage:
         """The whole message is here already: chunks() is checked and touches no file."""
         return self._data is not None
 
+    def sent_by(self, sender: str) -> StoredMessage:
+        """The same message as members of a list get it: from its owner, and without what the sender of the
+        message wants to hear of it (Recipient.sender)."""
+        envelope = msgspec.structs.replace(self.envelope, sender=sender, envid="", ret="")
+        return StoredMessage(
+            self.id, self.path, envelope=envelope, footer=self._footer, data=self._data, fs=self._fs
+        )
+
     def chunks(self) -> Iterator[bytes]:
         """The message's octets in pieces of at most PIECE_BYTES (small ones in one or two).
 
@@ -90,11 +100,11 @@ class StoredMessage:
             raise Damaged("message does not match its checksum")
 
 
-def load(path: str, queue_id: QueueId, *, fs: Fs = REAL) -> StoredMessage:
+def load(path: str, queue_id: QueueId, *, whole: int = WHOLE_BYTES, fs: Fs = REAL) -> StoredMessage:
     """Open, check and understand a spool file.
 
-    A small one is read and checked whole, four system calls; of a large one the envelope, and the
-    message's sum is compared by whoever streams it.
+    A small one, up to `whole` octets, is read and checked whole, four system calls; of a large one the
+    envelope, and the message's sum is compared by whoever streams it.
     Raises Damaged; FileNotFoundError when it is delivered or removed (Emptied: the file is still there);
     OSError.
     """
@@ -103,7 +113,7 @@ def load(path: str, queue_id: QueueId, *, fs: Fs = REAL) -> StoredMessage:
         size = fs.size(fd)
         if size == 0:
             raise Emptied(path)
-        tail = fs.read(fd, min(size, WHOLE_BYTES), max(0, size - WHOLE_BYTES))
+        tail = fs.read(fd, min(size, whole), max(0, size - whole))
         footer = decode_footer(tail, file_bytes=size)
         if footer.tail_bytes > len(tail):
             tail = fs.read(fd, footer.tail_bytes, footer.message_bytes)

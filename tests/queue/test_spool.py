@@ -21,7 +21,7 @@ from forkd.queue.commit import Committer, Result, commit
 from forkd.queue.envelope import Replaced
 from forkd.queue.format import Damaged
 from forkd.queue.recycle import Bin
-from forkd.queue.spool import BUFFER_BYTES, Spool, SpoolError, SpoolFull
+from forkd.queue.spool import BUFFER_BYTES, QMGR_SLOT, Spool, SpoolError, SpoolFull
 from tests.support.spooling import MAIL, a_spool, an_envelope, queued
 
 LARGE = b"0123456789abcdef" * (BUFFER_BYTES // 4)
@@ -318,6 +318,8 @@ def test_prepared_for_two_roles(tmp_path: Path) -> None:
         status = (tmp_path / "spool" / part / "w0").stat()
         assert (status.st_uid, status.st_gid) == (12_345, 12_347)
         assert stat.S_IMODE(status.st_mode) == 0o2770
+        status = (tmp_path / "spool" / part / QMGR_SLOT).stat()
+        assert (status.st_uid, status.st_gid) == (12_346, 12_347), "qmgr writes reports"
     assert stat.S_IMODE((tmp_path / "spool/bad").stat().st_mode) == 0o700
     assert (tmp_path / "spool/bad").stat().st_uid == 12_346
 
@@ -384,3 +386,15 @@ def test_worker_and_qmgr_as_two_users(umask: int) -> None:
         assert _as(*qmgr, umask, deliver) == 0
         kept = [name.split("/")[0] for name in files(root)]
         assert kept == (["free"] if umask == 0o007 else [])
+
+
+def test_an_envelope_that_nobody_could_read_again_is_refused(tmp_path: Path) -> None:
+    """Answered 250 it would be moved to bad/ as damaged: no mail is lost by its number of recipients."""
+    spool = a_spool(tmp_path)
+    file = spool.begin()
+    file.write(MAIL)
+    (result,) = commit(
+        spool, [(file, an_envelope(*[f"{'u' * 60}{n}@{'d' * 60}.test" for n in range(130_000)]))]
+    )
+    assert isinstance(result, SpoolError)
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
