@@ -6,8 +6,6 @@ serving.py   from a request to its answer: granted? within the quota? then who d
 protocol.py  the types of requests and answers, and their bounds
 grants.py    pure: which names, which targets
 quotas.py    pure: how often in a second, how often in a session
-dns.py       lookups
-kept.py      pure: which answers are remembered
 state.py     the store, as the others know it
 sqlite_store.py, sqlite_file.py  SQLite behind it: a thread with its queue, and the file
 connect.py   connections to the targets that the admin named

@@ -14,10 +14,10 @@ from typing import Protocol
 
 import idna
 
+from forkd.lookups.kept import Labels
+
 ANY = "any"
 """In the place of suffixes: every name."""
-Labels = tuple[str, ...]
-"""Of a name, the leftmost first, without the root's."""
 
 MAX_NAME = 253
 """Characters of a name as text (RFC 1035 2.3.4, without the lengths of first label and root)."""

@@ -21,11 +21,11 @@ import uvloop
 
 from forkd import log
 from forkd.broker.channel import Channel
-from forkd.broker.dns import Resolver
 from forkd.broker.serving import Service
 from forkd.broker.sqlite_store import SqliteStore
 from forkd.broker.state import Store
 from forkd.config.schema import Config
+from forkd.lookups.resolver import Resolver
 from forkd.rpc import channel, passing, places
 from forkd.rpc.link import MasterLink
 from forkd.rpc.messages import Heartbeat, SandboxChannel, SandboxSession, ToBroker, ToRole
@@ -63,7 +63,7 @@ class Broker:
         os.umask(0o077)  # what plugins keep is nobody else's, not even its group's
         plugins = [plugin for plugin in start.plugin_configs if plugin.capabilities.brokered]
         self._reused = {plugin.name for plugin in plugins if plugin.limits.reuse > 1}
-        self._resolver = Resolver(config.dns, loop)
+        self._resolver = Resolver(config.dns)
         if any(plugin.capabilities.state for plugin in plugins):
             self._store = SqliteStore(
                 places.state_file(config.server.data_dir),

@@ -13,8 +13,6 @@ import msgspec
 
 MAX_RECORD_BYTES = 131_072
 """Of a request or an answer. A value has 64 KiB at most, and JSON around it."""
-MAX_RECORDS = 256
-"""Of one DNS answer that go over: with names of 255 octets that fits."""
 MAX_TTL_S = 315_360_000
 """Of a key: ten years."""
 SHOWN_BYTES = 64

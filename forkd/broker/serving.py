@@ -12,7 +12,7 @@ from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
 from forkd import log
-from forkd.broker import connect, dns, grants
+from forkd.broker import connect, grants
 from forkd.broker.protocol import (
     Answer,
     ConnectRequest,
@@ -29,6 +29,9 @@ from forkd.broker.protocol import (
 from forkd.broker.quotas import CONNECTS, REFUSALS, Rate, Sessions, Usage
 from forkd.broker.state import StateError, Store, StoreUnavailable
 from forkd.config.schema import Config
+from forkd.lookups.kept import Labels
+from forkd.lookups.resolver import Answer as Found
+from forkd.lookups.resolver import Resolver
 
 Reply = tuple[Answer, socket.socket | None]
 """An answer, and what goes with it."""
@@ -65,7 +68,7 @@ class Service:
     """
 
     def __init__(
-        self, config: Config, plugins: Iterable[PluginLike], *, resolver: dns.Resolver, store: Store | None
+        self, config: Config, plugins: Iterable[PluginLike], *, resolver: Resolver, store: Store | None
     ) -> None:
         self._config = config
         self._resolver = resolver
@@ -119,7 +122,7 @@ class Service:
             return _dns_result(request, name, known)
         return self._look_up(request, name)
 
-    async def _look_up(self, request: DnsRequest, name: grants.Labels) -> Reply:
+    async def _look_up(self, request: DnsRequest, name: Labels) -> Reply:
         found = await self._resolver.look(name, request.kind)
         if found.status == "temporary":
             self.counters["dns_temporary"] += 1
@@ -186,6 +189,6 @@ class Service:
             log.broker_refusal(plugin=caller.plugin, session=caller.session, kind=kind, detail=text)
 
 
-def _dns_result(request: DnsRequest, name: grants.Labels, found: dns.Answer) -> DnsResult:
+def _dns_result(request: DnsRequest, name: Labels, found: Found) -> DnsResult:
     ttl = max(0, int(found.expires - time.monotonic())) if found.expires else 0
     return DnsResult(request.n, found.status, ".".join(name), found.records, ttl)

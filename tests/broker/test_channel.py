@@ -22,6 +22,7 @@ from forkd.rpc import channel, passing
 from forkd.rpc.messages import SandboxChannel, SandboxSession
 from tests.support.broker import Broker, broker
 from tests.support.nameserver import NameServer
+from tests.support.params import quick_first
 from tests.support.waiting import wait_for
 
 ALL = Capabilities(dns=("zen.example",), state=True)
@@ -116,7 +117,7 @@ BREACHES = {
 }
 
 
-@pytest.mark.parametrize("name", BREACHES)
+@pytest.mark.parametrize("name", quick_first(BREACHES, 6))
 def test_a_breach_ends_its_channel_and_no_other(tmp_path: Path, name: str):
     """Strict and bounded: what is not in the protocol is not looked at twice."""
     with broker(tmp_path, {"p": ALL}) as served, worker(served) as w:

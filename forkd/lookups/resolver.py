@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import ipaddress
 import time
 from typing import Any, Literal
 
@@ -19,25 +18,22 @@ import dns.asyncresolver
 import dns.exception
 import dns.message
 import dns.name
-import dns.nameserver
 import dns.rdatatype
 import dns.resolver
 
-from forkd import log
-from forkd.broker.grants import Labels
-from forkd.broker.kept import Kept
-from forkd.broker.protocol import MAX_RECORDS
 from forkd.config.schema import Dns
+from forkd.lookups import servers
+from forkd.lookups.kept import Kept, Labels
 
 MAX_LOOKUPS = 1000
 """At once: each has a socket."""
 MAX_CNAMES = 8
+MAX_RECORDS = 256
+"""Of one answer that are told: with names of 255 octets they fit into a record of the broker's protocol."""
 MAX_TTL_S = 86_400
 """RFC 8767 suggests a bound of days; a day is what most resolvers keep at most."""
 MAX_NEGATIVE_TTL_S = 3 * 3600
 """RFC 2308 5: one to three hours."""
-EDNS_BYTES = 1232
-"""What fits into one packet on any path (DNS flag day 2020)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,14 +52,14 @@ TEMPORARY = Answer("temporary")
 
 
 class Resolver:
-    """One per broker."""
+    """One per process that asks."""
 
-    def __init__(self, settings: Dns, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, settings: Dns) -> None:
         self._settings = settings
-        self._loop = loop
         self._kept = Kept(settings.cache)
         self._running: dict[tuple[Labels, str], asyncio.Task[Answer]] = {}
-        self._resolver = _resolver(settings)
+        # None: every answer is "temporary".
+        self._resolver = servers.stub(settings.servers, float(settings.timeout))
         self.asked = 0
         """Lookups that a server was asked for."""
 
@@ -84,7 +80,7 @@ class Resolver:
         if task is None:
             if self._resolver is None or len(self._running) >= MAX_LOOKUPS:
                 return TEMPORARY
-            task = self._running[name, kind] = self._loop.create_task(self._ask(name, kind))
+            task = self._running[name, kind] = asyncio.create_task(self._ask(name, kind))
         return await asyncio.shield(task)
 
     async def close(self) -> None:
@@ -150,31 +146,3 @@ _RECORDS: dict[str, Any] = {
     "txt": lambda rrset: [b"".join(record.strings) for record in rrset],
     "ptr": lambda rrset: [_text(record.target) for record in rrset],
 }
-
-
-def _resolver(settings: Dns) -> dns.asyncresolver.Resolver | None:
-    """None where there is no name server to ask: then every answer is "temporary", and the log says why."""
-    resolver = dns.asyncresolver.Resolver(configure=False)
-    servers = list(settings.servers)
-    if not servers:
-        try:
-            found = dns.asyncresolver.Resolver(configure=True)
-        except (dns.resolver.NoResolverConfiguration, OSError) as error:
-            log.service(act="no_resolver", level="warning", detail=str(error))
-            return None
-        servers = [str(server) for server in found.nameservers]
-    resolver.nameservers = [dns.nameserver.Do53Nameserver(*endpoint(server)) for server in servers]
-    # Two tries within the time: one packet may be lost.
-    resolver.timeout = float(settings.timeout) / 2
-    resolver.lifetime = float(settings.timeout)
-    resolver.use_edns(0, 0, EDNS_BYTES)
-    return resolver
-
-
-def endpoint(server: str) -> tuple[str, int]:
-    """Of "192.0.2.1", "192.0.2.1:53", "2001:db8::1" or "[2001:db8::1]:53"."""
-    try:
-        return str(ipaddress.ip_address(server.strip("[]"))), 53
-    except ValueError:
-        host, _, port = server.rpartition(":")
-        return str(ipaddress.ip_address(host.strip("[]"))), int(port)

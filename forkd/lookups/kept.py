@@ -11,10 +11,11 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from forkd.broker.grants import Labels
-
 if TYPE_CHECKING:
-    from forkd.broker.dns import Answer
+    from forkd.lookups.resolver import Answer
+
+Labels = tuple[str, ...]
+"""Of a name, the leftmost first, without the root's."""
 
 MAX_BYTES: Final = 32 << 20
 MAX_ANSWER_BYTES: Final = 8192

@@ -1,12 +1,12 @@
-"""forkd/broker/kept.py: what is remembered is bounded in octets, whoever chooses names and answers."""
+"""forkd/lookups/kept.py: what is remembered is bounded in octets, whoever chooses names and answers."""
 
 from __future__ import annotations
 
 import time
 import tracemalloc
 
-from forkd.broker.dns import Answer
-from forkd.broker.kept import MAX_ANSWER_BYTES, MAX_BYTES, Kept
+from forkd.lookups.kept import MAX_ANSWER_BYTES, MAX_BYTES, Kept
+from forkd.lookups.resolver import Answer
 
 
 def found(*records: object) -> Answer:

@@ -1,4 +1,4 @@
-"""forkd/broker/dns.py against a real name server on loopback."""
+"""forkd/lookups/resolver.py against a real name server on loopback."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ import dns.rrset
 import pytest
 import uvloop
 
-from forkd.broker.dns import Answer, Resolver, endpoint
 from forkd.broker.grants import labels
 from forkd.config.schema import Dns, Seconds
+from forkd.lookups.resolver import Answer, Resolver
+from forkd.lookups.servers import endpoint
 from tests.support.nameserver import NameServer
 
 
 def ask(server: NameServer, body: Callable[[Resolver], Coroutine[Any, Any, None]], **settings: Any) -> None:
     async def whole() -> None:
         given = {"servers": (server.address,), "timeout": Seconds(5)} | settings
-        resolver = Resolver(Dns(**given), asyncio.get_running_loop())
+        resolver = Resolver(Dns(**given))
         try:
             await body(resolver)
         finally:
