@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 
+from forkd.config.domains import is_domain
+from forkd.smtp.address import a_labels
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -43,6 +46,30 @@ def parse_server(text: str) -> tuple[str, int]:
     if not port:
         raise ValueError("this is a name server's IP address, as in 192.0.2.53 or 192.0.2.53:5353")
     return host, port
+
+
+def parse_host(text: str) -> tuple[str, int]:
+    """`mail.example.org`, `192.0.2.1`, `[2001:db8::1]`, each perhaps with `:25`: name or address in its one
+    form (A-labels, no brackets) and port; port 0: none is given.
+
+    Raises ValueError, its text being the rule.
+    """
+    rule = "this is a host, as in mail.example.org, 192.0.2.1 or [2001:db8::1], with :PORT if need be"
+    host, colon, port = (text, "", "") if text.endswith("]") else text.rpartition(":")
+    if not colon:
+        host, port = text, "0"
+    elif not (port.isascii() and port.isdecimal() and 0 < int(port) <= 65_535):
+        raise ValueError(rule)
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
+    except ValueError:
+        if bracketed or not is_domain(host) or host.rpartition(".")[2].isdecimal():
+            raise ValueError(rule) from None
+        return a_labels(host), int(port)
+    if bracketed != (address.version == 6):
+        raise ValueError(rule)
+    return str(address), int(port)
 
 
 def parse_network(text: str) -> Network:

@@ -9,20 +9,26 @@ from __future__ import annotations
 
 import os
 import re
-import string
 from collections.abc import Callable
 from typing import Final
 
 from forkd.config.auth_checks import AUTH_CHECKS, auth_with_plugins, wants_auth
 from forkd.config.checking import Check
 from forkd.config.client_checks import CLIENT_CHECKS
-from forkd.config.domains import DOMAIN_NAME, domain_slip, is_domain, server_name
+from forkd.config.domains import DOMAIN_NAME, EVERY_SUBDOMAIN, domain_slip, is_domain, server_name
+from forkd.config.folding import folded
 from forkd.config.lines import KeyPath
+from forkd.config.maildir_checks import maildirs
+from forkd.config.next_hop_checks import next_hops
+from forkd.config.next_hop_schema import PATIENT_S
+from forkd.config.pipe_checks import pipes
 from forkd.config.plugin_checks import PLUGIN_CHECKS, budget_and_dns
 from forkd.config.problems import Problems, Source, toml_key
-from forkd.config.reader import nearest, one_of
-from forkd.config.recipients import EVERY_SUBDOMAIN, folded
-from forkd.config.schema import Config, Discard, Maildir, PluginConfig, QmailQueue
+from forkd.config.reader import one_of
+from forkd.config.report_checks import reports
+from forkd.config.route_checks import routes
+from forkd.config.routes import EVERYTHING
+from forkd.config.schema import Config, Discard, Lmtp, PluginConfig, QmailQueue, Smtp
 from forkd.config.units import format_duration, format_size
 
 USER_NAME: Final = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
@@ -127,35 +133,21 @@ def _relay(c: Check) -> None:
     networks, transport = c.config.networks.relay, c.config.queue.relay_transport
     if not c.clean(("networks", "relay"), ("queue", "relay_transport")):
         return
-    if networks and not transport:
+    if networks and not transport and EVERYTHING not in c.config.route:
         rule = "these clients may relay, but queue.relay_transport does not say how their mail goes on"
         hint = f"set relay_transport in [queue] to {one_of(c.config.transport)}"
         c.bad(("networks", "relay"), rule, value=networks, hint=hint)
     if transport:
         c.transport_exists(("queue", "relay_transport"), transport)
-        if not networks and not any(wants_auth(listener) for listener in c.config.listener.values()):
+        if (
+            not networks
+            and not c.config.aliases.files
+            and not any(wants_auth(listener) for listener in c.config.listener.values())
+        ):
             c.notes.append(
-                "queue.relay_transport is not used: no client may relay "
-                "(networks.relay is empty, and AUTH is off)"
+                "queue.relay_transport is used for reports alone: no client may relay "
+                "(networks.relay is empty, and AUTH is off), and there are no aliases"
             )
-
-
-def _transports(c: Check) -> None:
-    """Paths of Maildirs have only the fields we fill in."""
-    for name, transport in c.config.transport.items():
-        path = ("transport", name, "path")
-        if not isinstance(transport, Maildir) or not c.clean(path):
-            continue
-        try:
-            parsed = list(string.Formatter().parse(transport.path))
-        except ValueError:
-            c.bad(path, "the braces do not match", value=transport.path)
-            continue
-        for field in sorted({field for _, field, _, _ in parsed if field is not None} - {"domain", "user"}):
-            hint = nearest(field, ("domain", "user"), listing=False)
-            c.bad(path, "only {domain} and {user} can stand in a path", value=transport.path, hint=hint)
-        if not transport.path:
-            c.bad(path, "this must not be empty", value=transport.path)
 
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -187,12 +179,9 @@ def _queue_programs(c: Check) -> None:
                 c.notes.append(f"transport.{toml_key(name)}: setuid programs do not see the variable {key}")
 
 
-PROXIED: Final = (QmailQueue, Discard)
-"""Transports that have one answer for all recipients, and so may answer while a client waits."""
-
-
-PATIENT_S: Final = 540
-"""Of the 10 minutes that a client waits for the reply to the end of data, one for plugins and the disk."""
+PROXIED: Final = (QmailQueue, Smtp, Lmtp, Discard)
+"""Transports that have one answer for all recipients of a transaction (worker/next_hop.py sees to it that
+there is one), and so may answer while a client waits."""
 
 
 def _proxied(c: Check) -> None:
@@ -203,6 +192,7 @@ def _proxied(c: Check) -> None:
     ways: list[tuple[KeyPath, str]] = [
         (("domain", name, "transport"), domain.transport) for name, domain in c.config.domain.items()
     ]
+    ways += [(("route", name, "transport"), route.transport) for name, route in c.config.route.items()]
     if c.config.queue.relay_transport:
         ways.append((("queue", "relay_transport"), c.config.queue.relay_transport))
     for path, way in ways:
@@ -212,7 +202,7 @@ def _proxied(c: Check) -> None:
                 f'[listener.{toml_key(listeners[0])}] has accept = "proxy", so its clients wait for this '
                 "transport's answer, and this one gives none to them"
             )
-            c.bad(path, rule, value=way, hint='choose a [transport] with kind = "qmail-queue"')
+            c.bad(path, rule, value=way, hint='choose one of kind "smtp", "lmtp" or "qmail-queue"')
     for way in dict.fromkeys(way for _, way in ways):
         table = c.config.transport.get(way)
         if isinstance(table, QmailQueue) and table.timeout > PATIENT_S:
@@ -293,11 +283,15 @@ CHECKS: Final[tuple[Callable[[Check], None], ...]] = (
     *AUTH_CHECKS,
     _domains,
     _relay,
-    _transports,
+    routes,
+    maildirs,
     _queue_programs,
+    pipes,
+    next_hops,
     _proxied,
     _limits,
     _timeouts,
+    reports,
     *PLUGIN_CHECKS,
     _durability,
 )

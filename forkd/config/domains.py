@@ -15,6 +15,9 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 DOMAIN_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
 """RFC 5321 4.1.2 Domain in A-labels, lengths of RFC 1035 2.3.4."""
 
+EVERY_SUBDOMAIN: Final = "*."
+"""In front of a name: [domain."*.example.org"], [route."*.example.org"]."""
+
 
 def server_name(name: str) -> str:
     """The same for a certificate's name, which may begin with `*.` for any one label.

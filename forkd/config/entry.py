@@ -34,8 +34,9 @@ from forkd.config.problems import Problems, Source, display_path, toml_value
 from forkd.config.programs import read_program
 from forkd.config.reader import Reader, nearest
 from forkd.config.requirements import check_installed
-from forkd.config.schema import HOOKS, Entry, Member, PluginConfig
+from forkd.config.schema import Entry, PluginConfig
 from forkd.config.stock import PLUGINS, stock_plugins
+from forkd.config.switched import limits_given, switched_on
 
 _ORDER: Final = re.compile(r"(\d{1,6})-")
 
@@ -108,48 +109,25 @@ def _read_entry(
     allowed = capabilities(one, settings)
     files = one.files(settings)
     one.mode()
-    limits = limits_in_force(
-        one, frozenset(raw["limits"]) if isinstance(raw.get("limits"), dict) else frozenset()
-    )
+    limits = limits_in_force(one, limits_given(raw))
     one.failure_policy(wants)
     scope = one.scope()
     if len(problems) > before or there is None:
         return None
-    manifest = plugin.manifest
-    member = Member(
-        name=manifest.name,
-        version=manifest.version,
-        folder=plugin.folder,
-        module=plugin.module,
-        settings=settings,
-        hooks=tuple(hook for hook in HOOKS if hook in manifest.hooks),
-        secrets=tuple(name for name, setting in manifest.settings.items() if setting.secret),
-        entry=source.path,
-    )
-    return PluginConfig(
-        name=member.name,
-        version=member.version,
-        folder=member.folder,
-        module=member.module,
+    return switched_on(
+        one,
+        settings,
         order=order,
-        hooks=member.hooks,
-        settings=settings,
         powers=powers,
         reads=reads,
         files=files,
         capabilities=allowed,
         limits=limits,
-        on_failure=entry.on_failure,
-        mode=entry.mode,
-        trusted=entry.trusted,
-        python=entry.python,
-        requires=manifest.requires,
-        libraries=there.folders if entry.python or manifest.requires else (),
-        uid=entry.uid,
-        source=display_path(source.path),
-        group=entry.group,
         scope=scope,
-        members=(member,),
+        python=entry.python,
+        requires=plugin.manifest.requires,
+        libraries=there.folders if entry.python or plugin.manifest.requires else (),
+        group=entry.group,
     )
 
 

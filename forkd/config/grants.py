@@ -14,13 +14,12 @@ from typing import Any, Final
 import msgspec
 
 from forkd.config.addresses import NetworkError, parse_network
-from forkd.config.domains import is_domain
+from forkd.config.domains import EVERY_SUBDOMAIN, is_domain
 from forkd.config.later import Document
 from forkd.config.lines import KeyPath
 from forkd.config.manifest import PluginFolder, export_slip, header_slip
 from forkd.config.problems import NOT_GIVEN, Problems, display_path, toml_key, toml_value
 from forkd.config.reader import Reader, nearest
-from forkd.config.recipients import EVERY_SUBDOMAIN
 from forkd.config.schema import Config, Entry, Powers, Scope, WantedNames
 from forkd.config.settings import read_setting
 from forkd.config.wants import FLAGS, PARTS, InForce, in_force, named

@@ -17,20 +17,19 @@ entry's file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
 
 from forkd.config.capability_grants import capabilities
-from forkd.config.grants import Around, Joining
+from forkd.config.grants import Around
 from forkd.config.kinds import SESSION, check_environment, check_without_manifest
 from forkd.config.limits import limits_in_force
-from forkd.config.manifest import PluginFolder
 from forkd.config.problems import display_path
 from forkd.config.reader import Reader
-from forkd.config.schema import API_VERSION, Entry, Hook, Manifest, Member, PluginConfig
+from forkd.config.schema import Entry, Hook, PluginConfig
+from forkd.config.switched import limits_given, switched_on, without_manifest
 
 ENDING: Final = ".so"
 
@@ -80,15 +79,17 @@ def read_compiled(
     if not entry.symbol.isidentifier() or not entry.symbol.isascii():
         reader.bad(("symbol",), "this is the name of a C function", value=entry.symbol)
     check_environment(reader, entry.environment, [SESSION])
-    one = _joining(source_name, reader, entry, around, notes, code=code)
+    hooks: tuple[Hook, ...] = ("mail", "rcpt", data_hook(entry.data_at))
+    one = without_manifest(
+        source_name, reader, entry, around, notes, file=code[0] if code else None, hooks=hooks
+    )
     one.settings()
     wants = one.wants({})
     powers = one.powers(wants)
     one.reads(wants)
     allowed = capabilities(one, {})
     one.mode()
-    table = raw.get("limits")
-    given = frozenset(table if isinstance(table, dict) else ())
+    given = limits_given(raw)
     limits = limits_in_force(one, given)
     if "message_timeout" not in given:
         # data_func is not given the message: it has no more to do than the others.
@@ -102,41 +103,21 @@ def read_compiled(
     scope = one.scope()
     if len(reader.problems) > before or not code:
         return None
-    member = Member(
-        name=source_name,
-        version="",
-        folder=code[0].parent,
-        module=code[0].name,
-        settings={},
-        hooks=one.plugin.manifest.hooks,
-        entry=reader.source.path,
-    )
-    return PluginConfig(
-        name=source_name,
-        version="",
-        folder=member.folder,
-        module=member.module,
-        kind="indimail",
+    return switched_on(
+        one,
+        {},
+        order=order,
         code=tuple(code),
         environment=entry.environment,
         symbol=entry.symbol,
         refusal=entry.refusal,
         data_at=entry.data_at,
-        order=order,
-        hooks=member.hooks,
-        settings={},
         powers=powers,
         reads=("envelope",),
         files=entry.grants.files,
         capabilities=allowed,
         limits=limits,
-        on_failure=entry.on_failure,
-        mode=entry.mode,
-        trusted=entry.trusted,
-        uid=entry.uid,
-        source=display_path(reader.source.path),
         scope=scope,
-        members=(member,),
     )
 
 
@@ -175,16 +156,6 @@ def _of_folder(reader: Reader, folder: Path, base: str, notes: list[str]) -> lis
             f"{', '.join(behind)} in {display_path(folder)}"
         )
     return found
-
-
-def _joining(
-    name: str, reader: Reader, entry: Entry, around: Around, notes: list[str], *, code: Sequence[Path]
-) -> Joining:
-    """The entry beside what a manifest would say, if there were one."""
-    data: Hook = data_hook(entry.data_at)
-    manifest = Manifest(name=name, version="", api=API_VERSION, hooks=("mail", "rcpt", data))
-    folder = code[0].parent if code else reader.source.folder
-    return Joining(around, reader, entry, PluginFolder(folder, manifest, reader.source, frozenset()), notes)
 
 
 def data_hook(data_at: str) -> Literal["data", "message"]:

@@ -33,9 +33,6 @@ _KEYS: Final[dict[Document, dict[KeyPath, str]]] = {
         ("trace",): "`forkd explain`",
         ("metrics",): "metrics",
         ("admin",): "roles on the control socket",
-        ("bounce",): "bounces",
-        ("queue", "warn_after"): "delay warnings",
-        ("route",): "routing of relayed domains",
     },
     Document.ENTRY: {
         ("limits", "file_size"): "files a plugin may write",
@@ -57,13 +54,7 @@ for _name, _feature in _WANTS.items():
     _KEYS[Document.MANIFEST][("wants", "capabilities", _name)] = _feature
 
 _VALUES: Final[dict[Document, dict[KeyPath, dict[Any, str]]]] = {
-    Document.CONFIG: {
-        ("transport", "*", "kind"): {
-            "lmtp": "LMTP delivery",
-            "smtp": "SMTP delivery",
-            "pipe": "delivery to a program",
-        },
-    },
+    Document.CONFIG: {},
     Document.ENTRY: {},
     Document.MANIFEST: {
         ("kind",): {

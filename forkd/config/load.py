@@ -17,6 +17,8 @@ from typing import Any, Final
 
 import msgspec
 
+from forkd.config.alias_checks import check_aliases
+from forkd.config.aliases import NO_ALIASES, Aliases, read
 from forkd.config.checks import check, check_with_plugins
 from forkd.config.domains import DOMAIN_NAME, server_name
 from forkd.config.entry import read_entries
@@ -28,14 +30,17 @@ from forkd.config.qmail import Said
 from forkd.config.qmail_lists import lists_entry
 from forkd.config.qmail_merge import with_control
 from forkd.config.reader import Reader
+from forkd.config.recipients import Recipients
 from forkd.config.schema import (
     Config,
     Domain,
     Listener,
     Maildir,
+    NextHop,
     PluginConfig,
     Plugins,
     QmailQueue,
+    Server,
     Transport,
 )
 from forkd.config.stock import ENTRIES
@@ -57,6 +62,7 @@ class LoadedConfig:
     domains and certificates in A-labels and lower case.
 
     plugins   switched on, in the order in which they are asked
+    aliases   what the files of aliases.files say
     file      absolute path of forkd.toml; None: defaults, there is no file
     notes     what is legal but an admin should know; one line each
     """
@@ -65,6 +71,7 @@ class LoadedConfig:
     plugins: tuple[PluginConfig, ...]
     file: Path | None
     notes: tuple[str, ...] = ()
+    aliases: Aliases = NO_ALIASES
 
 
 def load(path: Path | None, *, cwd: Path | None = None) -> LoadedConfig:
@@ -89,8 +96,11 @@ def load(path: Path | None, *, cwd: Path | None = None) -> LoadedConfig:
     before = len(problems)
     config, control = with_control(config, source, raw, problems, notes)
     config = _filled(config, source, notes)
+    aliases = NO_ALIASES
     if whole and len(problems) == before:
         check(config, source, problems, notes)
+        if len(problems) == before:
+            aliases = _aliases(config, problems, notes)
     folder = _plugins_dir(config, source, problems, notes)
     config = msgspec.structs.replace(config, plugins=Plugins(dir=folder))
     before = len(problems)
@@ -103,7 +113,7 @@ def load(path: Path | None, *, cwd: Path | None = None) -> LoadedConfig:
         domain={server_name(name): domain for name, domain in config.domain.items()},
         certificate={server_name(name): pair for name, pair in config.certificate.items()},
     )
-    return LoadedConfig(config, plugins, source.path, tuple(notes))
+    return LoadedConfig(config, plugins, source.path, tuple(notes), aliases)
 
 
 def data_dir_of(path: Path | None, *, cwd: Path | None = None) -> Path:
@@ -227,7 +237,10 @@ def _filled(config: Config, source: Source, notes: list[str]) -> Config:
     if not auth.users.is_absolute():
         auth = msgspec.structs.replace(auth, users=Path(os.path.normpath(source.folder / auth.users)))
     domains = config.domain
-    given = config.transport.items()
+    ways = {
+        name: _completed(name, table, server, notes)
+        for name, table in {"local": Maildir(), **config.transport}.items()
+    }
     if source.path is None:
         domains = {name: Domain() for name in DEFAULT_DOMAINS}
     return msgspec.structs.replace(
@@ -236,12 +249,26 @@ def _filled(config: Config, source: Source, notes: list[str]) -> Config:
         auth=auth,
         listener=config.listener or {"default": Listener()},
         domain=domains,
-        transport={"local": Maildir(), **{name: _program(name, table, notes) for name, table in given}},
+        transport=ways,
     )
 
 
-def _program(name: str, table: Transport, notes: list[str]) -> Transport:
-    """A queue program that is not named: qmail's own variable, else where qmail has it."""
+def _aliases(config: Config, problems: Problems, notes: list[str]) -> Aliases:
+    """The files of aliases.files, which must fit the rest."""
+    if not config.aliases.files:
+        return NO_ALIASES
+    before = len(problems)
+    aliases = read(config.aliases.files, problems, detail_of=Recipients.from_config(config).detail_of)
+    if len(problems) == before:
+        check_aliases(config, aliases, problems, notes)
+    return aliases
+
+
+def _completed(name: str, table: Transport, server: Server, notes: list[str]) -> Transport:
+    """A queue program that is not named: qmail's own variable, else where qmail has it. Who we are to other
+    servers: who we are to clients."""
+    if isinstance(table, NextHop) and not table.hostname:
+        return msgspec.structs.replace(table, hostname=server.hostname)
     if not isinstance(table, QmailQueue) or table.argv:
         return table
     if wanted := tuple(os.environ.get("QMAILQUEUE", "").split()):

@@ -29,25 +29,14 @@ from typing import Any, Final
 
 import msgspec
 
-from forkd.config.grants import Around, Joining
+from forkd.config.grants import Around
 from forkd.config.kinds import SESSION, check_environment, check_without_manifest
 from forkd.config.limits import limits_in_force
 from forkd.config.lines import KeyPath
-from forkd.config.manifest import PluginFolder
 from forkd.config.problems import display_path
 from forkd.config.reader import Reader
-from forkd.config.schema import (
-    API_VERSION,
-    Capabilities,
-    Entry,
-    Grants,
-    Manifest,
-    Member,
-    PluginConfig,
-    Powers,
-    WantedPowers,
-    Wants,
-)
+from forkd.config.schema import Capabilities, Entry, Grants, PluginConfig, Powers, WantedPowers, Wants
+from forkd.config.switched import limits_given, switched_on, without_manifest
 
 READS: Final = ("envelope", "headers", "body")
 _GRANTED: Final = frozenset({"discard", "reads", "files", "processes", "exec"})
@@ -77,13 +66,14 @@ def read_program(
     for at, path in enumerate(entry.grants.exec):
         _startable(reader, ("grants", "exec"), path, f"entry {at + 1} of exec")
     powers = Powers(replace_message=True, discard=entry.grants.discard)
-    one = _joining(name, reader, entry, around, notes, folder=program.parent if program else Path("/"))
+    # Of the powers that edit: what on_failure may be depends on them.
+    wanted = Wants(powers=WantedPowers(edit_body="it is a filter"))
+    one = without_manifest(name, reader, entry, around, notes, file=program, hooks=("message",), wants=wanted)
     wants = one.wants({})
     for key in _unused(entry.grants):
         one.not_wanted(key)
     one.mode()
-    given = raw.get("limits")
-    limits = limits_in_force(one, frozenset(given if isinstance(given, dict) else ()))
+    limits = limits_in_force(one, limits_given(raw))
     if limits.reuse != 1:
         rule = "a program is started anew for each message"
         reader.bad(("limits", "reuse"), rule, value=limits.reuse, hint="leave it out")
@@ -91,41 +81,21 @@ def read_program(
     scope = one.scope()
     if len(reader.problems) > before or program is None:
         return None
-    member = Member(
-        name=name,
-        version="",
-        folder=program.parent,
-        module=program.name,
-        settings={},
-        hooks=("message",),
-        entry=reader.source.path,
-    )
-    return PluginConfig(
-        name=name,
-        version="",
-        folder=member.folder,
-        module=member.module,
-        kind="program",
+    return switched_on(
+        one,
+        {},
+        order=order,
         code=(program, *entry.grants.exec),
         argv=entry.argv,
         unchanged_if_empty=entry.unchanged_if_empty,
         environment=entry.environment,
-        order=order,
-        hooks=member.hooks,
-        settings={},
         powers=powers,
         reads=READS,
         files=entry.grants.files,
         capabilities=Capabilities(processes=entry.grants.processes, exec=entry.grants.exec),
         # One message is all that a run lives for; there is nothing to keep warm.
         limits=msgspec.structs.replace(limits, fresh="call", spare=0),
-        on_failure=entry.on_failure,
-        mode=entry.mode,
-        trusted=entry.trusted,
-        uid=entry.uid,
-        source=display_path(reader.source.path),
         scope=scope,
-        members=(member,),
     )
 
 
@@ -165,13 +135,3 @@ def _unused(grants: Grants) -> list[str]:
         for field in msgspec.structs.fields(Grants)
         if field.name not in _GRANTED and getattr(grants, field.name)
     ]
-
-
-def _joining(
-    name: str, reader: Reader, entry: Entry, around: Around, notes: list[str], *, folder: Path
-) -> Joining:
-    """The entry beside what a manifest would say, if there were one."""
-    # Of the powers that edit: what on_failure may be depends on them.
-    wants = Wants(powers=WantedPowers(edit_body="it is a filter"))
-    manifest = Manifest(name=name, version="", api=API_VERSION, hooks=("message",), wants=wants)
-    return Joining(around, reader, entry, PluginFolder(folder, manifest, reader.source, frozenset()), notes)

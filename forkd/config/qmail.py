@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from forkd.config.checks import greeting_slip
-from forkd.config.domains import DOMAIN_NAME, domain_slip, is_domain
+from forkd.config.domains import DOMAIN_NAME, EVERY_SUBDOMAIN, domain_slip, is_domain
 from forkd.config.problems import Problems, Source, display_path, shorten
 from forkd.config.qmail_files import CDB, Control, Row
 from forkd.config.qmail_lists import read_lists
-from forkd.config.recipients import EVERY_SUBDOMAIN
 from forkd.config.schema import Timeouts
 from forkd.config.units import Bytes, Seconds
 from forkd.smtp.address import a_labels

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import unicodedata
 from collections.abc import Mapping
 from typing import Final
 
+from forkd.config.domains import EVERY_SUBDOMAIN
+from forkd.config.folding import folded
+from forkd.config.routes import Routes
 from forkd.config.schema import Config, Domain
 from forkd.smtp.address import a_labels
 
 POSTMASTER: Final = "postmaster"
-EVERY_SUBDOMAIN: Final = "*."
-"""In front of a name: [domain."*.example.org"]."""
+
+
+_NO_OWNER: Final = frozenset(("",))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,6 +37,16 @@ class Accepted:
     transport: str
     mailbox: str
     detail: str = ""
+
+    @property
+    def transports(self) -> frozenset[str]:
+        """That one alone; as those of an alias (expansion.Expanded)."""
+        return frozenset((self.transport,))
+
+    @property
+    def owners(self) -> frozenset[str]:
+        """None, as of an alias that is no list."""
+        return _NO_OWNER
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,6 +81,7 @@ class Recipients:
     relay_transport: str
     parents: Mapping[str, _Local] = dataclasses.field(default_factory=dict)
     """[domain."*.NAME"] by NAME: all sub-domains, however deep, that have no table of their own."""
+    routes: Routes = dataclasses.field(default_factory=lambda: Routes({}, {}))
 
     @classmethod
     def from_config(cls, config: Config) -> Recipients:
@@ -77,12 +91,26 @@ class Recipients:
         for name, domain in config.domain.items():
             into, own = (parents, name[2:]) if name.startswith(EVERY_SUBDOMAIN) else (domains, name)
             into[a_labels(own)] = _local(domain)
-        return cls(domains=domains, relay_transport=config.queue.relay_transport, parents=parents)
+        return cls(
+            domains=domains,
+            relay_transport=config.queue.relay_transport,
+            parents=parents,
+            routes=Routes.from_config(config.route),
+        )
 
     def name_of(self, domain: str) -> str:
         """The one name of a domain of ours, whichever script the client used; others stay as they are."""
         key = _key(domain)
         return key if self._ours(key) else domain
+
+    def detail_of(self, domain: str) -> str:
+        """A domain's separator of details; empty where it has none, or is not ours."""
+        ours = self._ours(_key(domain))
+        return "" if ours is None else ours.detail
+
+    def is_ours(self, domain: str) -> bool:
+        """We take mail for it."""
+        return self._ours(_key(domain)) is not None
 
     def _ours(self, key: str) -> _Local | None:
         found = self.domains.get(key)
@@ -103,8 +131,18 @@ class Recipients:
                     decided already
 
         Postmaster exists in every domain of ours (RFC 5321 4.5.1). Local parts are compared by folded(),
-        first whole, then without detail, so that a listed `c++` is not taken for `c`.
+        first whole, then without detail, so that a listed `c++` is not taken for `c`. A route decides about
+        the transport of what is accepted, never whether it is; what may be relayed needs no more than one.
         """
+        found = self._resolve(local, domain, may_relay=may_relay)
+        if isinstance(found, Accepted):
+            route = self.routes.find(local, domain, mailbox=found.mailbox)
+            return found if route is None else Accepted(route.transport, found.mailbox, found.detail)
+        if may_relay and found is _NOT_LOCAL and (route := self.routes.find(local, domain)):
+            return Accepted(route.transport, local)
+        return found
+
+    def _resolve(self, local: str, domain: str, *, may_relay: bool) -> Resolution:
         ours = self._ours(_key(domain))
         name = folded(local)
         if ours is None:
@@ -120,17 +158,6 @@ class Recipients:
         if ours.mailboxes is None or base in ours.mailboxes or base == POSTMASTER:
             return Accepted(ours.transport, base, detail)
         return _UNKNOWN
-
-
-def folded(local: str) -> str:
-    """A local part as it is compared: without case, and the same however its accents are encoded.
-
-    Upper and lower case are one by our choice (RFC 5321 2.4 leaves it to the host that has the mailbox);
-    UTF-8 is casefolded in normalization form C, which is what senders should write (RFC 6532 3.1).
-    """
-    if local.isascii():
-        return local.lower()
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", local).casefold())
 
 
 def _key(domain: str) -> str:

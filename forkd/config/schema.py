@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from forkd.config.client_schema import Auth, Certificate, Limits, Listener, Names, Networks, Timeouts, Tls
+from forkd.config.maildir_schema import Maildir
 from forkd.config.manifest_schema import (
     API_VERSION,
     HOOKS,
@@ -30,14 +31,18 @@ from forkd.config.manifest_schema import (
     WantedThreads,
     Wants,
 )
+from forkd.config.next_hop_schema import Lmtp, NextHop, Smtp
+from forkd.config.pipe_schema import Pipe
 from forkd.config.plugin_schema import Capabilities, Entry, Grants, Member, PluginConfig, Powers, Scope
-from forkd.config.table import DAY, Between, NotEmpty, Ordered, Table, Text, Wait
+from forkd.config.report_schema import Reports
+from forkd.config.table import DAY, Between, NotEmpty, Ordered, Table, Text, Wait, WaitOrNone
 from forkd.config.units import Bytes, Seconds
 
 __all__ = [
     "API_VERSION",
     "HOOKS",
     "LAYERS",
+    "Aliases",
     "Auth",
     "Between",
     "Breaker",
@@ -54,25 +59,31 @@ __all__ = [
     "Hook",
     "Limits",
     "Listener",
+    "Lmtp",
     "Log",
     "Maildir",
     "Manifest",
     "Member",
     "Names",
     "Networks",
+    "NextHop",
     "NotEmpty",
     "Ordered",
+    "Pipe",
     "PluginConfig",
     "PluginLimits",
     "Plugins",
     "Powers",
     "QmailQueue",
     "Queue",
+    "Reports",
+    "Route",
     "Sandbox",
     "Scope",
     "Seconds",
     "Server",
     "Setting",
+    "Smtp",
     "State",
     "Table",
     "Timeouts",
@@ -152,6 +163,15 @@ class Domain(Table, frozen=True):
     """Name of the [transport] that delivers this domain's mail."""
 
 
+class Aliases(Table, frozen=True):
+    """[aliases]: addresses of ours that stand for others (how a file is written: config/aliases.py)."""
+
+    files: tuple[Path, ...] = ()
+    """Together one table. An alias exists, whatever domain.mailboxes lists. Who its members are is settled
+    when a message comes in: they share its queue file, be there two or 10,000, and limits.recipients does not
+    count them. Read at start."""
+
+
 class Queue(Table, frozen=True):
     """[queue]: keeping and delivering."""
 
@@ -164,20 +184,15 @@ class Queue(Table, frozen=True):
     retry_first: Wait = Seconds(300)
     """First retry; each further one waits about twice as long, with jitter ..."""
     retry_max: Wait = Seconds(14_400)
-    """... up to this."""
+    """... up to this. A next hop that is away is asked again after 12 times retry_first at the latest."""
     give_up: Annotated[Seconds, Between(0, 30 * DAY)] = Seconds(432_000)
     """5 days, as everybody (RFC 5321 4.5.4.1: 4 to 5 days)."""
     concurrency: Annotated[int, Between(1, 1024)] = 8
-    """Deliveries at once; each waits for a disk or a next hop."""
+    """Deliveries at once to one destination, where a route says nothing else; threads of a transport that
+    waits for a disk, at most."""
     relay_transport: str = ""
-    """For recipients outside every [domain], from networks.relay; must be set when that is."""
-
-
-class Maildir(Table, frozen=True, tag_field="kind", tag="maildir"):
-    """[transport.NAME] kind = "maildir"."""
-
-    path: str = "mail/{domain}/{user}"
-    """{domain}, {user}: made safe for a path; relative to data_dir."""
+    """For recipients outside every [domain]: those of clients in networks.relay, for which it must be set
+    unless [route."*"] is there, members of aliases, senders who get a report (without it: [reports])."""
 
 
 class Discard(Table, frozen=True, tag_field="kind", tag="discard"):
@@ -202,7 +217,26 @@ class QmailQueue(Table, frozen=True, tag_field="kind", tag="qmail-queue"):
     with accept = "proxy" a client waits, 10 minutes at most (RFC 5321 4.5.3.2.6)."""
 
 
-Transport = Maildir | Discard | QmailQueue
+Transport = Maildir | Discard | QmailQueue | Smtp | Lmtp | Pipe
+
+
+class Route(Table, frozen=True):
+    """[route."PATTERN"]: mail that goes another way than its domain's (patterns: config/routes.py)."""
+
+    transport: Text = "local"
+    """Name of the [transport] that delivers it."""
+    retry_first: WaitOrNone = Seconds(0)
+    """As in [queue], for this mail alone; 0: what [queue] says."""
+    retry_max: WaitOrNone = Seconds(0)
+    """The same."""
+    give_up: WaitOrNone = Seconds(0)
+    """The same."""
+    warn_after: WaitOrNone = Seconds(0)
+    """As in [reports], for this mail alone; 0: what [reports] says; longer than give_up: never."""
+    concurrency: Annotated[int, Between(0, 1024)] = 0
+    """Deliveries at once to one destination, at most, of transports that wait for others (smtp, lmtp, pipe);
+    0: what [queue] says. How long one may take is its transport's: mail that needs other timeouts has a
+    [transport] of its own."""
 
 
 class Sandbox(Table, frozen=True):
@@ -230,7 +264,7 @@ class Sandbox(Table, frozen=True):
 
 
 class Dns(Table, frozen=True):
-    """[dns]: lookups for plugins that were granted them (the broker's)."""
+    """[dns]: lookups of next hops (qmgr's), and for plugins that were granted them (the broker's)."""
 
     servers: tuple[Text, ...] = ()
     """Addresses, "127.0.0.1" or "127.0.0.1:5353"; empty: those of /etc/resolv.conf."""
@@ -308,6 +342,11 @@ class Config(Table, frozen=True):
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     queue: Queue = Queue()
+    reports: Reports = Reports()
+    aliases: Aliases = Aliases()
+    route: dict[str, Route] = msgspec.field(default_factory=dict)
+    """By pattern, in the order of the file: the first that matches counts, before [domain] and
+    queue.relay_transport. Which recipients exist is [domain]'s to say."""
     transport: dict[str, Transport] = msgspec.field(default_factory=dict)
     """load() puts `local`, a maildir, unless it is set."""
     sandbox: Sandbox = Sandbox()

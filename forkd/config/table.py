@@ -32,6 +32,7 @@ DAY: Final = 86_400.0
 Count = Annotated[int, Between(1, 1_000_000_000)]
 CountOrNone = Annotated[int, Between(0, 1_000_000_000)]
 Wait = Annotated[Seconds, Between(0.001, 30 * DAY)]
+WaitOrNone = Annotated[Seconds, Between(0, 30 * DAY)]
 Text = Annotated[str, NotEmpty()]
 
 

@@ -172,7 +172,8 @@ def test_what_has_no_effect_or_a_bad_one_is_a_note(folder: Path, text: str, said
 
 def test_relaying_for_users_is_a_use_of_the_relay_transport(folder: Path):
     """networks.relay may be empty then."""
-    assert "relay_transport is not used" not in notes(folder, SUBMISSION + CERTIFICATE + USERS + RELAY)
+    said = notes(folder, SUBMISSION + CERTIFICATE + USERS + RELAY)
+    assert "relay_transport is used for reports alone" not in said
 
 
 def test_a_file_that_blocks_is_not_waited_for(folder: Path):

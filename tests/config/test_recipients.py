@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from forkd.config.recipients import Accepted, NotLocal, Recipients, Unknown
-from forkd.config.schema import Config, Domain, Queue
+from forkd.config.schema import Config, Domain, Queue, Route
 
 TABLE = Recipients.from_config(
     Config(
@@ -104,6 +104,16 @@ def test_without_a_relay_transport_nothing_is_relayed():
     """Nothing is accepted that has no way out."""
     table = Recipients.from_config(Config(domain={"a.example": Domain()}))
     assert table.resolve("x", "b.example", may_relay=True) == NotLocal()
+
+
+def test_a_route_is_way_enough_for_what_may_be_relayed():
+    """It says how the mail goes on; who may not relay still may not."""
+    table = Recipients.from_config(
+        Config(domain={"a.example": Domain()}, route={"*.b.example": Route(transport="out")})
+    )
+    assert table.resolve("X", "y.b.example", may_relay=True) == Accepted("out", "X")
+    assert table.resolve("X", "y.b.example", may_relay=False) == NotLocal()
+    assert table.resolve("X", "c.example", may_relay=True) == NotLocal()
 
 
 def test_without_a_domain_of_ours_there_is_no_postmaster():

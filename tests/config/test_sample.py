@@ -21,10 +21,13 @@ from forkd.config.schema import (
     Entry,
     Grants,
     Listener,
+    Lmtp,
     Maildir,
+    Pipe,
     PluginLimits,
     Plugins,
     Scope,
+    Smtp,
     Table,
 )
 from forkd.config.stock import ENTRIES, SAMPLE, stock_plugins
@@ -68,7 +71,7 @@ def test_the_examples_hold_too(copy: Path):
     """What is commented out as a whole table fits what stands around it, once its files are there."""
     for name in ("mail.example.org.pem", "mail.example.org.key", "users"):
         (copy.parent / name).touch(0o600)
-    text = uncommented(examples=True)
+    text = uncommented(examples=True).replace("/usr/local/bin/deliver", "/bin/cat")
     assert text.count('backend = "none"') == 1
     copy.write_text(text.replace('backend = "none"', 'backend = "users"'))
     config = load(copy).config
@@ -85,6 +88,9 @@ def test_every_key_of_the_schema_is_in_the_sample():
         (Domain, content["domain"]["test.local"]),
         (Maildir, content["transport"]["local"]),
         (Discard, content["transport"]["nowhere"]),
+        (Smtp, content["transport"]["relay"]),
+        (Lmtp, content["transport"]["store"]),
+        (Pipe, content["transport"]["program"]),
         (Certificate, content["certificate"]["mail.example.org"]),
         (Config, content),
     ]
