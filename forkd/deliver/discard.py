@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from forkd.deliver.transport import Delivery, Result
+from forkd.deliver.transport import Delivery, Result, Target
 from forkd.queue.format import Damaged
 
 
@@ -16,6 +16,10 @@ class Discard:
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    def destination(self, target: Target) -> str:  # noqa: ARG002 - Transport
+        """One for all."""
+        return ""
 
     def deliver(self, deliveries: Sequence[Delivery]) -> list[list[Result] | Damaged]:
         """Delivered, all of them."""

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
-import re
 import time
 from collections.abc import Sequence
 
+from forkd.config.maildir_schema import Maildir as Settings
+from forkd.deliver import fields
+from forkd.deliver.mailboxes import Mailboxes, UnusualNameError
 from forkd.deliver.transport import Delivery, Result, Target, refused_by_system
 from forkd.fs import REAL, Fs, make_dirs, sync_name
 from forkd.message.edits import LineEnd, stream
-from forkd.message.header import values
 from forkd.queue.format import Damaged
 from forkd.queue.stored import StoredMessage
 
 TMP = "tmp"
-
-_SAFE = re.compile(r"[a-z0-9_=+-][a-z0-9._=+-]*")
-_UNSAFE_OCTET = re.compile(rb"[^a-zA-Z0-9._=+-]|^\.")
-MAX_PART = 200
-"""Octets of one path component (NAME_MAX is 255); longer names are cut and told apart by a sum."""
-
-_LOOP_HINT = re.compile(rb"^delivered-to", re.IGNORECASE | re.MULTILINE)
+_GROUP_FILE, _GROUP_FOLDER = 0o660, 0o070
+"""With `group`: of a file; what a folder has more of (a setgid bit that it was born with stays)."""
 
 
 class Maildir:
@@ -31,11 +28,10 @@ class Maildir:
 
     Of each mail: written to tmp/ with Return-Path and Delivered-To on top and LF line ends, synced,
     renamed to new/; then one sync of each new/ touched, shared by the whole batch. Only then is it
-    delivered. Where a plugin rewrote the recipient, X-Original-To says what the client had said, as
-    Postfix does. A folder that is missing is made with the first mail.
+    delivered. A folder that is missing is made with the first mail, where nothing else is said. Which folder
+    it is: mailboxes.py.
 
-    root      where a relative `path` begins
-    path      may hold {domain} and {user}, both made safe for a path
+    root      where a relative path begins
     host      part of the file names: machines that share a store differ in it
     durable   false: queue.durability = "none", nothing is synced
     """
@@ -45,15 +41,20 @@ class Maildir:
     batch = 32
 
     def __init__(
-        self, name: str, *, path: str, root: str, host: str, durable: bool = True, fs: Fs = REAL
+        self, name: str, settings: Settings, *, root: str, host: str, durable: bool = True, fs: Fs = REAL
     ) -> None:
         self.name = name
-        self._path = path if path.startswith("/") else f"{root}/{path}"
+        self._settings = settings
+        self._boxes = Mailboxes(settings, root)
         # Inverse of what a reader may see in a file name (cr.yp.to/proto/maildir.html).
         self._host = host.replace("/", r"\057").replace(":", r"\072")
         self._count = itertools.count()
         self._durable = durable
         self._fs = fs
+
+    def destination(self, target: Target) -> str:  # noqa: ARG002 - Transport
+        """One for all."""
+        return ""
 
     def deliver(self, deliveries: Sequence[Delivery]) -> list[list[Result] | Damaged]:
         """As Transport.deliver. Blocks for one file sync per target and one directory sync per mailbox."""
@@ -77,29 +78,24 @@ class Maildir:
             self._publish(folder, files, answers)
         return answers
 
-    def folder(self, target: Target) -> str:
-        """The Maildir of a recipient."""
-        return self._path.replace("{domain}", safe(target.domain)).replace("{user}", safe(target.mailbox))
-
     def _write(self, message: StoredMessage, target: Target, results: list[Result]) -> tuple[str, str]:
         """Bring the mail to the mailbox' tmp/ and say what will be true once it is published.
 
         Returns folder and file name; no name when it went wrong. Raises Damaged.
         """
-        fs, folder, name = self._fs, self.folder(target), self._new_name()
-        path = f"{folder}/{TMP}/{name}"
-        fd = -1
+        fs, name = self._fs, self._new_name()
+        folder, fd = "", -1
         try:
-            if _passed_here(message, target):
+            if fields.passed_here(message, target):
                 results.append(Result(target, "failed", "5.4.6", "mail loop: Delivered-To is there already"))
                 return "", ""
-            fd = self._create(folder, path)
+            folder, fd, where = self._open(target, name)
             pieces = stream(
                 message.chunks(),
                 message.envelope.trace,
                 message.envelope.edits,
                 line_end=LineEnd.LF,
-                top=_top(message.envelope.sender, target),
+                top=fields.return_path(message.envelope.sender) + fields.delivered_to(target),
             )
             if message.in_memory:
                 fs.write(fd, list(pieces))
@@ -110,14 +106,17 @@ class Maildir:
                 fs.sync(fd)
             closing, fd = fd, -1
             fs.close(closing)
+        except UnusualNameError as error:
+            results.append(Result(target, "failed", "5.1.1", str(error)))
+            return "", ""
         except OSError as error:
-            self._drop(fd, path)
+            self._drop(fd, f"{folder}/{TMP}/{name}" if folder else "")
             results.append(refused_by_system(target, error))
             return "", ""
         except Damaged:
-            self._drop(fd, path)
+            self._drop(fd, f"{folder}/{TMP}/{name}")
             raise
-        results.append(Result(target, "delivered", "2.0.0", "in maildir"))
+        results.append(Result(target, "delivered", "2.0.0", where))
         return folder, name
 
     def _publish(
@@ -128,7 +127,7 @@ class Maildir:
         error: OSError | None = None
         for number, place, name in files:
             try:
-                fs.rename(f"{folder}/{TMP}/{name}", f"{folder}/new/{name}")
+                self._rename(folder, name)
                 renamed.append((number, place, name))
             except OSError as why:
                 self._drop(-1, f"{folder}/{TMP}/{name}")
@@ -149,24 +148,82 @@ class Maildir:
                 self._drop(-1, f"{folder}/new/{name}")
                 _defer(answers, number, place, error)
 
-    def _create(self, folder: str, path: str) -> int:
+    def _rename(self, folder: str, name: str) -> None:
+        old, new = f"{folder}/{TMP}/{name}", f"{folder}/new/{name}"
         try:
-            return self._fs.create(path, 0o600)
+            self._fs.rename(old, new)
         except FileNotFoundError:
+            # Some tools leave an empty new/ out when they copy a Maildir.
             self._make(folder)
-            return self._fs.create(path, 0o600)
+            self._fs.rename(old, new)
 
-    def _make(self, folder: str) -> None:
-        """A mailbox. tmp/ is made last: whoever finds it knows that new/ and the names above are on disk,
-        also when another thread, or a process that was killed, began to make them."""
+    # --- folders ------------------------------------------------------------------------------------
+
+    def _open(self, target: Target, name: str) -> tuple[str, int, str]:
+        """A new file in the tmp/ of the folder that this recipient's mail goes to: that folder, its
+        descriptor, and where that is, in words. Raises OSError, UnusualNameError."""
+        settings, boxes = self._settings, self._boxes
+        inbox = boxes.inbox(target)
+        if settings.subfolder != "never" and (subfolder := boxes.subfolder(inbox, target)):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                return subfolder, self._create(subfolder, name), f"in maildir folder {target.detail}"
+            if settings.subfolder == "create" and not (settings.catch_all and _missing(inbox)):
+                self._make(inbox)
+                self._make(subfolder, within=inbox)
+                return subfolder, self._create(subfolder, name), f"in maildir folder {target.detail}"
+        try:
+            return inbox, self._create(inbox, name), "in maildir"
+        except FileNotFoundError:
+            where = "in maildir"
+            if everybody := boxes.catch_all(target):
+                inbox, where = everybody, "in catch-all maildir"
+                with contextlib.suppress(FileNotFoundError):
+                    return inbox, self._create(inbox, name), where
+            self._make(inbox)
+            return inbox, self._create(inbox, name), where
+
+    def _create(self, folder: str, name: str) -> int:
+        """Raises FileNotFoundError where there is no such Maildir; OSError."""
+        fd = self._fs.create(f"{folder}/{TMP}/{name}", 0o600)
+        if self._settings.group:
+            try:
+                os.fchmod(fd, _GROUP_FILE)
+            except OSError:
+                self._drop(fd, f"{folder}/{TMP}/{name}")
+                raise
+        return fd
+
+    def _make(self, folder: str, *, within: str = "") -> None:
+        """A mailbox, or a folder of one. tmp/ is made last: whoever finds it knows that new/ and the names
+        above are on disk, also when another thread, or a process that was killed, began to make them."""
         fs = self._fs
+        if within and os.path.islink(folder):  # noqa: PTH114
+            # Not ours to make: whoever may write in here too (`group`) could have put it anywhere.
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), folder)
+        missing = _missing_levels(folder) if self._settings.group else []
         make_dirs(fs, folder)
+        if within:
+            # So Maildir++ tells a folder from a Maildir of its own.
+            with contextlib.suppress(FileExistsError):
+                fs.close(fs.create(f"{folder}/maildirfolder", 0o600))
         for part in ("new", "cur"):
             with contextlib.suppress(FileExistsError):
                 fs.mkdir(f"{folder}/{part}", 0o700)
         sync_name(fs, f"{folder}/new")
+        for made in (*missing, f"{folder}/new", f"{folder}/cur") if self._settings.group else ():
+            self._open_to_group(made)
         with contextlib.suppress(FileExistsError):
             fs.mkdir(f"{folder}/{TMP}", 0o700)
+        if self._settings.group:
+            self._open_to_group(f"{folder}/{TMP}")
+
+    def _open_to_group(self, folder: str) -> None:
+        # Never a link: what it leads to is not the mailbox', whoever put it there.
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchmod(fd, (os.fstat(fd).st_mode & 0o7777) | _GROUP_FOLDER)
+        finally:
+            os.close(fd)
 
     def _new_name(self) -> str:
         now = time.time_ns() // 1000
@@ -182,42 +239,22 @@ class Maildir:
         with contextlib.suppress(OSError):
             if fd >= 0:
                 self._fs.close(fd)
-        with contextlib.suppress(OSError):
-            self._fs.unlink(path)
+        if path:
+            with contextlib.suppress(OSError):
+                self._fs.unlink(path)
 
 
-def safe(part: str) -> str:
-    """A domain or user as one path component: never empty, never `..`, no two names alike.
-
-    Small letters, digits and `. _ = + -` stay; every other octet, and a dot in front, becomes %XX.
-    """
-    text = part.lower()
-    if _SAFE.fullmatch(text) and len(text) <= MAX_PART:
-        return text
-    octets = text.encode("utf-8", "surrogateescape")
-    text = _UNSAFE_OCTET.sub(lambda found: b"%%%02X" % found[0][0], octets).decode("ascii") or "%"
-    if len(text) > MAX_PART:
-        import hashlib  # noqa: PLC0415 - only names nobody has
-
-        text = text[: MAX_PART - 34] + "%%" + hashlib.blake2b(octets, digest_size=16).hexdigest()
-    return text
+def _missing(folder: str) -> bool:
+    return not os.path.isdir(f"{folder}/{TMP}")  # noqa: PTH112 - plain text paths, as all of them here
 
 
-def _top(sender: str, target: Target) -> str:
-    original = f"X-Original-To: {target.original}\r\n" if target.original else ""
-    return f"Return-Path: <{sender}>\r\n{original}Delivered-To: {target.address}\r\n"
-
-
-def _passed_here(message: StoredMessage, target: Target) -> bool:
-    """Was it delivered to this very address before, and forwarded back to us? (as qmail and Postfix check)"""
-    for piece in message.chunks():
-        head = piece[: piece.find(b"\r\n\r\n") + 2 or len(piece)]
-        if not _LOOP_HINT.search(head):
-            return False
-        return target.address.lower().encode("utf-8", "replace") in (
-            value.lower() for value in values(head, b"delivered-to")
-        )
-    return False
+def _missing_levels(folder: str) -> list[str]:
+    """`folder` and what is above it, as far as it is not there."""
+    levels = []
+    while not os.path.exists(folder):  # noqa: PTH110
+        levels.append(folder)
+        folder = os.path.dirname(folder)  # noqa: PTH120
+    return levels
 
 
 def _defer(answers: list[list[Result] | Damaged], number: int, place: int, why: OSError) -> None:

@@ -39,6 +39,10 @@ class QmailQueue:
         self._host = host
         self._timeout_s = timeout_s
 
+    def destination(self, target: Target) -> str:  # noqa: ARG002 - Transport
+        """One for all."""
+        return ""
+
     def deliver(self, deliveries: Sequence[Delivery]) -> list[list[Result] | Damaged]:
         """As Transport.deliver. Blocks for as long as the program runs."""
         return [self._one(delivery) for delivery in deliveries]
@@ -65,7 +69,11 @@ class QmailQueue:
         except OSError as error:
             return [refused_by_system(target, error) for target in targets]
         end = qmail_exits.meaning(fed)
-        return [Result(target, end.status, end.enhanced, end.text, end.reply) for target in targets]
+        # No such program knows what a sender wants to be told.
+        taken = end.status == "delivered"
+        return [
+            Result(target, end.status, end.enhanced, end.text, end.reply, relayed=taken) for target in targets
+        ]
 
 
 def envelope_octets(sender: str, targets: Sequence[Target]) -> Iterator[bytes]:
