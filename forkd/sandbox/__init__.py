@@ -18,7 +18,7 @@ Four sides, four trust levels; a module belongs to exactly one of them:
               turns, shares, pool, link, wear,     dropping the leash
               output, report, brokering, named,
               program_plugin, program_runs,        asks a program as a plugin is asked; runs one that is
-              program_output, program_exits,       none (checkpassword)
+              program_output, program_exits,       none (checkpassword); qmgr runs pipes so
               program_environment, programs
     roles     role_walls, role_syscalls            how worker, qmgr, … wall themselves in
     kit       learn, learn_policy, refusal, calls  learn mode, for plugins' authors; in the zygote: learner

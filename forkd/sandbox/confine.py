@@ -26,6 +26,17 @@ _LOAD_MEMORY = 1 << 30
 plugin starts meanwhile would keep it: master takes no zygote that has started a process (outside.py)."""
 _STACK_BYTES = 8 << 20
 
+_WRITE = (
+    landlock.WRITE_FILE
+    | landlock.TRUNCATE
+    | landlock.MAKE_REG
+    | landlock.MAKE_DIR
+    | landlock.REMOVE_FILE
+    | landlock.REMOVE_DIR
+    | landlock.REFER
+)
+"""In a folder that may be written, and below; of a file, what a file has of it."""
+
 _LANDLOCK = {"files": landlock.FILES_ABI, "network": landlock.PORTS_ABI, "signals": landlock.SCOPES_ABI}
 """Layers that are Landlock's, and since which of its versions."""
 
@@ -53,7 +64,7 @@ def confine(
                  the control socket's end of file tells.
     read_paths   files and folders that may be read from now on; nothing else can be opened.
     execute_paths, write_paths   those that may be executed as well, or written.
-    limits       memory, zygote_files, processes (-1: no limit of its own uid's processes).
+    limits       memory, zygote_files, file_size, processes (-1: no limit of its own uid's processes).
     program      the seccomp program; load: what loads it (learn mode), not given: load_filter().
     Raises ConfinementError.
     """
@@ -75,7 +86,7 @@ def confine(
         look = landlock.READ_FILE | landlock.READ_DIR
         rights = [(path, look) for path in read_paths]
         rights += [(path, look | landlock.EXECUTE) for path in execute_paths]
-        rights += [(path, landlock.READ_FILE | landlock.WRITE_FILE) for path in write_paths]
+        rights += [(path, look | _WRITE) for path in write_paths]
         state |= _landlock(wanted, rights)
         if "seccomp" in wanted:
             (load or load_filter)(linux.seccomp_filter(program))
@@ -98,7 +109,7 @@ def limit_memory(size: int, memory: int) -> None:
 def _limit(limits: dict[str, int]) -> None:
     set_limit(linux.RLIMIT_AS, _LOAD_MEMORY + limits["memory"])
     set_limit(linux.RLIMIT_CORE, 0)
-    set_limit(linux.RLIMIT_FSIZE, 0)
+    set_limit(linux.RLIMIT_FSIZE, limits["file_size"])
     set_limit(linux.RLIMIT_MEMLOCK, 0)
     set_limit(linux.RLIMIT_MSGQUEUE, 0)
     set_limit(linux.RLIMIT_NICE, 0)

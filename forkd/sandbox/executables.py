@@ -18,7 +18,7 @@ SYSTEM_PATHS = (
 )
 """Readable for every program."""
 WRITABLE = (Path("/dev/null"),)
-"""The one file that may be written."""
+"""What every program may write."""
 
 _SEARCH = "/usr/local/bin:/usr/bin:/bin"
 _PT_INTERP = 3

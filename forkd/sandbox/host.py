@@ -17,7 +17,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from forkd import log
@@ -129,6 +129,7 @@ class Host:
         fds: Mapping[int, int],
         timeout_s: float,
         environment: Mapping[str, str] | None = None,
+        arguments: Sequence[str] | None = None,
     ) -> int:
         """Run a program plugin once, in a sandbox of its own; its exit status as waitpid(2) gives it.
 
@@ -136,10 +137,13 @@ class Host:
                      where not given, 1 and 2 go to the log. At most MAX_PROGRAM_FDS, numbers below 32.
         timeout_s    for all of it; then it and every process it started is killed.
         environment  added to PATH and LC_ALL, which is all it has otherwise.
+        arguments    what it is told; None: what it was configured with.
         Raises       CallFailed: "deadline", or "unavailable": it could not be started or its end is not
                      known. Overloaded: as many as may run, did so for all that time. Cancelled: killed.
         """
-        return await self._programs[plugin].run(fds, timeout_s=timeout_s, environment=environment or {})
+        return await self._programs[plugin].run(
+            fds, timeout_s=timeout_s, environment=environment or {}, arguments=arguments
+        )
 
     def alive(self, plugin: str) -> int:
         """Sandboxes of `plugin` that this worker holds, spares included."""

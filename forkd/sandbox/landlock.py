@@ -19,13 +19,13 @@ REMOVE_DIR, REMOVE_FILE, MAKE_DIR, MAKE_REG = 1 << 4, 1 << 5, 1 << 7, 1 << 8
 MAKE_CHAR = 1 << 6
 REFER, TRUNCATE, RESOLVE_UNIX = 1 << 13, 1 << 14, 1 << 16
 """Linking and renaming from one folder to another; connecting to path sockets."""
-CONNECT_TCP, UDP = 1 << 1, 0b1100
+BIND_TCP, CONNECT_TCP, UDP = 1, 1 << 1, 0b1100
 FS_BITS = {1: 13, 2: 14, 3: 15, 5: 16, 9: 17}
 """ABI -> how many rights for files it knows. The last ones: linking elsewhere, truncating, ioctl on devices,
 connecting to path sockets."""
 NET_BITS = {4: 2, 10: 4}
 """Likewise for ports: TCP, and UDP."""
-FILES_ABI, PORTS_ABI, SCOPES_ABI = 1, 4, 6
+FILES_ABI, REFER_ABI, PORTS_ABI, SCOPES_ABI = 1, 2, 4, 6
 """From which there are any."""
 SURE_ABI = 7
 """Where a later one refuses what we know of it, this."""
@@ -73,14 +73,20 @@ def keeps_apart(layers: Container[str]) -> bool:
     return "files" in layers and abi() >= FILES_ABI
 
 
-def stand_apart() -> None:
+def stand_apart(*, moving: bool = False) -> None:
     """A domain of its own for this process and what it starts. Raises OSError.
 
     Who is in one has ptrace's access to its own and those nested in it alone: not to its siblings, nor to
     what /proc shows of them. It handles one right, of those that no process here has.
+
+    moving  it may rename and link from one folder to another, as far as it might before: every domain that
+            does not say so refuses that (landlock(7), LANDLOCK_ACCESS_FS_REFER).
     """
-    ruleset = create((MAKE_CHAR, 0, 0))
+    moving = moving and abi() >= REFER_ABI
+    ruleset = create((MAKE_CHAR | (REFER if moving else 0), 0, 0))
     try:
+        if moving:
+            _allow_path(ruleset, "/", REFER, ())
         call("landlock_restrict_self", ruleset, 0)
     finally:
         os.close(ruleset)
@@ -95,6 +101,7 @@ def restrict(
     *,
     files: Iterable[tuple[str, int]] | None = None,
     ports: Iterable[int] | None = None,
+    own_address: bool = False,
     scoped: bool = False,
     leave: tuple[int, int] = (0, 0),
     passed_over: tuple[type[OSError], ...] = (FileNotFoundError,),
@@ -104,6 +111,7 @@ def restrict(
 
     files        paths, and what may be done there and below; nothing else. None: files are left alone.
     ports        of TCP that may be connected to; nothing else. None: the network is left alone.
+    own_address  a TCP socket may be bound to an address, and to no port that it chooses.
     scoped       signals and abstract unix sockets: to and of this process and what it starts, alone.
     leave        rights for files and for ports that are not bounded.
     passed_over  how a path may fail that gets no rule then.
@@ -125,8 +133,9 @@ def restrict(
     try:
         for path, allowed in files or ():
             _allow_path(ruleset, path, allowed & bounded[0], passed_over)
-        for port in (ports or ()) if version >= PORTS_ABI else ():
-            rule = _NetPort(CONNECT_TCP, port)
+        allowed_ports = [(CONNECT_TCP, port) for port in ports or ()] + [(BIND_TCP, 0)] * own_address
+        for right, port in allowed_ports if version >= PORTS_ABI else ():
+            rule = _NetPort(right, port)
             call("landlock_add_rule", ruleset, _RULE_NET_PORT, ctypes.byref(rule), 0)
         call(
             "landlock_restrict_self",

@@ -51,6 +51,7 @@ class ZygoteProcess:
     output    non-blocking end of the pipe that is its stdout and stderr; read it to the log, bounded.
     namespaces, mount_root, cgroup   what is around it (namespaces.py, mounts.py, cgroups.py); in a PID
               namespace it is the first process, and its end is its sandboxes' end.
+    writable  folders on its mount root that it was granted to write.
     uid       its own; None: ours.
     """
 
@@ -61,6 +62,7 @@ class ZygoteProcess:
     mount_root: bool = False
     cgroup: Path | None = None
     uid: int | None = None
+    writable: frozenset[str] = frozenset()
 
     @property
     def shared(self) -> tuple[str, ...]:
@@ -140,22 +142,33 @@ def read_control(process: ZygoteProcess) -> Ready | Failed | Alive | None:
 def check_program(spec: ZygoteSpec) -> None:
     """Look whether the program can be found with what it needs, before anything is started.
 
-    Raises LaunchError; where root gives it a uid, also when that uid cannot read or execute it. Blocks for a
-    fork then.
+    Raises LaunchError; where root gives it a uid, also when that uid cannot read or execute it, or write what
+    it is to write. Blocks for a fork or two then.
     """
     try:
         needed = spec.started()
     except executables.ExecutableError as error:
         raise LaunchError(str(error)) from error
     if spec.uid is None or spec.gid is None:
+        if closed := [path for path in spec.write if not os.access(path, os.W_OK | os.X_OK)]:
+            raise LaunchError(f"{closed[0]}, which it is to write, is not ours to write")
         return
-    if closed := unreachable([*needed, *spec.files], uid=spec.uid, gid=spec.gid):
-        raise LaunchError(f"uid {spec.uid}, as which it runs, cannot read {closed[0]}")
+    if missing := unreachable([*needed, *spec.files], uid=spec.uid, gid=spec.gid):
+        raise LaunchError(f"uid {spec.uid}, as which it runs, cannot read {missing[0]}")
+    if missing := unreachable(spec.write, uid=spec.uid, gid=spec.gid, write=True):
+        remedy = f"chown {spec.uid} {missing[0]}, or name one who may (uid = N)"
+        raise LaunchError(f"uid {spec.uid}, as which it runs, cannot write {missing[0]}; {remedy}")
 
 
 def look(process: ZygoteProcess, *, layers: Sequence[str]) -> Verification:
     """inspect(), and whether what was put around it is still there. Between its Ready and the first ask()."""
-    return inspect(process.pid, layers=layers, namespaces=process.namespaces, mount_root=process.mount_root)
+    return inspect(
+        process.pid,
+        layers=layers,
+        namespaces=process.namespaces,
+        mount_root=process.mount_root,
+        writable=process.writable,
+    )
 
 
 def launch(spec: ZygoteSpec, *, listener: socket.socket) -> ZygoteProcess:
@@ -200,7 +213,16 @@ def launch(spec: ZygoteSpec, *, listener: socket.socket) -> ZygoteProcess:
         if gate is not None:
             gate.close()
     ours.setblocking(False)
-    return ZygoteProcess(pid, ours, read_end, around.namespaces, plan is not None, cgroup, spec.uid)
+    return ZygoteProcess(
+        pid,
+        ours,
+        read_end,
+        around.namespaces,
+        mount_root=plan is not None,
+        cgroup=cgroup,
+        uid=spec.uid,
+        writable=plan.open if plan is not None else frozenset(),
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -223,7 +245,8 @@ def _around(spec: ZygoteSpec) -> tuple[Around, mounts.Plan | None]:
     plan = None
     if possible.mount_root and "mount_root" in spec.layers and reads:  # without those it starts nothing
         views = [path for paths in spec.views() for path in paths]
-        plan = mounts.plan([*views, *reads, str(_PACKAGE / "__init__.py")])
+        written = map(str, spec.write)
+        plan = mounts.plan([*views, *reads, str(_PACKAGE / "__init__.py")], written)
     around = Around(
         namespaces=possible.names,
         mount_root=plan is not None,

@@ -1,8 +1,8 @@
 """What does a zygote's own file system look like, and how is it built?
 
 A small tmpfs with nothing in it but mount points and symbolic links: each file and folder that the zygote
-may read appears at its own path, bound read-only. So no other name, size or socket is there to be seen,
-with Landlock or without.
+may read appears at its own path, bound read-only but for folders that it was granted to write. So no other
+name, size or socket is there to be seen, with Landlock or without.
 
 plan() looks, in master; enter() builds, in the new process, which holds CAP_SYS_ADMIN over its mount
 namespace. Trees are cloned and made read-only before they are put anywhere (open_tree, mount_setattr: Linux
@@ -42,33 +42,38 @@ class Plan:
     folders  to be made.
     links    symbolic links: where, and what they say.
     binds    real paths to be shown at themselves; True: a folder, with whatever is mounted below it.
+    open     those of them that may be written; all others are read-only.
     """
 
     folders: tuple[str, ...]
     links: tuple[tuple[str, str], ...]
     binds: tuple[tuple[str, bool], ...]
+    open: frozenset[str] = frozenset()
 
 
-def plan(paths: Iterable[str]) -> Plan | None:
-    """How `paths` (absolute) are shown, each under every name it is reached by.
+def plan(paths: Iterable[str], writable: Iterable[str] = ()) -> Plan | None:
+    """How `paths` and `writable` folders (absolute) are shown, each under every name it is reached by.
 
     One that does not exist is left out. None: all is to be seen ("/" is among them), so there is nothing
     to build.
     """
     links: dict[Pure, str] = {}
     binds: dict[Pure, bool] = {}
-    for path in paths:
+    changed: set[Pure] = set()
+    for path, written in (*((path, False) for path in paths), *((path, True) for path in writable)):
         passed: dict[Pure, str] = {}
         real = _follow(Pure(path), passed)
         if real is not None:
             links |= passed
             binds[real] = stat.S_ISDIR(os.stat(real).st_mode)  # noqa: PTH116 - a pure path
+            changed |= {real} if written else set()
     if Pure("/") in binds:
         return None
     whole = {path for path, folder in binds.items() if folder}
 
     def covered(path: Pure) -> bool:
-        return not whole.isdisjoint(path.parents)
+        # What may be written is laid over what may not be, never the other way round.
+        return not (changed if path in changed else whole).isdisjoint(path.parents)
 
     shown = {path: folder for path, folder in binds.items() if not covered(path)}
     kept = {path: target for path, target in links.items() if not covered(path)}
@@ -78,6 +83,7 @@ def plan(paths: Iterable[str]) -> Plan | None:
         tuple(str(path) for path in sorted(folders)),
         tuple((str(path), target) for path, target in sorted(kept.items())),
         tuple((str(path), folder) for path, folder in sorted(shown.items())),
+        frozenset(map(str, changed)),
     )
 
 
@@ -117,7 +123,11 @@ def enter(plan: Plan, *, proc: bool) -> None:
     """
     # Nothing of what follows may reach the namespace that we come from.
     _set_attributes(_AT_FDCWD, "/", _AT_RECURSIVE, propagation=_MS_PRIVATE)
-    trees = [(path, tree) for path, folder in plan.binds if (tree := _tree(path, folder)) >= 0]
+    trees = [
+        (path, tree)
+        for path, folder in plan.binds
+        if (tree := _tree(path, folder, open_=path in plan.open)) >= 0
+    ]
     root = _file_system("tmpfs", {"mode": "755", "size": "64k"}, _NO_SUID | _NO_DEVICES | _NO_EXEC)
     procfs = -1
     if proc:
@@ -153,8 +163,8 @@ def enter(plan: Plan, *, proc: bool) -> None:
 _STERILE = _READ_ONLY | _NO_SUID | _NO_DEVICES | _NO_EXEC
 
 
-def _tree(path: str, folder: bool) -> int:
-    """A copy of what is mounted at `path`, read-only, nowhere yet; -1: it is gone."""
+def _tree(path: str, folder: bool, *, open_: bool) -> int:
+    """A copy of what is mounted at `path`, read-only unless `open_`, nowhere yet; -1: it is gone."""
     try:
         tree = _call(
             f"open_tree {path}",
@@ -167,7 +177,7 @@ def _tree(path: str, folder: bool) -> int:
         return -1
     # A device that was granted by name (/dev/null) is to be used; in a folder there is none.
     device = not folder and not stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116
-    attributes = _READ_ONLY | _NO_SUID | (0 if device else _NO_DEVICES)
+    attributes = _NO_SUID | (0 if device else _NO_DEVICES) | (_NO_EXEC if open_ else _READ_ONLY)
     _set_attributes(tree, "", _AT_EMPTY_PATH | (_AT_RECURSIVE if folder else 0), add=attributes)
     return tree
 

@@ -18,6 +18,8 @@ from forkd.sandbox.confine import LAYERS
 _LINKS = {"user": "user", "net": "net", "ipc": "ipc", "pid": "pid", "mount": "mnt", "uts": "uts"}
 """Namespace -> its name in /proc/PID/ns."""
 _LANDLOCK = ("files", "network", "signals")
+_ESCAPED = str.maketrans({" ": r"\040", "\t": r"\011", "\n": r"\012", "\\": r"\134"})
+"""How a path stands in mountinfo (proc(5))."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,11 +41,13 @@ def inspect(
     layers: Sequence[str] = LAYERS,
     namespaces: Iterable[str] = (),
     mount_root: bool = False,
+    writable: Iterable[str] = (),
 ) -> Verification:
     """verify(), with what could not be looked at.
 
     One process, one thread, no_new_privs, the filter in place, no capability; where we may look (root), no
-    shared writable mapping and no strange descriptor; in those namespaces, and on a mount root of its own.
+    shared writable mapping and no strange descriptor; in those namespaces, and on a mount root of its own,
+    where nothing can be written but the folders `writable` and what is mounted below.
     """
     problems: list[str] = []
     unverified: list[str] = []
@@ -71,7 +75,7 @@ def inspect(
         ("mappings", lambda: _shared_mappings(root)),
         ("descriptors", lambda: _strange_descriptors(root / "fd")),
         ("namespaces", lambda: _shared_namespaces(root, namespaces)),
-        ("mount root", lambda: _strange_mounts(root) if mount_root else []),
+        ("mount root", lambda: _strange_mounts(root, writable) if mount_root else []),
     )
     for what, look in looks:
         try:
@@ -114,10 +118,15 @@ def _shared_namespaces(process: Path, namespaces: Iterable[str]) -> list[str]:
     ]
 
 
-def _strange_mounts(process: Path) -> list[str]:
-    """A tmpfs as its root, and nothing that could be written."""
+def _strange_mounts(process: Path, writable: Iterable[str]) -> list[str]:
+    """A tmpfs as its root, and nothing that could be written but what was granted."""
     mounts = [line.split(" ") for line in _lines(process / "mountinfo")]
-    found = [f"{fields[4]} is mounted for writing" for fields in mounts if "ro" not in fields[5].split(",")]
+    granted = tuple(f"{path.translate(_ESCAPED)}/" for path in writable)
+    found = [
+        f"{fields[4]} is mounted for writing"
+        for fields in mounts
+        if "ro" not in fields[5].split(",") and not f"{fields[4]}/".startswith(granted)
+    ]
     if not any(fields[4] == "/" and "tmpfs" in fields[fields.index("-") :] for fields in mounts):
         found.append("its root is not one of its own")
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import os
 
 from forkd.sandbox.syscalls import ALLOW, CHILD, FORK_FLAGS, INT, LOAD, LONG, ONE_PROCESS, Is, Row
 
@@ -121,7 +122,7 @@ EXEC_CHILD: tuple[Row, ...] = (
     Row(errno.EPERM, "fcntl", "F_SETOWN: no signal to others", given=(Is(1, INT, 8),)),
     Row(errno.EPERM, "fcntl", "F_SETSIG: likewise", given=(Is(1, INT, 10),)),
     Row(errno.EPERM, "setpgid", "the process group is what the leash kills"),
-    Row(errno.EPERM, "landlock_create_ruleset landlock_restrict_self", "it has its domain"),
+    Row(errno.EPERM, "landlock_create_ruleset landlock_add_rule landlock_restrict_self", "it has its domain"),
     Row(errno.EPERM, "timer_create timer_settime", "not a program's habit"),
     Row(ALLOW, "prlimit64", "limits are read only", only=(Is(2, LONG, 0),), otherwise=errno.EPERM),
     Row(errno.EPERM, "seccomp", "no further filter"),
@@ -134,6 +135,66 @@ EXEC_CHILD_ALONE: tuple[Row, ...] = (
 )
 """The same for programs that may not."""
 
+# --- with files: programs that were granted folders to write ------------------------------------------------
+
+_WRITING: tuple[Row, ...] = (
+    Row(ALLOW, "mkdir mkdirat rmdir unlink unlinkat", "Landlock, or a mount that is read-only, says where"),
+    Row(
+        ALLOW,
+        "rename renameat renameat2 link linkat",
+        "likewise; no symbolic links, devices, modes, owners",
+    ),
+    Row(ALLOW, "landlock_add_rule", "of its own domain; taken away before the exec"),
+    Row(ALLOW, "ftruncate pwrite64 pwritev", "on a file that it could open for writing"),
+    Row(
+        ALLOW,
+        "fallocate",
+        "likewise; FALLOC_FL_KEEP_SIZE takes blocks that RLIMIT_FSIZE does not count",
+        only=(Is(1, INT, 0),),
+        otherwise=errno.EOPNOTSUPP,
+    ),
+    Row(ALLOW, "fsync fdatasync flock", "mail that is to survive, and mailboxes that others write too"),
+    *(
+        Row(ALLOW, "fcntl", "a lock on a part of a file", given=(Is(1, INT, command),))
+        for command in (5, 6, 7, 36, 37, 38)  # F_GETLK, F_SETLK, F_SETLKW; likewise F_OFD_
+    ),
+)
+_also = {name for row in _WRITING for name in row.names.split()} - {"fcntl"}
+
+WRITING_LOAD: tuple[Row, ...] = (
+    *(
+        dataclasses.replace(row, names=" ".join(names))
+        for row in EXEC_LOAD
+        if (names := [name for name in row.names.split() if name not in _also])
+    ),
+    *_WRITING,
+)
+
+_RENAME_WHITEOUT = 4
+_CREATES = (os.O_CREAT, 0o20000000)
+"""O_CREAT, and the kernel's __O_TMPFILE: with these, open(2) gives a file the modes that it is told."""
+
+_WRITING_CHILD: tuple[Row, ...] = (
+    *(
+        Row(
+            errno.EPERM,
+            name,
+            "no setuid or setgid file: whoever else runs it would be this user, without walls",
+            given=(Is(flags, creates, creates), Is(flags + 1, bit, bit)),
+        )
+        for name, flags in (("open", 1), ("openat", 2))
+        for creates in _CREATES
+        for bit in (0o4000, 0o2000)
+    ),
+    Row(
+        errno.EPERM,
+        "renameat2",
+        "what it leaves behind is a device",
+        given=(Is(4, _RENAME_WHITEOUT, _RENAME_WHITEOUT),),
+    ),
+)
+"""Stacked on WRITING_LOAD before the exec, beside what is stacked for every program."""
+
 PROFILES: dict[str, tuple[tuple[Row, ...], tuple[Row, ...]]] = {
     "pure": (LOAD, CHILD),
     "pure, own uid": (LOAD_OWN_UID, CHILD),
@@ -143,5 +204,7 @@ PROFILES: dict[str, tuple[tuple[Row, ...], tuple[Row, ...]]] = {
     "indimail, own uid": (LOAD_OWN_UID, INDIMAIL_CHILD),
     "exec": (EXEC_LOAD, EXEC_CHILD_ALONE),
     "exec, processes": (EXEC_LOAD, EXEC_CHILD),
+    "exec, writing": (WRITING_LOAD, (*EXEC_CHILD_ALONE, *_WRITING_CHILD)),
+    "exec, processes, writing": (WRITING_LOAD, (*EXEC_CHILD, *_WRITING_CHILD)),
 }
 """Profile -> the zygote's table and the one stacked on it."""

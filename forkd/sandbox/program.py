@@ -45,6 +45,7 @@ class Forker:
         self._apart = landlock.keeps_apart(self._layers)
         self._cpu_s = max(1, round(spec["cpu_s"] + 0.5))
         self._limits = spec["limits"]
+        self._writes = bool(spec["limits"]["file_size"])
         self._filter = linux.seccomp_filter(base64.b64decode(spec["child"]))
 
     def fork(self, record: bytes, descriptors: list[int]) -> list[tuple[int, int]]:
@@ -68,13 +69,15 @@ class Forker:
             call("fcntl", wire.PROGRAM_LEASH_FD, linux.F_SETOWN, ctypes.c_long(-os.getpid()))
             call("fcntl", wire.PROGRAM_LEASH_FD, linux.F_SETFL, ctypes.c_long(linux.O_ASYNC))
             if self._apart:
-                landlock.stand_apart()
+                landlock.stand_apart(moving=self._writes)
             self._limit()
             for number in _signal.valid_signals():
                 if number not in (_SIGKILL, _SIGSTOP) and _signal.getsignal(number) != _signal.SIG_DFL:
                     _signal.signal(number, _signal.SIG_DFL)
             _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
-            environment = _ENVIRONMENT | wire.unpack_environment(given)
+            environment, arguments = wire.unpack_environment(given)
+            # Never the program itself: who asks says what it is told, not what is started.
+            argv = self._argv if arguments is None else (self._argv[0], *arguments)
             if "seccomp" in self._layers:
                 call("seccomp", linux.SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(self._filter))
             # A leash dropped before it was armed fired at nobody, so it is looked at once.
@@ -82,7 +85,7 @@ class Forker:
             at_once = linux.TimerValue(0, 0)
             if call("ppoll", ctypes.byref(leash), 1, ctypes.byref(at_once), None, ctypes.c_long(0)):
                 os._exit(EXIT_EXEC)
-            os.execve(self._argv[0], self._argv, environment)  # noqa: S606
+            os.execve(argv[0], argv, _ENVIRONMENT | environment)  # noqa: S606
         except BaseException as error:
             try:
                 os.write(2, f"{self._argv[0]}: {error}\n".encode("utf-8", "backslashreplace"))

@@ -13,7 +13,7 @@ import fcntl
 import itertools
 import os
 import select
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from forkd.rpc.calls import CallFailed, Overloaded
@@ -75,10 +75,13 @@ class Runs:
         self._ids = itertools.count(1)
         self._runs: dict[int, Run] = {}
 
-    def start(self, fds: Mapping[int, int], *, environment: bytes) -> Run:
+    def start(
+        self, fds: Mapping[int, int], *, environment: bytes, arguments: Sequence[str] | None = None
+    ) -> Run:
         """Have the program started; its descriptor -> ours, which stay open, and the caller's.
 
         environment  entries NAME=value, each with a NUL behind it; beyond PATH and LC_ALL it has no other.
+        arguments    in the place of those it was configured with.
         Raises       CallFailed("unavailable"), Overloaded.
         """
         host = self.host
@@ -93,7 +96,7 @@ class Runs:
                 own.append(os.dup(theirs[0]))
                 _pipe(own, theirs, os.O_CLOEXEC | os.O_NONBLOCK)
                 theirs.append(os.memfd_create("environment", os.MFD_CLOEXEC))
-                _write(theirs[2], environment)
+                _write(theirs[2], environment + (b"" if arguments is None else _packed(arguments)))
             except OSError as error:
                 raise Overloaded(f"nothing to start it with: {error.strerror}") from error
             try:
@@ -162,8 +165,15 @@ class Runs:
 
 
 def pack_environment(variables: Mapping[str, str]) -> bytes:
-    """As start() takes it."""
-    return b"".join(f"{name}={value}".encode() + b"\0" for name, value in variables.items())
+    """As start() takes it. A NUL, which would end an entry and begin another, becomes a question mark."""
+    entries = (f"{name}={value}".encode("utf-8", "surrogateescape") for name, value in variables.items())
+    return b"".join(entry.replace(b"\0", b"?") + b"\0" for entry in entries)
+
+
+def _packed(arguments: Sequence[str]) -> bytes:
+    """As they stand behind the environment (wire.unpack_environment)."""
+    words = (word.encode("utf-8", "surrogateescape").replace(b"\0", b"?") for word in arguments)
+    return b"\0" + b"".join(word + b"\0" for word in words)
 
 
 def _pipe(reader: list[int], writer: list[int], flags: int) -> None:

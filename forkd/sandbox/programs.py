@@ -1,4 +1,4 @@
-"""How does a worker run a program that is no plugin (checkpassword)? Given descriptors, and its exit status.
+"""How is a program run that is no plugin (checkpassword, pipes)? Given descriptors, and its exit status.
 
 How a program plugin is asked: program_plugin.py.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from forkd.rpc.calls import CallFailed, Overloaded
 from forkd.sandbox import output
-from forkd.sandbox.program_runs import Runs, pack_environment
+from forkd.sandbox.program_runs import Run, Runs, pack_environment
 from forkd.sandbox.report import report
 from forkd.sandbox.wire import Death
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HostProgram:
-    """What a worker knows of a program.
+    """What a worker, or qmgr, knows of a program.
 
     at_once   runs of this worker at the same time; who comes later waits, up to his own deadline.
     """
@@ -43,7 +43,14 @@ class Program:
         self._runs = Runs(host, program.socket_path)
         self._meter = output.Meter(time.monotonic())
 
-    async def run(self, fds: Mapping[int, int], *, timeout_s: float, environment: Mapping[str, str]) -> int:
+    async def run(
+        self,
+        fds: Mapping[int, int],
+        *,
+        timeout_s: float,
+        environment: Mapping[str, str],
+        arguments: Sequence[str] | None = None,
+    ) -> int:
         """Host.run_program()."""
         by = self.host.loop.time() + timeout_s
         try:
@@ -54,16 +61,14 @@ class Program:
                 f"{self.program.at_once} runs of {self.program.name} did not end within {timeout_s:g} s"
             ) from None
         try:
-            death = await self._run(fds, by=by, timeout_s=timeout_s, environment=environment)
+            run = self._runs.start(fds, environment=pack_environment(environment), arguments=arguments)
+            death = await self._end_of(run, by=by, timeout_s=timeout_s)
         finally:
             self._room.release()
         self.host.on_report(report(death, plugin=self.program.name, session="", ours=False))
         return death.status
 
-    async def _run(
-        self, fds: Mapping[int, int], *, by: float, timeout_s: float, environment: Mapping[str, str]
-    ) -> Death:
-        run = self._runs.start(fds, environment=pack_environment(environment))
+    async def _end_of(self, run: Run, *, by: float, timeout_s: float) -> Death:
         try:
             try:
                 async with asyncio.timeout_at(by):

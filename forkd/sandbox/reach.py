@@ -36,8 +36,8 @@ def check_reach(spec: ZygoteSpec) -> None:
         os.setegid(gid)
 
 
-def unreachable(paths: Iterable[Path], *, uid: int, gid: int) -> list[str]:
-    """Which of `paths` a process of `uid` could not read; for choosing whether to drop ids at all.
+def unreachable(paths: Iterable[Path], *, uid: int, gid: int, write: bool = False) -> list[str]:
+    """Which of `paths` a process of `uid` could not read (and write): may ids be dropped, will it work?
 
     Asked by a throw-away process that has dropped its ids (an interpreter below a home folder is the
     usual case). Blocks for a fork. Raises OSError.
@@ -51,7 +51,7 @@ def unreachable(paths: Iterable[Path], *, uid: int, gid: int) -> list[str]:
             os.setresgid(gid, gid, gid)
             os.setresuid(uid, uid, uid)
             with os.fdopen(writer, "wb", closefd=False) as answer:
-                answer.write(json.dumps(_problems(paths)).encode())
+                answer.write(json.dumps(_problems(paths, write=write)).encode())
         finally:
             os._exit(0)
     os.close(writer)
@@ -64,11 +64,12 @@ def unreachable(paths: Iterable[Path], *, uid: int, gid: int) -> list[str]:
     return result
 
 
-def _problems(paths: Iterable[Path]) -> list[str]:
+def _problems(paths: Iterable[Path], *, write: bool = False) -> list[str]:
     problems = []
     for path in paths:
         try:
-            if os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0), effective_ids=True):
+            wanted = os.R_OK | (os.X_OK if path.is_dir() else 0) | (os.W_OK if write else 0)
+            if os.access(path, wanted, effective_ids=True):
                 continue
         except OSError:  # is_dir() below a folder that may not be searched
             pass

@@ -43,12 +43,14 @@ class Walls:
 
     paths    (path, READ | WRITE | TREE | TIDY); one that is not there is left out
     ports    TCP ports it may connect to; it may bind none
+    own_address  it may bind a socket to an address, leaving the port to the kernel
     udp      it may ask by UDP
     program  its seccomp filter
     """
 
     paths: tuple[tuple[str, str], ...]
     ports: tuple[int, ...] = ()
+    own_address: bool = False
     udp: bool = False
     program: bytes
 
@@ -97,6 +99,7 @@ def _landlock(walls: Walls) -> None:
     landlock.restrict(
         files=_joined(walls.paths),
         ports=walls.ports,
+        own_address=walls.own_address,
         scoped=True,
         leave=left(walls),
         passed_over=(FileNotFoundError, NotADirectoryError, PermissionError),  # not its user's to reach

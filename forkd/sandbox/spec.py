@@ -95,6 +95,8 @@ class ZygoteSpec:
     argv        what one of kind program starts; policy must be of the profile exec then.
     compiled    what the sandboxes of one of kind indimail load; policy must be of the profile indimail then.
     execute     what a program may start beside itself; None: whatever can be started of argv and files.
+    write       folders that it may write; then the profile ends with "writing".
+    file_size   octets that a file there may have.
     processes   that it may start, in each run; then the profile is "exec, processes". Like threads they are
                 counted together, over all runs.
     memory      bytes of address space above the loaded zygote's, for each sandbox; a program's in all.
@@ -116,6 +118,8 @@ class ZygoteSpec:
     members: tuple[Member, ...] = ()
     argv: tuple[str, ...] = ()
     execute: tuple[Path, ...] | None = None
+    write: tuple[Path, ...] = ()
+    file_size: int = 0
     compiled: Compiled | None = None
     processes: int = 0
     reads: tuple[str, ...] = ()
@@ -181,7 +185,15 @@ class ZygoteSpec:
         """What the zygote must be able to read: plugins' folders, libraries, our packages, granted files."""
         folders = dict.fromkeys(member.folder for member in self.members)
         code = self.compiled.files if self.compiled else ()
-        return (*folders, *code, *self.libraries, _PACKAGE / "sdk", _PACKAGE / "sandbox", *self.files)
+        return (
+            *folders,
+            *code,
+            *self.libraries,
+            _PACKAGE / "sdk",
+            _PACKAGE / "sandbox",
+            *self.files,
+            *self.write,
+        )
 
     @property
     def at_once(self) -> int:
@@ -202,7 +214,7 @@ class ZygoteSpec:
             read += executables.SYSTEM_PATHS  # libraries that a plugin needs
         if self.kind == "program":
             read += executables.SYSTEM_PATHS
-            execute, write = self.started(), executables.WRITABLE
+            execute, write = self.started(), (*executables.WRITABLE, *self.write)
             if self.execute is not None:
                 # Who names a file in a command line wants it read.
                 read += [
@@ -228,6 +240,7 @@ class ZygoteSpec:
             "memory": self.memory,
             "open_files": self.open_files,
             "zygote_files": _ZYGOTE_FILES,
+            "file_size": self.file_size if self.write else 0,
             "processes": self.most_processes if counted else -1,
             "sandbox_processes": tasks,
         }

@@ -43,7 +43,7 @@ MAX_DEATHS = 64
 """Deaths in one report."""
 MAX_RECORD_BYTES = _HEAD.size + MAX_DEATHS * _DEATH.size
 MAX_ENVIRONMENT_BYTES = 1 << 20
-"""Of a program: the kernel takes a quarter of the stack's limit, 2 MiB, arguments and all (execve(2))."""
+"""Of a program, with its arguments: the kernel takes a quarter of the stack's limit, 2 MiB (execve(2))."""
 FDS_PER_RUN = 3
 """Beside a request to run a program, before the program's own descriptors."""
 
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 
     class Run(NamedTuple):
         """A request to run a program. Beside it travel the leash, the output pipe, a memory file with its
-        environment, and one descriptor per number.
+        environment and arguments, and one descriptor per number.
 
         numbers  which descriptor of the program each of the last becomes.
         """
@@ -117,12 +117,22 @@ def unpack_run(record: bytes) -> Run:
     return Run(id_, numbers)
 
 
-def unpack_environment(text: bytes) -> dict[bytes, bytes]:
-    """A program's environment: entries NAME=value, each with a NUL behind it. Raises WireError."""
+def unpack_environment(text: bytes) -> tuple[dict[bytes, bytes], list[bytes] | None]:
+    """A program's environment, and its arguments; None: those that it was configured with.
+
+    Entries NAME=value, each with a NUL behind it; where there are arguments, an empty entry and then each of
+    them, likewise. Raises WireError.
+    """
     entries = text.split(b"\0")
-    if len(text) > MAX_ENVIRONMENT_BYTES or entries.pop() or not all(e.find(b"=") > 0 for e in entries):
+    arguments = None
+    if len(text) > MAX_ENVIRONMENT_BYTES or entries.pop():
         raise WireError("wrong environment")
-    return {name: value for name, _, value in (entry.partition(b"=") for entry in entries)}
+    if b"" in entries:
+        at = entries.index(b"")
+        entries, arguments = entries[:at], entries[at + 1 :]
+    if not all(entry.find(b"=") > 0 for entry in entries):
+        raise WireError("wrong environment")
+    return {name: value for name, _, value in (entry.partition(b"=") for entry in entries)}, arguments
 
 
 def pack_deaths(deaths: list[Death]) -> bytes:

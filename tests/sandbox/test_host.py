@@ -76,7 +76,7 @@ def test_more_than_allowed_is_overload_not_failure():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_worker_that_is_killed_takes_its_sandboxes_along(mode: str):
-    """Issue 2: kill -9 of a worker leaves no sandbox 100 ms later (ten times slack), spinning or waiting."""
+    """kill -9 of a worker leaves no sandbox 100 ms later (ten times slack), spinning or waiting."""
 
     def body() -> None:
         with stage(mode) as st:

@@ -327,14 +327,21 @@ def test_a_request_out_of_form_is_refused(record: bytes):
 
 
 def test_an_environment_comes_back_as_it_was():
-    """PROTOCOL.md, part 1; a value may hold an equals sign."""
+    """PROTOCOL.md, part 1; a value may hold an equals sign; arguments may be empty, and there may be none."""
     packed = program_runs.pack_environment({"A": "b=c", "B": "", "C": "x" * 100_000})
-    assert wire.unpack_environment(packed) == {b"A": b"b=c", b"B": b"", b"C": b"x" * 100_000}
-    assert wire.unpack_environment(b"") == {}
+    given = {b"A": b"b=c", b"B": b"", b"C": b"x" * 100_000}
+    assert wire.unpack_environment(packed) == (given, None)
+    assert wire.unpack_environment(b"") == ({}, None)
+    assert wire.unpack_environment(packed + b"\0") == (given, [])
+    assert wire.unpack_environment(packed + b"\0-x\0\0a b\0") == (given, [b"-x", b"", b"a b"])
+    assert wire.unpack_environment(b"\0a=b\0") == ({}, [b"a=b"])
+    # What comes with a mail ends no entry, and so begins no argument.
+    packed = program_runs.pack_environment({"A": "b\0\0-x\0", "B": "\udcff"})
+    assert wire.unpack_environment(packed) == ({b"A": b"b??-x?", b"B": b"\xff"}, None)
 
 
 @pytest.mark.parametrize(
-    "text", [b"A=b", b"no equals sign\0", b"=x\0", b"A=b\0\0", b"A=" + b"x" * (1 << 20) + b"\0"]
+    "text", [b"A=b", b"no equals sign\0", b"=x\0", b"A=b\0\0a", b"A=" + b"x" * (1 << 20) + b"\0"]
 )
 def test_an_environment_out_of_form_is_refused(text: bytes):
     """What would be read differently, or is cut off."""

@@ -73,6 +73,27 @@ def attack(_): return SEEN
     as_mode(mode, body)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_libraries_may_lie_behind_a_link(mode: str):
+    """As /opt/forkd -> forkd-0.1, or a virtual environment that is a link; where a link leads nobody in there
+    may read."""
+
+    def body() -> None:
+        with stage(mode) as st:
+            (st.folder / "real").mkdir()
+            (st.folder / "real/helper.py").write_text("WORD = 'found'\n")
+            (st.folder / "link").symlink_to("real")
+            code = "import helper\ndef attack(_): return helper.WORD\n"
+            st.start(code, libraries=(st.folder / "link",))
+
+            async def scenario(st: Stage) -> None:
+                assert text_of(await mail(await st.host.take("plugin", "s"))) == "found"
+
+            st.run(scenario)
+
+    as_mode(mode, body)
+
+
 def test_what_a_zygote_has_loaded_is_a_short_list():
     """README, "Who may import whom": it is what a hostile plugin can read, and every fork copies."""
     code = """
