@@ -1,124 +1,99 @@
-"""What does an admin do to a queued message? Remove, hold, release; while it is running, after its pass."""
+"""What does an admin do to a queued message? Remove, bounce, hold, release; while it is running, after its
+pass."""
 
 from __future__ import annotations
 
-import contextlib
-import time
+from collections.abc import Callable
 
-from forkd import log
-from forkd.fs import Fs, sync_name
+from forkd.fs import Fs
+from forkd.qmgr.acts_bounce import Bounce
+from forkd.qmgr.acts_files import NOT_HELD, Became, Done, Place, Work, hold, release, remove
+from forkd.qmgr.requests_look import Candidate
 from forkd.qmgr.schedule import Entry, Schedule, Standing
-from forkd.queue import state, stored
-from forkd.queue.format import Damaged
-from forkd.queue.ids import QueueId
+from forkd.queue.recovery import Found
+from forkd.queue.spool import QMGR_SLOT
 
 NOT_QUEUED = "not in the queue"
-NOT_HELD = "not held"
 
 
-def path_of(root: str, entry: Entry) -> str:
+def path_of(root: str, message: Entry | Found) -> str:
     """The message's file."""
-    return f"{root}/new/{entry.slot}/{entry.id}"
+    return f"{root}/new/{message.slot}/{message.id}"
 
 
 class Acts:
     """On the messages of one schedule. All methods belong to the loop's thread.
 
-    root  of the spool
+    What waits for the disk is done elsewhere: a message is lent, as to a pass, and comes back with what
+    became of it.
+
+    root    of the spool
+    bounce  how senders are told
+    leave   called with a message that is about to be lent: it has no turn any more
     """
 
-    def __init__(self, root: str, schedule: Schedule, *, durable: bool, fs: Fs) -> None:
-        self._root = root
+    def __init__(
+        self,
+        root: str,
+        schedule: Schedule,
+        *,
+        durable: bool,
+        fs: Fs,
+        bounce: Bounce,
+        leave: Callable[[Entry], None],
+    ) -> None:
+        self.place = Place(root, durable, fs)
+        self.bounce: Work = bounce.work
+        self._reports = bounce.reports
         self._schedule = schedule
-        self._durable = durable
-        self._fs = fs
+        self._leave = leave
 
     def after_pass(self, entry: Entry) -> None:
-        """What was asked for while it was running; it is still in the queue."""
+        """What was asked for while it was running; it is still in the queue. Blocks for a sync or two."""
         if entry.removed_by:
-            self._remove(entry, entry.removed_by)
+            self._now(entry, self.bounce if entry.bounced else remove, entry.removed_by)
         elif entry.hold_by:
             who, entry.hold_by = entry.hold_by, ""
-            self._hold(entry, who)
+            self._now(entry, hold, who)
 
-    def remove(self, queue_id: QueueId, who: str) -> bool:
-        """Remove a message for good; while it is running, when its pass ends. False: not in the queue."""
-        entry = self._schedule.get(queue_id)
-        if entry is None:
-            return False
-        if entry.standing is Standing.RUNNING:
-            entry.removed_by = who or "?"
-        else:
-            self._remove(entry, who)
-        return True
+    def _now(self, entry: Entry, work: Work, who: str) -> None:
+        (done,) = work(self.place, [Candidate.of(entry, lent=True)], who)
+        self._become(entry, entry.standing, done, 0.0)
 
-    def _remove(self, entry: Entry, who: str) -> None:
-        path = path_of(self._root, entry)
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                state.remove(path, has_state=entry.has_state, fs=self._fs)
-            sync_name(self._fs, path)
-        except OSError as error:
-            log.queue_event(
-                act="not_removed", id=entry.id, detail=f"{error.strerror}", who=who, level="error"
-            )
-            return
-        self._schedule.remove(entry.id)
-        log.queue_event(act="removed", id=entry.id, who=who)
-
-    def hold(self, queue_id: QueueId, who: str) -> str:
-        """Do not deliver it before it is released; while it is running, from the end of its pass on.
-
-        Durable when this returns, but for a running one. Blocks for one or two syncs. Returns why not.
-        """
-        entry = self._schedule.get(queue_id)
-        if entry is None:
-            return NOT_QUEUED
-        if entry.standing is Standing.RUNNING:
+    def later(self, entry: Entry, work: Work, who: str) -> str:
+        """It is running: what is wanted when its pass ends. Returns why not."""
+        if work is remove or work is self.bounce:
+            entry.removed_by, entry.bounced = who or "?", work is self.bounce
+        elif work is hold:
             entry.hold_by = who or "?"
-            return ""
-        return "" if entry.standing is Standing.HELD else self._hold(entry, who)
-
-    def release(self, queue_id: QueueId, who: str, now: float) -> str:
-        """Deliver what is held: it is due now, whoever held it. As hold()."""
-        entry = self._schedule.get(queue_id)
-        if entry is None:
-            return NOT_QUEUED
-        if entry.standing is Standing.RUNNING:
+        elif work is release:
             asked, entry.hold_by = entry.hold_by, ""
             return "" if asked else NOT_HELD
-        # A quarantined message that was never due is not known to be held: the files tell.
-        path = path_of(self._root, entry)
-        try:
-            message = stored.load(path, entry.id, fs=self._fs)
-            known = state.load(path, fs=self._fs)
-        except (Damaged, OSError) as error:
-            return f"cannot be read: {error}"
-        if not known.held(message.envelope):
-            return NOT_HELD
-        why = self._note_hold(entry, known, "")
-        if not why:
-            log.queue_event(act="released", id=queue_id, who=who)
-            self._schedule.wait(entry, now)
-        return why
-
-    def _hold(self, entry: Entry, who: str) -> str:
-        try:
-            known = state.load(path_of(self._root, entry), fs=self._fs)
-        except OSError as error:
-            return f"cannot be read: {error}"
-        why = self._note_hold(entry, known, f"held by {who or '?'}")
-        if not why:
-            log.queue_event(act="held", id=entry.id, who=who)
-            self._schedule.hold(entry)
-        return why
-
-    def _note_hold(self, entry: Entry, known: state.State, reason: str) -> str:
-        entry.has_state = True
-        line = state.Attempt(at=time.time(), hold=reason)
-        try:
-            state.append(path_of(self._root, entry), line, known, durable=self._durable, fs=self._fs)
-        except OSError as error:
-            log.queue_event(act="unrecorded", id=entry.id, detail=f"spool: {error.strerror}", level="error")
-            return f"not recorded: {error.strerror}"
         return ""
+
+    def lend(self, entry: Entry) -> Standing:
+        """From now on nobody else touches it or its files; its standing, for take_back()."""
+        self._leave(entry)
+        standing, entry.standing = entry.standing, Standing.RUNNING
+        return standing
+
+    def take_back(self, entry: Entry, standing: Standing, done: Done, now: float) -> None:
+        """What became of it; and what was asked for meanwhile."""
+        self._become(entry, standing, done, now)
+        if entry.id in self._schedule:
+            self.after_pass(entry)
+
+    def _become(self, entry: Entry, standing: Standing, done: Done, now: float) -> None:
+        became = done[0]
+        while self._reports:
+            self._schedule.add(self._reports.popleft(), QMGR_SLOT, 0.0)
+        if became is Became.GONE:
+            self._schedule.remove(entry.id)
+            return
+        entry.has_state = True  # perhaps: looking costs little
+        if became is Became.HELD or (became is Became.UNCHANGED and standing is Standing.HELD):
+            self._schedule.hold(entry)
+        elif became is Became.RELEASED:
+            self._schedule.wait(entry, now)
+        else:
+            self._schedule.wait(entry, entry.due)

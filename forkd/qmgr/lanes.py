@@ -9,14 +9,21 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from forkd import log
 from forkd.deliver.transport import Delivery, Result, Transport
+from forkd.qmgr import senders
 from forkd.qmgr.schedule import Entry
 from forkd.queue.format import Damaged
+from forkd.queue.ids import QueueId
 from forkd.queue.state import State
 from forkd.queue.stored import StoredMessage
+
+if TYPE_CHECKING:
+    from forkd.qmgr.routing import Way
+    from forkd.qmgr.turns import Key, Turn
 
 ROOM = 256
 """Queued messages that one lane has open: bounds memory (each at most stored.WHOLE_BYTES) whatever the
@@ -35,13 +42,18 @@ class Pass:
         "entry",
         "finished",
         "message",
+        "noted",
         "open",
         "postponed",
         "results",
         "started_at",
         "state",
         "tell",
+        "turn",
+        "untried",
         "wanted",
+        "ways",
+        "writing",
     )
 
     def __init__(
@@ -70,13 +82,24 @@ class Pass:
         """Recipients to be tried in this pass."""
         self.results: list[tuple[str, Result]] = []
         """With the name of the transport."""
+        self.noted = 0
+        """So many of them were written down while the others were not there."""
         self.damage = ""
         """The message could not be read: why."""
         self.postponed = False
         """There are more recipients to try, whose lanes had no room."""
         self.dropped = ""
         """A part of it was not begun: why."""
+        self.untried = False
+        """Nobody was asked: the results say what these recipients wait for, so that they are given up, or
+        their sender is told of the delay. Counts as no attempt."""
+        self.turn: Turn | None = None
+        """The run it is, where its destinations take turns."""
+        self.ways: Mapping[Key, Way] = {}
+        """Then: all destinations of the message, also those that are not in this pass."""
         self.finished: Finished | None = None
+        self.writing = threading.Lock()
+        """Held while something of it is written down."""
 
     def given_up(self) -> str:
         """Why the client that waited does not any more: what was not begun is not to be."""
@@ -94,7 +117,11 @@ class Finished:
 
     gone: bool = False
     due: float = 0.0
-    """Unix time of the next try; 0: none."""
+    """Unix time of the next try, unless it is gone."""
+    troubled: bool = False
+    """The spool refuses what was to be written: nothing of the message is tried before `due`."""
+    reports: tuple[QueueId, ...] = ()
+    """Messages of our own that tell of it, to be delivered."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -126,7 +153,7 @@ class Lane:
         self._open = 0
         """Jobs that were put and are not done."""
         self._dropping = False
-        self._lock = _counting
+        self._lock = COUNTING
 
     @property
     def room(self) -> int:
@@ -157,6 +184,9 @@ class Lane:
             thread = threading.Thread(target=self._run, name=f"lane {self.transport.name}", daemon=True)
             self._threads.append(thread)
             thread.start()
+
+    def cancel(self) -> None:
+        """End what runs, as far as it can be: a thread that waits for a disk or a program cannot."""
 
     def drop_waiting(self) -> None:
         """Answer what has not begun with nothing, and end: these messages stay as they are on disk."""
@@ -205,27 +235,42 @@ class Lane:
             answers = [[] for _ in batch]
         else:
             try:
-                answers = self.transport.deliver([job.delivery for job in batch])
+                answers = senders.deliver(self.transport, [job.delivery for job in batch])
+                for job, answer in zip(batch, answers, strict=True):
+                    check(job, answer)
             except Exception as error:  # the delivery boundary: our bug must not stop the queue
                 log.bug(where=f"transport {name}", error=error)
-                answers = [
-                    [Result(target, "deferred", "4.3.0", "internal error") for target in job.delivery.targets]
-                    for job in batch
-                ]
+                answers = [bug_results(job) for job in batch]
         complete: list[Pass] = []
         with self._lock:
             for job, answer in zip(batch, answers, strict=True):
-                attempt = job.attempt
                 self._count(job, -1)
-                if isinstance(answer, Damaged):
-                    attempt.damage = str(answer)
-                else:
-                    attempt.results.extend([(name, result) for result in answer])
-                attempt.open -= 1
-                if not attempt.open:
-                    complete.append(attempt)
+                if note(name, job, answer):
+                    complete.append(job.attempt)
         return complete
 
 
-_counting = threading.Lock()
+def note(transport: str, job: Job, answer: Sequence[Result] | Damaged) -> bool:
+    """What a transport has answered; true when the pass is complete by it. With COUNTING held."""
+    attempt = job.attempt
+    if isinstance(answer, Damaged):
+        attempt.damage = str(answer)
+    else:
+        attempt.results.extend([(transport, result) for result in answer])
+    attempt.open -= 1
+    return not attempt.open
+
+
+def check(job: Job, answer: Sequence[Result] | Damaged) -> None:
+    """Raises where a transport has a bug: a recipient without a result would be tried for ever."""
+    if not isinstance(answer, Damaged) and [result.target for result in answer] != list(job.delivery.targets):
+        raise RuntimeError("its results are not those of the targets")
+
+
+def bug_results(job: Job) -> list[Result]:
+    """Our own fault is nobody's refusal: tried again."""
+    return [Result(target, "deferred", "4.3.0", "internal error") for target in job.delivery.targets]
+
+
+COUNTING = threading.Lock()
 """Passes with jobs in several lanes are completed by whichever answers last."""

@@ -1,53 +1,53 @@
-"""What is done with a message that is due? Load, route, hand to the lanes, and take back what they did."""
+"""What is done with a message that is due? Load, plan, hand to the lanes, and take back what they did."""
 
 from __future__ import annotations
 
 import collections
-import contextlib
-import itertools
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 
 from forkd import log
+from forkd.config.aliases import NO_ALIASES, Aliases
 from forkd.config.schema import Config
+from forkd.deliver.pipe import ProgramRunner
 from forkd.deliver.programs import ProgramHost
-from forkd.deliver.transport import Delivery, Target, Transport
+from forkd.deliver.transport import Result
 from forkd.fs import REAL, Fs
-from forkd.qmgr.acts import Acts, path_of
-from forkd.qmgr.lanes import Finished, Job, Lane, Pass
-from forkd.qmgr.record import Policy, Recorder
-from forkd.qmgr.routing import Routing
+from forkd.qmgr.acts import Acts
+from forkd.qmgr.acts_bounce import Bounce
+from forkd.qmgr.destination import Destination
+from forkd.qmgr.dispatch import RECORDING, Dispatch
+from forkd.qmgr.intake import Intake
+from forkd.qmgr.lanes import Finished, Pass
+from forkd.qmgr.loading import Kept, Loading
+from forkd.qmgr.planning import LEAST_LOOK_S, Loaded, end_of, plan
+from forkd.qmgr.record import Recorder
+from forkd.qmgr.reporting import Reporter
+from forkd.qmgr.routing import Maker, Routing, Way
 from forkd.qmgr.schedule import Entry, Schedule, Standing
+from forkd.qmgr.turns import End, Key, Stage, Turn, Turns
 from forkd.queue import recovery, state, stored
 from forkd.queue.format import Damaged
-from forkd.queue.ids import ID, SLOT, QueueId
-from forkd.queue.spool import TMP, Spool
+from forkd.queue.ids import SLOT, QueueId
+from forkd.queue.spool import QMGR_SLOT, TMP
 
 BITE = 256
 """Messages looked at per turn of the loop: below 50 ms, and whatever else is ready comes between."""
-
-UNREADABLE_RETRY_S = 60.0
-"""When a spool file cannot be opened or read: the disk's fault, not the message's."""
-
 
 BEGIN_S = 30.0
 """Mail whose client waits is begun with in this time, or refused for now: what a worker waits for
 (worker/next_hop.py, SLACK_S) is this, the transport's own timeout, and some."""
 
-DAY_S = 86_400.0
-
-
-Way = tuple[Transport, tuple[Target, ...]]
-"""A transport, and those recipients of a message that go there."""
-
 
 class Manager:
     """The queue of one spool. All methods belong to the loop's thread.
 
-    root   of the spool
-    wake   called from any thread when take_back() has something to do; must not block
+    root      of the spool
+    wake      called from any thread when take_back() has something to do; must not block
     programs  starts queue programs
+    pipes     runs those of transports of kind "pipe"
+    aliases   for the recipients of reports
+    kinds     of [transport.NAME]: who makes a transport of such settings
     """
 
     def __init__(
@@ -57,166 +57,151 @@ class Manager:
         wake: Callable[[], None],
         *,
         programs: ProgramHost | None = None,
+        pipes: ProgramRunner | None = None,
+        aliases: Aliases = NO_ALIASES,
         fs: Fs = REAL,
+        kinds: Mapping[type, Maker] | None = None,
     ) -> None:
         queue = config.queue
         self.root = root
         self.fs = fs
         self.schedule = Schedule()
+        self.turns = Turns()
+        """Of the messages whose destinations are not all ours to see: who comes next."""
         self.counters: collections.Counter[str] = collections.Counter(
             {"delivered": 0, "deferred": 0, "failed": 0, "finished": 0}
         )
         self.active = 0
         durable = queue.durability == "fsync"
-        self.acts = Acts(root, self.schedule, durable=durable, fs=fs)
-        self._routing = Routing(config, programs=programs, fs=fs)
-        self._recorder = Recorder(
-            root,
-            Policy(
-                retry_first_s=float(queue.retry_first),
-                retry_max_s=float(queue.retry_max),
-                give_up_s=float(queue.give_up),
-                durable=durable,
-            ),
-            fs=fs,
-        )
-        self._lanes: dict[str, Lane] = {}
-        self._parked: dict[str, dict[QueueId, Entry]] = {}
-        """Lane -> messages that are due, and wait for room there: not loaded, and not in anybody's way."""
-        self._threads = queue.concurrency
-        self._slots = frozenset(Spool.slots(root, fs=fs))
+        self.intake = Intake(root, self.schedule, self.counters, fs)
+        self._routing = Routing(config, programs=programs, pipes=pipes, fs=fs, kinds=kinds)
+        self._loading = Loading(root, self.schedule, self.counters, self._routing, fs)
+        reporter = Reporter(config, root, self._routing.retry_of, aliases=aliases, durable=durable, fs=fs)
+        self._recorder = Recorder(root, self._routing.retry_of, reporter, durable=durable, fs=fs)
+        bounce = Bounce(self._recorder.settle, self._routing.route)
+        self.acts = Acts(root, self.schedule, durable=durable, fs=fs, bounce=bounce, leave=self._leave)
+        self._dispatch = Dispatch(self._routing, queue.concurrency, self._settle, self._recorder.note)
+        self._kept = Kept()
+        self._turns_first = False
         self._done: collections.deque[Pass] = collections.deque()
         self._wake = wake
-        self._scan: Iterator[recovery.Found | None] | None = None
-
-    # --- what is there ------------------------------------------------------------------------------
-
-    def recover(self) -> None:
-        """At start-up: clean the spool by recovery's table and learn every message. Raises OSError.
-
-        Cost: a listing, and one small file for each message that was tried before.
-        """
-        now = time.time()
-        for found in recovery.recover(self.root, fs=self.fs):
-            entry = self.schedule.add(found.id, found.slot, 0.0, has_state=found.has_state)
-            if entry is None or not found.has_state:
-                continue
-            with contextlib.suppress(OSError):  # then it is read, or fails again, when it is due: now
-                known = state.load(path_of(self.root, entry), fs=self.fs)
-                if known.hold:
-                    self.schedule.hold(entry)
-                elif known.next_try_at:
-                    # The clock may have been wrong when it was written: no delay is longer than a day.
-                    self.schedule.wait(entry, min(known.next_try_at, now + DAY_S))
-                elif known.failed():
-                    self.schedule.fail(entry)
-
-    def poked(self, data: bytes, now: float) -> None:
-        """Pokes as they come from the pipe, whole lines `<slot>/<id>`; workers are not to be trusted."""
-        add, slots = self.schedule.add, self._slots
-        for line in data.decode("ascii", "replace").split("\n"):
-            slot, _, queue_id = line.partition("/")
-            if slot in slots and ID.fullmatch(queue_id):
-                add(queue_id, slot, now)
-            elif SLOT.fullmatch(slot) and ID.fullmatch(queue_id):
-                self._slots = frozenset(Spool.slots(self.root, fs=self.fs))
-                if slot in self._slots:
-                    add(queue_id, slot, now)
-
-    def walk(self, most: int, now: float) -> bool:
-        """A bite of the walk over new/ for messages whose poke was lost; true when it is through."""
-        if self._scan is None:
-            self._scan = recovery.scan(self.root, fs=self.fs)
-        seen = 0
-        for _, found in zip(range(most), self._scan, strict=False):
-            seen += 1
-            if found is not None and found.id not in self.schedule:
-                self.schedule.add(found.id, found.slot, now, has_state=True)
-                self.counters["found_by_walk"] += 1
-        if seen == most:
-            return False
-        self._scan = None
-        return True
 
     # --- delivery -----------------------------------------------------------------------------------
 
     def pump(self, now: float) -> int:
-        """Start what is due, as far as its lanes have room; return how many were looked at.
+        """Start what is due and has its turn, as far as there is room; return how many were looked at.
 
-        A lane whose programs hang costs what it may have open, and holds up nobody else's mail.
+        A lane whose programs hang costs what it may have open, a destination that is slow its own window:
+        neither holds up anybody else's mail.
         """
-        self._unpark()
+        # Where both want the same lane, each is first every other time.
+        self._turns_first = not self._turns_first
+        count = self._take_turns(now) if self._turns_first else 0
+        for entry in self._dispatch.unpark():
+            # An admin may have removed or held it meanwhile.
+            if self.schedule.get(entry.id) is entry and entry.standing is Standing.WAITING:
+                self.schedule.wait(entry, entry.due)
         entries = self.schedule.take(now, BITE)
-        jobs: dict[str, list[Job]] = {}
         for entry in entries:
-            self._start(entry, now, jobs)
-        for name, waiting in jobs.items():
-            self._lane(name).put(waiting)
-        return len(entries)
+            self._look(entry, now)
+        self._dispatch.send()
+        self._dispatch.note_divided()
+        return count + len(entries) + self._take_turns(now)
 
-    def _unpark(self) -> None:
-        for name, parked in tuple(self._parked.items()):
-            for queue_id in tuple(itertools.islice(parked, max(0, self._lane(name).room))):
-                entry = parked.pop(queue_id)
-                # An admin may have removed or held it meanwhile.
-                if self.schedule.get(queue_id) is entry and entry.standing is Standing.WAITING:
-                    self.schedule.wait(entry, entry.due)
-            if not parked:
-                del self._parked[name]
+    def clock_set_back(self, by_s: float) -> None:
+        """What was to come at a time of the old clock comes so much earlier. What its records say of the old
+        clock is seen when it is looked at (planning.py)."""
+        self.schedule.shift(-by_s)
+        self.turns.shift(-by_s)
 
-    def _start(self, entry: Entry, now: float, jobs: dict[str, list[Job]]) -> None:
-        path = path_of(self.root, entry)
-        try:
-            message = stored.load(path, entry.id, fs=self.fs)
-            known = state.load(path, fs=self.fs) if entry.has_state else state.State()
-        except stored.Emptied:
-            log.queue_event(
-                act="emptied", id=entry.id, level="warning",
-                detail="empty file removed: delivered before a cut, or lost to one with durability none",
-            )  # fmt: skip
-            with contextlib.suppress(OSError):
-                state.remove(path, has_state=entry.has_state, fs=self.fs)
-            self.schedule.remove(entry.id)
+    def next_wake(self) -> float | None:
+        """When pump() may have something to do without anything else happening, Unix time; None: never."""
+        times = [each for each in (self.schedule.next_due(), self.turns.next_wake()) if each is not None]
+        return min(times, default=None)
+
+    def _look(self, entry: Entry, now: float) -> None:
+        loaded = self._loading.load(entry, now)
+        if loaded is None:
+            self._forget(entry.id, now)
             return
-        except FileNotFoundError:
-            # A stale poke or a name the walk saw just before its removal.
-            self.schedule.remove(entry.id)
-            return
-        except Damaged as damage:
-            self._quarantine(entry, str(damage), now)
-            return
-        except OSError as error:
-            log.queue_event(act="unreadable", id=entry.id, detail=f"{error.strerror}", level="error")
-            self.schedule.wait(entry, now + UNREADABLE_RETRY_S)
-            return
-        if known.held(message.envelope):
-            self.schedule.hold(entry)
-            return
-        for outcome in entry.unrecorded:
-            known.last[outcome.recipient] = outcome
-        wanted = known.open(len(message.envelope.recipients))
-        if entry.retry_failed:
-            wanted = sorted({*wanted, *known.failed()})
-        ways = self._ways(message, wanted)
-        full = [way.name for way, _ in ways if self._lane(way.name).room <= len(jobs.get(way.name, ()))]
-        if full and (len(full) == len(ways) or entry.retry_failed):
+        ways = loaded.ways or [self._routing.no_way]
+        name = ways[0].transport.name
+        if len(ways) > 1 or name in self._routing.networked or (loaded.ways and self.turns.knows(entry.id)):
+            self._place(entry, loaded, now)
+        elif self._dispatch.room(name) > 0:
+            # The ordinary local mail: no turns to wait for, the lane's room says it all.
+            self._forget(entry.id, now)
+            entry.again, entry.flushed_at = frozenset(), 0.0
+            self._begin(Pass(entry, loaded.message, loaded.known, now), ways)
+        else:
             self.schedule.park(entry)
-            self._parked.setdefault(full[0], {})[entry.id] = entry
+            self._dispatch.park(name, entry)
+
+    def _place(self, entry: Entry, loaded: Loaded, now: float, *, speak: bool = True) -> None:
+        """Have it wait for its turns, or for its time; no pass of it runs.
+
+        speak  what waits too long is said; false: it has just been
+        """
+        for way in loaded.ways if entry.flushed_at else ():
+            at = self.turns.at(*way.key)
+            if at is not None and at.away and at.failed_at < entry.flushed_at:
+                self.turns.flush(*way.key)
+        entry.again, entry.flushed_at = loaded.again, 0.0
+        made = plan(loaded, self.turns, self._routing.retry_of, now)
+        if made.overdue and speak:
+            self._forget(entry.id, now)
+            self._say(entry, loaded, made.overdue, now)
             return
-        entry.retry_failed = False
-        attempt = Pass(entry, message, known, now)
-        attempt.postponed = bool(full)
-        self._divide(attempt, [way for way in ways if way[0].name not in full], jobs)
+        self.turns.place(entry.id, [self._routing.bound(way) for way in made.now])
+        if made.now:
+            self._kept.put(entry.id, loaded)
+        # What should have been said and could not be, since the disk is full, say: soon again.
+        self.schedule.wait(entry, min(made.look_at, now + LEAST_LOOK_S) if made.overdue else made.look_at)
 
-    def _ways(self, message: stored.StoredMessage, wanted: list[int]) -> list[Way]:
-        return self._routing.route(message.envelope, wanted) or [(self._routing.nowhere, ())]
-
-    def _divide(self, attempt: Pass, ways: list[Way], jobs: dict[str, list[Job]]) -> None:
-        attempt.wanted = sum(len(targets) for _, targets in ways)
-        attempt.open = len(ways)
+    def _say(self, entry: Entry, loaded: Loaded, overdue: list[tuple[str, Result]], now: float) -> None:
+        """Give them up, or tell their sender of the delay: recorded as a pass that tried nothing. Of many
+        that are due together, the rest waits unloaded."""
+        if self._dispatch.room(RECORDING) <= 0:
+            self.schedule.park(entry)
+            self._dispatch.park(RECORDING, entry)
+            return
+        attempt = Pass(entry, loaded.message, loaded.known, now)
+        attempt.untried, attempt.results, attempt.wanted = True, overdue, len(overdue)
+        self.schedule.start(entry)
         self.active += 1
-        for transport, targets in ways:
-            jobs.setdefault(transport.name, []).append(Job(attempt, Delivery(attempt.message, targets)))
+        self._dispatch.record(attempt)
+
+    def _take_turns(self, now: float) -> int:
+        turns = [] if self.turns.idle else self.turns.take(now, self._dispatch.rooms())
+        for turn in turns:
+            self._start(turn, now)
+        self._dispatch.send()
+        self._kept.trim()
+        return len(turns)
+
+    def _start(self, turn: Turn, now: float) -> None:
+        entry = self.schedule.get(turn.id)
+        assert entry is not None, "what leaves the schedule has left the turns"
+        self.schedule.start(entry)
+        loaded = self._kept.pop(turn.id) or self._loading.load(entry, now)
+        if loaded is None:
+            self.turns.done(turn, {}, now)
+            self.turns.remove(turn.id, now)
+            return
+        attempt = Pass(entry, loaded.message, loaded.known, now)
+        attempt.turn = turn
+        attempt.ways = {way.key: way for way in loaded.ways}
+        entry.again = loaded.again
+        keys = [part.at.key for part in turn.parts]
+        if ways := [attempt.ways[key] for key in keys if key in attempt.ways]:
+            self._begin(attempt, ways)
+        else:  # its records say that there is nothing left to do for it there
+            self.turns.done(turn, dict.fromkeys(keys, End(settled=True)), now)
+            self.schedule.wait(entry, now)
+
+    def _begin(self, attempt: Pass, ways: Sequence[Way]) -> None:
+        self.active += 1
+        self._dispatch.give(attempt, ways)
 
     def deliver_now(self, slot: str, name: str, tell: Callable[[Pass], None], now: float) -> str:
         """Bring a message in tmp/ to its transports while its client waits; `tell` is called afterwards.
@@ -230,75 +215,140 @@ class Manager:
             message = stored.load(f"{self.root}/{TMP}/{slot}/{name}", queue_id, fs=self.fs)
         except (Damaged, OSError) as error:
             return f"cannot be read: {error}"
-        ways = self._ways(message, list(range(len(message.envelope.recipients))))
-        busy = [way.name for way, _ in ways if not self._lane(way.name).has_place]
+        wanted = state.State().open(message.envelope.recipients)
+        ways = self._routing.route(message.envelope, wanted) or [self._routing.no_way]
+        busy = [way.transport.name for way in ways if not self._dispatch.has_place(way.transport.name)]
         if busy:
             return f"transport {busy[0]}: too many clients wait for it already"
-        jobs: dict[str, list[Job]] = {}
         entry, begin_by = Entry(queue_id, slot, now, has_state=False), time.monotonic() + BEGIN_S
-        attempt = Pass(entry, message, state.State(), now, tell=tell, begin_by=begin_by)
-        self._divide(attempt, ways, jobs)
-        for lane, waiting in jobs.items():
-            self._lane(lane).put(waiting)
+        self._begin(Pass(entry, message, state.State(), now, tell=tell, begin_by=begin_by), ways)
+        self._dispatch.send()
         return ""
 
-    def _lane(self, name: str) -> Lane:
-        lane = self._lanes.get(name)
-        if lane is None:
-            transport = self._routing.transports.get(name, self._routing.nowhere)
-            lane = self._lanes[name] = Lane(transport, self._threads, self._settle)
-        return lane
+    # --- what came of it ----------------------------------------------------------------------------
 
     def _settle(self, passes: list[Pass]) -> None:
-        """In a lane's thread."""
+        """In other threads."""
         for attempt in passes:
             try:
                 attempt.finished = self._recorder.settle(attempt)
             except Exception as error:  # still the delivery boundary: the message must not be forgotten
                 log.bug(where="record", error=error)
-                attempt.finished = Finished(due=time.time() + UNREADABLE_RETRY_S)
+                attempt.finished = self._recorder.stumbled(attempt)
         self._done.extend(passes)
         self._wake()
 
     def take_back(self) -> None:
         """Note what the lanes have finished."""
-        done, schedule, counters = self._done, self.schedule, self.counters
+        done, counters, now = self._done, self.counters, time.time()
         while done:
             attempt = done.popleft()
-            entry, finished = attempt.entry, attempt.finished
-            assert finished is not None
             self.active -= 1
-            for _, result in attempt.results:
+            for _, result in () if attempt.untried else attempt.results:
                 counters[result.status] += 1
             if attempt.tell is not None:
                 attempt.tell(attempt)
-                continue
-            if finished.gone:
-                counters["finished"] += 1
-                schedule.remove(entry.id)
-            elif finished.due:
-                schedule.wait(entry, finished.due)
             else:
-                schedule.fail(entry)
-            if not finished.gone:
-                self.acts.after_pass(entry)
+                self._finish(attempt, now)
+
+    def _finish(self, attempt: Pass, now: float) -> None:
+        entry, finished, schedule = attempt.entry, attempt.finished, self.schedule
+        assert finished is not None
+        for report in finished.reports:
+            schedule.add(report, QMGR_SLOT, now)
+        rest = self._rest(attempt, finished, now)
+        asked = entry.removed_by or entry.hold_by
+        if rest is not None and not asked:
+            self._place(entry, rest, now, speak=not attempt.untried)
+            return
+        self.turns.remove(entry.id, now)
+        if finished.gone:
+            self.counters["finished"] += 1
+            schedule.remove(entry.id)
+            return
+        schedule.wait(entry, finished.due)
+        if asked:
+            self.acts.after_pass(entry)
+
+    def _rest(self, attempt: Pass, finished: Finished, now: float) -> Loaded | None:
+        """Of a pass of a message that has turns: end them; what is still to be done, if that is known."""
+        if attempt.turn is None and not attempt.untried:
+            return None
+        entry, tried = attempt.entry, {result.target.index for _, result in attempt.results}
+        entry.again -= tried
+        rest = None
+        if (finished.due or entry.again) and not (finished.gone or finished.troubled):
+            rest = self._loading.routed(entry, attempt.message, attempt.state)
+            rest = rest if rest.ways else None
+        if attempt.turn is not None:
+            open_ = {way.key for way in rest.ways} if rest else set[Key]()
+            by_index = {result.target.index: result for _, result in attempt.results}
+            keys = [part.at.key for part in attempt.turn.parts]
+            ends = {key: end_of(key, attempt.ways.get(key), by_index, open_) for key in keys}
+            self.turns.done(attempt.turn, ends, now)
+            self._dispatch.ended(attempt)
+        return rest
+
+    # --- what an admin asks of a destination --------------------------------------------------------
+
+    def flush_destination(self, transport: str, name: str) -> int:
+        """It is back: nothing waits for a probe, and what has been tried there is due now. From the loop.
+
+        transport, name  as destinations() has them
+        Returns how many messages are for it, as far as they are known to be: what was not due since the
+        start of qmgr was not looked at (flush these by id).
+        """
+        now = time.time()
+        at = self.turns.at(transport, name)
+        for queue_id in self.turns.flush(transport, name):
+            entry = self.schedule.get(queue_id)
+            if entry is not None and entry.standing is Standing.WAITING:
+                self.schedule.flush_entry(entry, now)
+        return 0 if at is None else len(at.parts)
+
+    def hold_destination(self, transport: str, name: str, *, held: bool = True) -> bool:
+        """Start nothing there, or do again. Until qmgr starts again: it is not written down. From the loop.
+
+        What runs there goes on; what waits there is not given up. A transport of this machine's own is one
+        destination, the empty name. False: no such destination has mail now.
+        """
+        known = self.turns.hold(transport, name, held=held)
+        if not name and transport in self._routing.threaded:
+            self._dispatch.hold(transport, held=held)
+            return True
+        return known
+
+    def destinations(self) -> Sequence[Destination]:
+        """Next hops that have mail, or are away: a snapshot of things that live. From the loop."""
+        return tuple(self.turns.destinations())
+
+    def waits_for(self, queue_id: QueueId) -> Sequence[Destination]:
+        """Those whose turn it waits for: with what was said there (why), and when it is asked again
+        (probe_at), where it is away. From the loop."""
+        stages = self.turns.stages(queue_id)
+        found = (self.turns.at(*key) for key, stage in stages.items() if stage is Stage.WAITING)
+        return tuple(at for at in found if at is not None)
+
+    def _leave(self, entry: Entry) -> None:
+        """An admin takes it: it has no turn, and is looked at anew when it comes back."""
+        if self.turns.knows(entry.id):
+            self._forget(entry.id, time.time())
+            entry.due = 0.0
+
+    def _forget(self, queue_id: QueueId, now: float) -> None:
+        self._kept.pop(queue_id)
+        self.turns.remove(queue_id, now)
+
+    # --- the end ------------------------------------------------------------------------------------
 
     def stop_starting(self) -> None:
-        """Let running batches end, answer the rest with nothing; `active` falls to 0."""
-        for lane in self._lanes.values():
-            lane.drop_waiting()
+        """Let what runs end, answer the rest with nothing; `active` falls to 0."""
+        self._dispatch.drop_waiting()
 
-    def _quarantine(self, entry: Entry, why: str, now: float) -> None:
-        try:
-            recovery.quarantine(self.root, path_of(self.root, entry), entry.id, why, fs=self.fs)
-        except OSError as error:
-            log.queue_event(act="not_quarantined", id=entry.id, detail=f"{error.strerror}", level="error")
-            self.schedule.wait(entry, now + UNREADABLE_RETRY_S)
-            return
-        self.schedule.remove(entry.id)
-        self.counters["quarantined"] += 1
+    def cut_short(self) -> None:
+        """End what waits for others: as if it had not begun, since nobody knows how far it came."""
+        self._dispatch.cancel()
 
-
-def open_lock(root: str) -> int:
-    """The descriptor of root/lock, to be locked by the one qmgr of this spool. Raises OSError."""
-    return os.open(f"{root}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    def close(self, limit_s: float) -> None:
+        """Say good-bye to next hops whose connections are kept. Blocks for so long at most."""
+        self._dispatch.close(limit_s)

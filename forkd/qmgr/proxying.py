@@ -19,12 +19,21 @@ GENERAL: dict[Status, Reply] = {
 def reply(results: Sequence[Result], wanted: int) -> Reply:
     """250 when all `wanted` recipients have the mail; else what the first one says that does not.
 
-    Temporary before permanent: a client that comes again reaches those that the first try did not. Who had
-    the mail then has it twice: SMTP has one reply for all (so workers take no recipients of two transports
-    into one transaction, and a transport that is waited for has one answer for all of its own).
+    SMTP has one reply for all, so it should be right for each: workers take no recipients of two transports
+    into one transaction, none of two domains whose mail goes to different servers, and one alone where a
+    server answers for each (worker/next_hop.py); and a server that refuses one of several before the message
+    gets the message for none (transport.Delivery.together).
+
+    What is left is an alias with members here and there. Temporary before permanent: a client that comes
+    again reaches those that the first try did not, and who had the mail then has it twice.
     """
     for status in ("deferred", "failed"):
         for result in results:
             if result.status == status:
-                return result.reply or GENERAL[result.status]
+                return _of_mail(result.reply) if result.reply is not None else GENERAL[result.status]
     return GENERAL["delivered"] if len(results) == wanted else replies.NOT_TAKEN_NOW
+
+
+def _of_mail(reply: Reply) -> Reply:
+    """421 ends a connection, and the next hop's was not the client's: to the client it says "not now"."""
+    return Reply(451, reply.enhanced, reply.lines) if reply.code == 421 else reply

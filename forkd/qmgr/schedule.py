@@ -7,16 +7,16 @@ import heapq
 from collections.abc import Iterable
 
 from forkd.queue.ids import QueueId
-from forkd.queue.state import Outcome
+from forkd.queue.outcome import Outcome
 
 
 class Standing(enum.Enum):
     """Where a message stands, as `forkd queue list` names it."""
 
     WAITING = "deferred"
-    """For its next try; a message that was never tried shows as active, since its try is now."""
+    """For its next try, or its destinations' turn (turns.py); a message that was never tried shows as active,
+    since its try is now."""
     RUNNING = "active"
-    FAILED = "failed"
     HELD = "hold"
     """Quarantined by a plugin or held by an admin: not tried, and not flushed, before it is released."""
 
@@ -25,12 +25,14 @@ class Entry:
     """One queued message: what has to be known of it in memory (about 400 octets with its place)."""
 
     __slots__ = (
+        "again",
+        "bounced",
         "due",
+        "flushed_at",
         "has_state",
         "hold_by",
         "id",
         "removed_by",
-        "retry_failed",
         "slot",
         "standing",
         "unrecorded",
@@ -40,16 +42,21 @@ class Entry:
         self.id = queue_id
         self.slot = slot
         self.due = due
-        """Unix time, seconds: it is written to `.state`, so it must mean the same after a restart."""
+        """Unix time, seconds: it is looked at then. Of one that waits for a destination's turn: when its
+        sender must be told of the delay, or it is given up."""
         self.has_state = has_state
         """There may be a `.state` file: look before delivering."""
         self.standing = Standing.WAITING
         self.unrecorded: tuple[Outcome, ...] = ()
         """Outcomes that could not be written: kept so that at least we do not deliver twice."""
-        self.retry_failed = False
-        """An admin flushed it by id: failed recipients are tried once more."""
+        self.flushed_at = 0.0
+        """An admin flushed it then, and it was not looked at since."""
+        self.again: frozenset[int] = frozenset()
+        """Recipients that are to be tried as soon as they can, whatever became of them before."""
         self.removed_by = ""
-        """An admin asked for its removal while it was running."""
+        """An admin asked for its removal while it was running ..."""
+        self.bounced = False
+        """... and that its sender is told."""
         self.hold_by = ""
         """An admin asked to hold it while it was running."""
 
@@ -99,18 +106,30 @@ class Schedule:
         return self._heap[0][0] if self._heap else None
 
     def wait(self, entry: Entry, due: float) -> None:
-        """Try it (again) then, whatever it did before."""
+        """Look at it (again) then, whatever it did before."""
         entry.standing = Standing.WAITING
         entry.due = due
         heapq.heappush(self._heap, (due, entry.id))
+        # Places that count no more stay until their time; they do not outnumber the others for long.
+        if len(self._heap) > 2 * len(self._entries) + 1000:
+            waiting = (entry for entry in self._entries.values() if entry.standing is Standing.WAITING)
+            self._heap = [(entry.due, entry.id) for entry in waiting]
+            heapq.heapify(self._heap)
+
+    def shift(self, by_s: float) -> None:
+        """All that waits for a time waits so much longer; negative: shorter."""
+        for entry in self._entries.values():
+            entry.due += by_s
+        self._heap = [(due + by_s, queue_id) for due, queue_id in self._heap]
+        heapq.heapify(self._heap)  # times that became equal are ordered by id
+
+    def start(self, entry: Entry) -> None:
+        """It is running from now on, due or not."""
+        entry.standing = Standing.RUNNING
 
     def park(self, entry: Entry) -> None:
         """Due, but not tried before wait() is said again: whoever says so keeps it."""
         entry.standing = Standing.WAITING
-
-    def fail(self, entry: Entry) -> None:
-        """No further try, unless it is flushed."""
-        entry.standing = Standing.FAILED
 
     def hold(self, entry: Entry) -> None:
         """No further try before wait() is said again."""
@@ -121,29 +140,23 @@ class Schedule:
         self._entries.pop(queue_id, None)
 
     def flush(self, ids: Iterable[QueueId], now: float) -> int:
-        """Make messages due now; return how many. No ids: all that wait; failed ones only by id."""
+        """Make messages that wait due now; return how many. No ids: all of them."""
         wanted = list(ids)
         chosen = (
             [self._entries[i] for i in wanted if i in self._entries] if wanted else self._entries.values()
         )
         count = 0
         for entry in chosen:
-            if entry.standing is Standing.WAITING or (wanted and entry.standing is Standing.FAILED):
-                entry.retry_failed = bool(wanted)
-                self.wait(entry, min(now, entry.due))
+            if entry.standing is Standing.WAITING:
+                self.flush_entry(entry, now)
                 count += 1
         return count
 
-    def after(self, queue_id: QueueId, limit: int) -> list[Entry]:
-        """The next `limit` entries by id, for paging. Costs a look at every entry (20 ms at 200,000)."""
-        ids = heapq.nsmallest(limit, (i for i in self._entries if i > queue_id))
-        return [self._entries[i] for i in ids]
+    def flush_entry(self, entry: Entry, now: float) -> None:
+        """Try it now, and whether its destinations are back."""
+        entry.flushed_at = now
+        self.wait(entry, min(now, entry.due))
 
-
-def retry_delay(attempts: int, *, first_s: float, most_s: float, chance: float) -> float:
-    """How long to wait after so many attempts: doubling from `first_s` to `most_s`, 10 % jitter.
-
-    chance  0..1: spreads what was deferred together, so that it does not come back together
-    """
-    delay = min(most_s, first_s * 2.0 ** min(attempts - 1, 30))
-    return delay * (0.9 + 0.2 * chance)
+    def ids(self) -> list[QueueId]:
+        """Of all messages; those of one slot nearly in order. Costs 1 ms at 200,000."""
+        return list(self._entries)

@@ -12,8 +12,9 @@ from forkd.config import schema
 from forkd.exits import Exit
 from forkd.queue import state
 from forkd.queue.envelope import Recipient
+from forkd.queue.outcome import Outcome
 from forkd.queue.spool import Spool
-from forkd.queue.state import Attempt, Outcome
+from forkd.queue.state import Attempt
 from forkd.rpc import channel
 from forkd.rpc.messages import Heartbeat, Ready
 from tests.support.spooling import MAIL, RunningQmgr, a_config, a_spool, queued, running_qmgr
@@ -109,22 +110,17 @@ def test_a_deferred_recipient_waits_and_the_others_have_it_once(tmp_path: Path, 
         assert qmgr.stop() == 0
 
 
-def test_given_up_mail_stays_as_failed_until_it_is_removed(tmp_path: Path, spool: Spool) -> None:
-    """Too old and still deferred: failed, never lost, no further try; an admin removes it."""
-    queue_id = queued(spool, "b@elsewhere.org", received_at=now() - 6 * 86_400)
-    config = a_config(tmp_path)
-    for _ in range(2):
-        with running_qmgr(config) as qmgr:
-            wait_for(lambda: settled(qmgr, queue_id, "failed"))
-            assert qmgr.ask("list").entries[0].attempts == 1
-            assert qmgr.ask("flush").count == 0
-            assert "given up" in qmgr.ask("show", queue_id).entries[0].detail
-            assert qmgr.stop() == 0
-    with running_qmgr(config) as qmgr:
-        assert qmgr.ask("remove", queue_id, who="root").count == 1
-        assert qmgr.ask("list").count == 0
+def test_given_up_mail_leaves_the_queue_once_its_sender_is_told(tmp_path: Path, spool: Spool) -> None:
+    """Too old and still deferred: failed, no further try; what is left is the report."""
+    queue_id = queued(spool, "b@elsewhere.org", sender="a@test.local", received_at=now() - 6 * 86_400)
+    with running_qmgr(a_config(tmp_path)) as qmgr:
+        wait_for(lambda: mails(tmp_path))
+        wait_for(lambda: qmgr.ask("list").count == 0)
         assert spool_is_empty(spool)
         assert qmgr.stop() == 0
+    (report,) = mails(tmp_path)
+    assert b"given up after 6.0 days" in report
+    assert queue_id.encode() in report
 
 
 def test_a_quarantined_message_waits_for_its_release(tmp_path: Path, spool: Spool) -> None:
@@ -136,7 +132,7 @@ def test_a_quarantined_message_waits_for_its_release(tmp_path: Path, spool: Spoo
             wait_for(lambda: settled(qmgr, queue_id, "hold"))
             assert qmgr.ask("flush").count == 0
             refused = qmgr.ask("flush", queue_id)
-            assert (refused.count, refused.error) == (0, f"{queue_id}: on hold; it must be released")
+            assert (refused.count, refused.not_done) == (0, (f"{queue_id}: on hold; it must be released",))
             (entry,) = qmgr.ask("list").entries
             assert (entry.reason, entry.next_try_at, entry.attempts) == ("virus: EICAR", 0.0, 0)
             assert qmgr.stop() == 0
@@ -188,8 +184,8 @@ def test_hold_and_release_say_which_they_could_not(tmp_path: Path, spool: Spool)
         wait_for(lambda: settled(qmgr, waiting, "deferred"))
         answer = qmgr.ask("release", waiting, missing, held, who="root")
         assert answer.count == 1
-        assert answer.error == f"{waiting}: not held; {missing}: not in the queue"
-        assert qmgr.ask("hold", missing).error == f"{missing}: not in the queue"
+        assert answer.not_done == (f"{waiting}: not held", f"{missing}: not in the queue")
+        assert qmgr.ask("hold", missing).not_done == (f"{missing}: not in the queue",)
         assert qmgr.ask("hold").error == "hold takes ids"
         assert qmgr.stop() == 0
 

@@ -21,16 +21,18 @@ import pytest
 from forkd import log
 from forkd.config import schema
 from forkd.config.units import Seconds
+from forkd.qmgr.clients import MOST_WAITED
 from forkd.qmgr.lanes import ROOM
-from forkd.qmgr.main import MOST_WAITED
 from forkd.qmgr.programs import Launcher
 from forkd.queue.commit import finish_uncommitted
+from forkd.queue.envelope import Recipient
 from forkd.queue.spool import Spool
 from forkd.rpc import channel
 from forkd.rpc.messages import Deliver, Delivered
 from forkd.smtp import replies
 from tests.support.daemon import alive
 from tests.support.queueing import Queue, a_table, queue_config, running_launcher
+from tests.support.reports import reports
 from tests.support.spooling import MAIL, RunningQmgr, a_spool, an_envelope, delivered, queued, running_qmgr
 from tests.support.waiting import wait_for
 
@@ -83,24 +85,43 @@ def test_queued_mail_goes_into_the_program(tmp_path: Path, spool: Spool, queue: 
         assert qmgr.stop() == 0
 
 
-@pytest.mark.parametrize(
-    ("code", "wanted"),
-    [("31", "failed: refused for good"), ("53", "deferred: write error or disk full")],
-)
-def test_what_the_program_refuses_stays_with_its_reason(
-    tmp_path: Path, spool: Spool, queue: Queue, code: str, wanted: str
+def test_what_the_program_refuses_for_now_stays_with_its_reason(
+    tmp_path: Path, spool: Spool, queue: Queue
 ) -> None:
-    """Permanent: no further try; temporary: tried again later. Recorded: a restart knows it."""
-    standing, _, reason = wanted.partition(": ")
+    """Tried again later. Recorded: a restart knows it."""
     queued(spool, received_at=time.time())
-    config = queue_config(tmp_path, qq=a_table(queue, "message", "envelope", "exit", code))
-    with running(config) as qmgr:
-        assert reason in listed(qmgr, standing)
+    config = queue_config(tmp_path, qq=a_table(queue, "message", "envelope", "exit", "53"))
+    for _ in range(2):
+        with running(config) as qmgr:
+            assert "write error or disk full" in listed(qmgr, "deferred")
+            assert qmgr.ask("list").entries[0].attempts == 1
+            assert qmgr.stop() == 0
+
+
+TOLD: dict[str, tuple[str, tuple[str, ...], str, str]] = {
+    # exit status, NOTIFY -> action and status, words
+    "refused": ("31", (), "failed 5.3.0", "554 5.3.0"),
+    "spam": ("32", ("FAILURE",), "failed 5.7.1", "This mail looks like spam"),
+    "taken": ("0", ("SUCCESS",), "relayed 2.0.0", "does not confirm deliveries"),
+}
+
+
+@pytest.mark.parametrize("row", TOLD)
+def test_the_sender_is_told_what_the_program_made_of_it(
+    tmp_path: Path, spool: Spool, queue: Queue, row: str
+) -> None:
+    """No such program reports itself: what it takes is relayed (RFC 3461 5.2.2)."""
+    code, notify, action, said = TOLD[row]
+    recipients = (Recipient(address="a@test.local", notify=notify),)
+    queued(spool, recipients=recipients, sender="alice@home.local", received_at=time.time())
+    program = a_table(queue, "message", "envelope", "exit", code)
+    with running(queue_config(tmp_path, qq=program, home=schema.Maildir())) as qmgr:
+        wait_for(lambda: reports(tmp_path / "mail/home.local/alice"))
+        wait_for(lambda: qmgr.ask("list").count == 0)
         assert qmgr.stop() == 0
-    with running(config) as qmgr:
-        assert reason in listed(qmgr, standing)
-        assert qmgr.ask("list").entries[0].attempts == 1
-        assert qmgr.stop() == 0
+    (told,) = reports(tmp_path / "mail/home.local/alice")
+    assert told.actions == {"a@test.local": action}
+    assert said in told.text
 
 
 def test_a_program_that_hangs_holds_up_no_other_mail(tmp_path: Path, spool: Spool, queue: Queue) -> None:

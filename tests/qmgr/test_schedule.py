@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forkd.config import schema
 from forkd.deliver.discard import Discard
 from forkd.deliver.maildir import Maildir
+from forkd.qmgr.retry import Retry
 from forkd.qmgr.routing import Nowhere, Routing
-from forkd.qmgr.schedule import Schedule, Standing, retry_delay
+from forkd.qmgr.schedule import Schedule, Standing
 from forkd.smtp.address import Mailbox, split_address
 from tests.support.spooling import a_config, an_envelope
 
@@ -36,6 +39,20 @@ def test_a_known_message_is_not_added_again() -> None:
     assert schedule.take(2.0, 1) == []
 
 
+def test_a_clock_that_is_set_back_keeps_nothing_waiting() -> None:
+    """What was to wait 10 s waits 10 s, in its order; also what has changed its time before."""
+    schedule = Schedule()
+    entries = {name: schedule.add(name, "w0", due) for name, due in [("A", 1010.0), ("B", 1011.0)]}
+    third = schedule.add("C", "w0", 2000.0)
+    assert third
+    assert all(entries.values())
+    schedule.wait(third, 1009.0)
+    schedule.shift(-900.0)
+    assert schedule.take(108.9, 9) == []
+    assert [entry.id for entry in schedule.take(110.5, 9)] == ["C", "A"]
+    assert schedule.next_due() == 111.0
+
+
 def test_a_removed_message_is_never_due() -> None:
     """Its place in the heap counts for nothing."""
     schedule = Schedule()
@@ -45,30 +62,19 @@ def test_a_removed_message_is_never_due() -> None:
     assert len(schedule) == 0
 
 
-def test_flush_takes_failed_ones_only_by_id() -> None:
-    """`forkd queue flush` must not hammer at what failed for good; an admin who names it may."""
+def test_flush_takes_all_that_wait_or_those_named() -> None:
+    """What runs has what was asked for, what is held must be released, what is not there is passed over."""
     schedule = Schedule()
-    waiting, failed = schedule.add("A", "w0", 100.0), schedule.add("B", "w0", 1.0)
-    assert waiting and failed
-    schedule.fail(failed)
-    assert schedule.flush([], 5.0) == 1
-    assert [entry.id for entry in schedule.take(5.0, 9)] == ["A"]
-    assert schedule.flush(["B", "X"], 6.0) == 1
-    assert failed.retry_failed
-    assert [entry.id for entry in schedule.take(6.0, 9)] == ["B"]
-    assert failed.standing is Standing.RUNNING
+    first, second, held = (schedule.add(name, "w0", 100.0) for name in "ABC")
+    assert first and second and held
+    schedule.hold(held)
+    assert schedule.flush(["B", "C", "X"], 5.0) == 1
+    assert [entry.id for entry in schedule.take(5.0, 9)] == ["B"]
+    assert schedule.flush([], 6.0) == 1
+    assert [entry.id for entry in schedule.take(6.0, 9)] == ["A"]
 
 
-def test_pages_by_id() -> None:
-    """Paging goes on behind the last id seen."""
-    schedule = Schedule()
-    for queue_id in "DBACE":
-        schedule.add(queue_id, "w0", 0.0)
-    assert [entry.id for entry in schedule.after("", 2)] == ["A", "B"]
-    assert [entry.id for entry in schedule.after("B", 9)] == ["C", "D", "E"]
-
-
-ACTS = st.sampled_from(["add", "take", "wait", "fail", "remove", "flush"])
+ACTS = st.sampled_from(["add", "take", "wait", "hold", "remove", "flush"])
 
 
 @given(st.lists(st.tuples(ACTS, st.integers(0, 5), st.integers(0, 20)), max_size=60))
@@ -85,27 +91,17 @@ def test_nothing_that_waits_is_forgotten(acts: list[tuple[str, int, int]]) -> No
             schedule.flush([], float(when))
         elif entry is not None and act == "wait":
             schedule.wait(entry, float(when))
-        elif entry is not None and act == "fail":
-            schedule.fail(entry)
+        elif entry is not None and act == "hold":
+            schedule.hold(entry)
         elif act == "remove":
             schedule.remove(str(number))
-    waiting = {e.id for e in schedule.after("", 99) if e.standing is Standing.WAITING}
+    waiting = {e.id for e in map(schedule.get, schedule.ids()) if e and e.standing is Standing.WAITING}
     due = schedule.next_due()
     assert not waiting or (
-        due is not None and due <= min(e.due for e in schedule.after("", 99) if e.id in waiting)
+        due is not None and due <= min(e.due for e in map(schedule.get, waiting) if e is not None)
     )
     taken = [entry.id for entry in schedule.take(1e9, 99)]
     assert sorted(taken) == sorted(waiting)
-
-
-def test_delays_double_from_first_to_most_with_jitter() -> None:
-    """5 min growing to 4 h, jittered (queue.md)."""
-
-    def delay(attempts: int, chance: float = 0.5) -> float:
-        return retry_delay(attempts, first_s=300, most_s=14_400, chance=chance)
-
-    assert [delay(n) for n in (1, 2, 3, 7, 10_000)] == [300, 600, 1200, 14_400, 14_400]
-    assert (delay(1, 0.0), delay(1, 1.0)) == pytest.approx((270, 330))
 
 
 MAILBOXES = [
@@ -125,10 +121,31 @@ def test_recipients_go_by_the_table(tmp_path: Path) -> None:
     envelope = an_envelope("U+x@test.local", "b@discard.local", "c@elsewhere.org", "Postmaster")
     ways = {
         type(way): [(t.index, t.mailbox, t.domain) for t in targets]
-        for way, targets in routing.route(envelope, [0, 1, 2, 3])
+        for way, _, targets in routing.route(envelope, [0, 1, 2, 3])
     }
     assert ways == {
         Maildir: [(0, "u", "test.local"), (3, "postmaster", "test.local")],
         Discard: [(1, "b", "discard.local")],
         Nowhere: [(2, "c", "elsewhere.org")],
     }
+
+
+def test_a_route_goes_before_the_domains_transport(tmp_path: Path) -> None:
+    """With a patience of its own; mail for elsewhere, which a session was allowed to send, has one alone."""
+    config = msgspec.structs.replace(
+        a_config(tmp_path),
+        route={
+            "vip@test.local": schema.Route(transport="drop", retry_first=schema.Seconds(60)),
+            "elsewhere.org": schema.Route(transport="drop"),
+        },
+    )
+    routing = Routing(config)
+    ways = {
+        type(way): [t.index for t in targets]
+        for way, _, targets in routing.route(
+            an_envelope("vip+x@test.local", "u@test.local", "c@elsewhere.org", "d@other.org"), [0, 1, 2, 3]
+        )
+    }
+    assert ways == {Discard: [0, 2], Maildir: [1], Nowhere: [3]}
+    assert routing.retry_of("VIP+x@test.local").first_s == 60
+    assert routing.retry_of("u@test.local") == Retry()
