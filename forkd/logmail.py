@@ -151,6 +151,8 @@ def delivery(
     status: str,
     enhanced: str = "",
     text: str = "",
+    host: str = "",
+    tls: str = "",
     session: str = "",
     attempt: int = 1,
     seconds: float = 0.0,
@@ -160,12 +162,14 @@ def delivery(
     """One recipient's outcome of one attempt.
 
     status      delivered (info) | deferred (warning) | failed (error)
+    host        the next hop's name; empty: none
+    tls         version and cipher, and whether it proved who it is; empty: in the clear, or no next hop
     age_s       since the message was received
     next_try_s  from now; 0: no further try
     """
     level = {"delivered": "info", "failed": "error"}.get(status, "warning")
-    fields = given(enhanced=enhanced, text=text, session=session, seconds=seconds, age_s=age_s,
-                    next_try_s=next_try_s)  # fmt: skip
+    fields = given(enhanced=enhanced, text=text, host=host, tls=tls, session=session, seconds=seconds,
+                    age_s=age_s, next_try_s=next_try_s)  # fmt: skip
     write(
         level,
         "delivery",

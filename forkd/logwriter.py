@@ -7,14 +7,23 @@ written before setup(): a library user or a test that does not ask for a log get
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-import structlog
+# structlog loads rich where it finds it, for tracebacks that we never print: a hundred modules
+# and 40 ms of processor time, at each start and each command.
+_without_rich = "rich" not in sys.modules
+if _without_rich:
+    sys.modules["rich"] = None  # type: ignore[assignment]
+import structlog  # noqa: E402
 
-from forkd.logline import Renderer
-from forkd.logsink import Sink
+if _without_rich:
+    del sys.modules["rich"]
+
+from forkd.logline import Renderer  # noqa: E402
+from forkd.logsink import Sink  # noqa: E402
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 

@@ -7,8 +7,9 @@ peers.py     whom it asks in turn: master over its channel, qmgr over its socket
 The protocol of the control socket (STREAM): one JSON object per line there, one per line back, in order.
 
     {"request": "status"}                        {"ok": true, "result": {…}}
-    {"request": "stop", "mode": "drain"}         {"ok": false, "error": "…"}
+    {"request": "stop", "mode": "drain"}         {"ok": false, "error": "…"}, perhaps with "away": true
     {"request": "queue", "act": "list", "limit": 100, "after": ""}
 
-Who asks is taken from the socket (SO_PEERCRED), never from the request; every act is logged with it.
+Who asks is taken from the socket (SO_PEERCRED), never from the request; every act is logged with it,
+with what it reached and the filter it was chosen by.
 """

@@ -20,6 +20,10 @@ class Refused(Exception):  # noqa: N818 - a state of the world
     """The request cannot be answered; the text is for the admin who asked."""
 
 
+class Away(Refused):
+    """Who should answer is not there; what can be known without it may be looked up elsewhere."""
+
+
 class Master:
     """Numbered requests over the role's own channel; answer() is called with what came back."""
 
@@ -65,7 +69,7 @@ class Qmgr:
         try:
             answer: QueueAnswer = await self._client.request(make, timeout_s=QMGR_TIMEOUT_S)
         except Unavailable:
-            raise Refused("qmgr does not answer; the log tells whether it is being restarted") from None
+            raise Away("qmgr does not answer; the log tells whether it is being restarted") from None
         if answer.error:
             raise Refused(answer.error)
         return answer

@@ -12,11 +12,15 @@ from typing import Any, Literal
 import msgspec
 
 from forkd import log
-from forkd.admin.peers import Master, Qmgr, Refused
-from forkd.rpc.messages import AskStatus, AskStop, QueueRequest
+from forkd.admin.peers import Away, Master, Qmgr, Refused
+from forkd.rpc.messages import AskStatus, AskStop, QueueFilter, QueueRequest
 
 MAX_LINE_BYTES = 32_768
 """Of a request; below rpc's MAX_RECORD_BYTES, since ids are handed on to qmgr in one record."""
+
+
+MAX_SAID = 2000
+"""Characters of an audit line's detail."""
 
 
 class Arguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,10 +42,14 @@ class StopArguments(Arguments, frozen=True, kw_only=True, forbid_unknown_fields=
 class QueueArguments(Arguments, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """{"request": "queue", "act": …}; fields as in rpc.messages.QueueRequest."""
 
-    act: Literal["list", "show", "remove", "flush", "hold", "release"]
+    act: Literal["list", "show", "stat", "remove", "bounce", "flush", "hold", "release"]
     ids: tuple[str, ...] = ()
     limit: int = 100
     after: str = ""
+    filter: QueueFilter | None = None
+    by_sender: bool = False
+    at: float = 0.0
+    destination: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,11 +65,13 @@ class Context:
 class Row:
     """answer   gives the result, JSON-able; raises Refused
     acts     true where it changes something: logged at info
+    said     what was asked for and done, for the audit: arguments, result -> detail
     """
 
     arguments: type[Arguments]
     answer: Callable[[Context, Any], Awaitable[Any]]
     acts: Callable[[Any], bool]
+    said: Callable[[Any, Any], str]
 
 
 async def _status(context: Context, _arguments: StatusArguments) -> Any:
@@ -75,7 +85,9 @@ async def _stop(context: Context, arguments: StopArguments) -> Any:
 
 
 async def _queue(context: Context, arguments: QueueArguments) -> Any:
-    if arguments.act in ("show", "remove", "hold", "release") and not arguments.ids:
+    if arguments.act in ("show", "remove", "bounce", "hold", "release") and not (
+        arguments.ids or arguments.destination
+    ):
         raise Refused(f"queue {arguments.act}: ids are missing")
     answer = await context.qmgr.ask(
         lambda n: QueueRequest(
@@ -85,9 +97,27 @@ async def _queue(context: Context, arguments: QueueArguments) -> Any:
             who=context.who,
             limit=arguments.limit,
             after=arguments.after,
+            filter=arguments.filter,
+            by_sender=arguments.by_sender,
+            at=arguments.at,
+            destination=arguments.destination,
         )
     )
     return _without_envelope(msgspec.to_builtins(answer))
+
+
+def _queue_said(arguments: QueueArguments, result: Any) -> str:
+    """`remove: 498 of 500 ids; senders=*@example.org`: what an act reached, and how it was chosen."""
+    said: str = arguments.act
+    if arguments.destination:
+        said += f": destination {arguments.destination}"
+    elif arguments.act not in ("list", "stat"):
+        said += f": {result['count']} of {len(arguments.ids) or 'all'}"
+    if arguments.filter is None:
+        return said
+    chosen = msgspec.to_builtins(arguments.filter).items()
+    words = (f"{name}={','.join(each) if isinstance(each, (list, tuple)) else each}" for name, each in chosen)
+    return f"{said}; {' '.join(words)}"[:MAX_SAID]
 
 
 def _without_envelope(answer: dict[str, Any]) -> dict[str, Any]:
@@ -99,9 +129,14 @@ def _without_envelope(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 REQUESTS: dict[str, Row] = {
-    "status": Row(StatusArguments, _status, lambda _: False),
-    "stop": Row(StopArguments, _stop, lambda _: True),
-    "queue": Row(QueueArguments, _queue, lambda arguments: arguments.act not in ("list", "show")),
+    "status": Row(StatusArguments, _status, lambda _: False, lambda _, __: ""),
+    "stop": Row(StopArguments, _stop, lambda _: True, lambda arguments, _: arguments.mode),
+    "queue": Row(
+        QueueArguments,
+        _queue,
+        lambda arguments: arguments.act not in ("list", "show", "stat"),
+        _queue_said,
+    ),
 }
 
 
@@ -118,14 +153,19 @@ async def answer(line: bytes, context: Context) -> bytes:
         result = await row.answer(context, arguments)
     except Refused as error:
         log.admin_request(request=name, who=context.who, result="refused", detail=str(error), level="warning")
-        return refusal(str(error))
-    log.admin_request(request=name, who=context.who, level="info" if row.acts(arguments) else "debug")
+        return refusal(str(error), away=isinstance(error, Away))
+    log.admin_request(
+        request=name,
+        who=context.who,
+        detail=row.said(arguments, result),
+        level="info" if row.acts(arguments) else "debug",
+    )
     return _line({"ok": True, "result": result})
 
 
-def refusal(why: str) -> bytes:
-    """The line that says no."""
-    return _line({"ok": False, "error": why})
+def refusal(why: str, *, away: bool = False) -> bytes:
+    """The line that says no; `away`: since who should answer is not there."""
+    return _line({"ok": False, "error": why} | ({"away": True} if away else {}))
 
 
 def _decode(line: bytes) -> tuple[str, Arguments]:

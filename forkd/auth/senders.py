@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from forkd.config.recipients import folded
+from forkd.config.folding import folded
 from forkd.config.schema import Domain
 from forkd.smtp.address import a_labels
 

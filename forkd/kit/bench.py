@@ -21,10 +21,10 @@ import msgspec
 from forkd.config.schema import Capabilities
 from forkd.kit.configured import Given
 from forkd.kit.drive import dispatcher, play
-from forkd.kit.letter import sealed
 from forkd.kit.samples import Sample
 from forkd.kit.stage import NotStarted, Stage
 from forkd.kit.watch import Cost, WatchedHost, page_faults, processor_s
+from forkd.sealed import sealed
 
 FORKS: Final = 300
 REUSE: Final = 1_000_000
@@ -133,7 +133,7 @@ class _Run:
 
 
 async def _measure(stage: Stage, frames: Sequence[bytes], letter: bytes, *, seconds: float) -> Kind:
-    message = sealed(letter)
+    message = sealed("message", [letter])
     try:
         await _sessions(stage, frames, message, _Run(), 0.1)  # a plugin's first sessions warm it up
         alone = _Run()

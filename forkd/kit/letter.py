@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 
 from forkd.sdk.headers import missing_end, split_header
-
-_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+from forkd.sealed import sealed
 
 
 def wire(octets: bytes) -> bytes:
@@ -67,7 +65,7 @@ class Letter:
 
     def _copy(self, kind: str, octets: bytes) -> int:
         if kind not in self._fds:
-            self._fds[kind] = sealed(octets)
+            self._fds[kind] = sealed("message", [octets])
         return self._fds[kind]
 
 
@@ -93,13 +91,3 @@ class _Sink:
     def finish(self) -> object:
         self._letter.take(b"".join(self._pieces))
         return self
-
-
-def sealed(octets: bytes) -> int:
-    """A memory file that nobody can change; the caller closes it."""
-    fd = os.memfd_create("message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    view = memoryview(octets)
-    while view:
-        view = view[os.write(fd, view) :]
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-    return fd

@@ -14,12 +14,12 @@ import msgspec
 from forkd.config.schema import Config, PluginConfig, PluginLimits
 from forkd.hooks.checks import check_answer
 from forkd.hooks.spec import HOOKS
-from forkd.kit.letter import sealed
 from forkd.kit.stage import Stage
 from forkd.rpc.calls import Answer, CallFailed
 from forkd.rpc.records import ID, CrashRecord, crash_folder, decode
 from forkd.sandbox.host import Filter, Sandbox
 from forkd.sandbox.refusal import Refusal
+from forkd.sealed import sealed
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ async def _call(
     call: dict[str, Any] = json.loads(frame)
     hook, n = str(call["hook"]), int(call["n"])
     limits = plugin.limits
-    fd = sealed(message) if hook == "message" and message is not None else -1
+    fd = sealed("message", [message]) if hook == "message" and message is not None else -1
     try:
         timeout_s = float(limits.message_timeout if hook == "message" else limits.timeout)
         answer = await sandbox.call(frame, n, timeout_s=timeout_s, message_fd=fd)

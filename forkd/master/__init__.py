@@ -18,6 +18,7 @@ plugin_files.py  may a plugin's files be believed?   plugin_loaded.py  are they 
 plugin_replaced.py  was a file replaced that sessions need?
 zygote_places.py  which zygotes will there be, and do the walls around them stand?
 rights.py      what the table lets a role reach, as paths and ports of this configuration
+next_hop_files.py  passwords and certificates for other servers; next_hop_rights.py  what reaching them needs
 refusals.py    which system calls the kernel refused a plugin
 role_trial.py  do those walls hold? each role's are tried before it starts
 trust.py       which zygote must end though it lives  census.py  whose is every process of a plugin?

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import os
 import ssl
 import stat
@@ -29,13 +28,13 @@ from forkd.master.child import Child
 from forkd.master.errors import StartError
 from forkd.rpc import passing
 from forkd.rpc.messages import Certificate
+from forkd.sealed import memory_file, seal
 
 MAX_FILE_BYTES = 1 << 20
 """A chain has some 10 KiB, a folder of client CAs half a megabyte."""
 SOON_S = 14 * 86_400.0
 """Renewal has gone wrong when this little is left: ACME clients renew 30 days before the end."""
 
-_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _EXPIRED = {9, 10}
 """X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED."""
 
@@ -106,7 +105,7 @@ class Certificates:
     def close(self) -> None:
         """Give the memory files back; workers have copies."""
         for held in self._held:
-            _close(held.descriptors)
+            close_all(held.descriptors)
             held.descriptors = ()
 
     @property
@@ -162,12 +161,12 @@ class Certificates:
         fresh: list[int] = []
         try:
             for path in held.paths:
-                fresh.append(_sealed(path))
+                fresh.append(sealed(path))
             notes = self._prove_pair(held, fresh) if held.name else _prove_authorities(held, fresh[0])
         except BaseException:
-            _close(fresh)
+            close_all(fresh)
             raise
-        _close(held.descriptors)
+        close_all(held.descriptors)
         held.descriptors = tuple(fresh)
         held.serial += 1
         return notes
@@ -251,7 +250,7 @@ def _prove_authorities(held: Held, descriptor: int) -> list[str]:
     return []
 
 
-def _sealed(path: Path) -> int:
+def sealed(path: Path) -> int:
     """A sealed memory file with what stands in `path`; the kernel copies. Raises BadFile."""
     try:
         # O_NONBLOCK: a FIFO in its place must not stop master.
@@ -265,16 +264,16 @@ def _sealed(path: Path) -> int:
             raise BadFile(path, "not a regular file")
         if not 0 < status.st_size <= MAX_FILE_BYTES:
             raise BadFile(path, "empty" if not status.st_size else f"larger than {MAX_FILE_BYTES >> 20} MiB")
-        target = os.memfd_create("forkd: certificate", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        target = memory_file("forkd: certificate")
         while os.sendfile(target, source, None, MAX_FILE_BYTES):
             if os.fstat(target).st_size > MAX_FILE_BYTES:
                 raise BadFile(path, "grows while it is read")
-        fcntl.fcntl(target, fcntl.F_ADD_SEALS, _SEALS)
+        seal(target)
     except BadFile:
-        _close([target])
+        close_all([target])
         raise
     except OSError as error:
-        _close([target])
+        close_all([target])
         raise BadFile(path, error.strerror or str(error)) from error
     finally:
         os.close(source)
@@ -307,7 +306,7 @@ def _short(error: OSError) -> str:
     return str(reason).lower().replace("_", " ") if reason else error.strerror or "unreadable"
 
 
-def _close(descriptors: Iterable[int]) -> None:
+def close_all(descriptors: Iterable[int]) -> None:
     for descriptor in descriptors:
         if descriptor >= 0:
             os.close(descriptor)

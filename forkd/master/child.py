@@ -158,7 +158,8 @@ def put_on(identity: Identity | None, walls: Walls | None, *, may_gain: bool = F
 
 def _descriptors(start: RoleStart) -> list[int]:
     sockets = [start.master, *start.listeners.values(), *start.sockets.values()]
-    files = [number for pair in start.certificates.values() for number in pair]
+    given = (*start.certificates.values(), *start.next_hops.values())
+    files = [number for each in given for number in each]
     own = [log.descriptor(), start.poke, start.lock, start.client_ca, *files]
     return [*own, *(sock.fileno() for sock in sockets)]
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from forkd.auth import users
-from forkd.config.schema import Config, Maildir, PluginConfig
+from forkd.config.schema import Config, PluginConfig
 from forkd.exits import Exit
 from forkd.master import rights
 from forkd.master.errors import StartError
@@ -32,12 +32,10 @@ def make(config: Config, plugins: Sequence[PluginConfig], identities: Identities
             queue_uid=identities.uid("queue_user"),
             queue_gid=identities.gid("queue_user"),
         )
-        for transport in config.transport.values():
-            if isinstance(transport, Maildir):
-                folder = rights.mail_folder(data_dir, transport.path)
-                # Elsewhere it is the admin's.
-                if folder != data_dir and folder.is_relative_to(data_dir):
-                    _make(folder, identities, "queue_user")
+        for _, _, _, folder in rights.mail_folders(config):
+            # Elsewhere it is the admin's.
+            if folder != data_dir and folder.is_relative_to(data_dir):
+                _make(folder, identities, "queue_user")
         if config.crash.keep:
             _make(crash_folder(data_dir), identities, "user")
         if any(plugin.capabilities.brokered for plugin in plugins):

@@ -29,12 +29,13 @@ from forkd.master.certificates import Certificates
 from forkd.master.child import Child, Main
 from forkd.master.errors import StartError
 from forkd.master.greeting import first_minute
+from forkd.master.next_hop_files import NextHopFiles
 from forkd.master.notify import Notifier
 from forkd.master.place import Place
 from forkd.master.pool import Slot
 from forkd.master.privileges import Identities
 from forkd.master.refusals import Refusals
-from forkd.master.roles import ROLES, Role, brokered, launchers, proxied, workers
+from forkd.master.roles import PIPE, ROLES, Role, brokered, launchers, proxied, workers
 from forkd.master.runtime import Runtime
 from forkd.master.signals import Signals
 from forkd.master.status import Service
@@ -104,6 +105,7 @@ class Daemon:
         self._layers: dict[str, str] = {}
         self._poke = (-1, -1)
         self._certificates = Certificates(loaded.config)
+        self._next_hops = NextHopFiles(loaded.config)
         self._refusals: Refusals | None = None
         self._runtime: Runtime
 
@@ -127,6 +129,8 @@ class Daemon:
         folders.check_users(config, self._identities)
         self._certificates.open()
         self._cleanup.callback(self._certificates.close)
+        self._next_hops.open()
+        self._cleanup.callback(self._next_hops.close)
         self._listeners = listeners.open_all(config.listener, inherited)
         for sock in self._listeners.values():
             self._cleanup.callback(sock.close)
@@ -224,7 +228,11 @@ class Daemon:
         if role.starter == "zygote":
             limit_s = role.start_limit_s or self._config.sandbox.start_timeout
             return [
-                Place(role, Slot(role.name, index, zygote.spec.name, start_limit_s=limit_s), zygote.start)
+                Place(
+                    PIPE if zygote.asked_by == zygote_places.QMGR else role,
+                    Slot(role.name, index, zygote.spec.name, start_limit_s=limit_s),
+                    zygote.start,
+                )
                 for index, zygote in enumerate(self._zygotes)
             ]
         main = _load(role)
@@ -281,7 +289,8 @@ class Daemon:
         plugins: tuple[PluginConfig, ...] = ()
         if with_plugins or "grants" in needs:
             plugins = self._loaded.plugins
-        asked = [zygote.spec.name for zygote in self._zygotes] if with_plugins else []
+        asks = "user" if with_plugins else zygote_places.QMGR if "pipes" in needs else ""
+        asked = [zygote.spec.name for zygote in self._zygotes if zygote.asked_by == asks]
         return RoleStart(
             role=role.name,
             slot=number,
@@ -301,10 +310,12 @@ class Daemon:
             broker=str(run / places.BROKER) if with_plugins and self._brokered else "",
             launcher=str(run / places.LAUNCHER) if self._launching and "qmgr" in needs else "",
             proxy=str(run / places.PROXY) if self._proxied and "listeners" in needs else "",
+            aliases=self._loaded.aliases if needs & {"listeners", "poke_read"} else None,
             workers=workers(self._config),
             poke=self._poke[0] if "poke_read" in needs else self._poke[1] if "poke_write" in needs else -1,
             certificates=self._certificates.pairs if "listeners" in needs else {},
             client_ca=self._certificates.client_ca if "listeners" in needs else -1,
+            next_hops=self._next_hops.current() if "next_hops" in needs else {},
             names_calls=self._refusals is not None,
             lock=self._runtime.lock,
         )

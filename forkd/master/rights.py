@@ -19,7 +19,9 @@ import prctl
 
 from forkd.config.schema import Config, Maildir, PluginConfig, QmailQueue
 from forkd.exits import Exit
+from forkd.master import next_hop_rights
 from forkd.master.errors import StartError
+from forkd.master.next_hop_rights import DNS_PORT
 from forkd.master.privileges import LAUNCHER_USER
 from forkd.master.roles import May, Reach
 from forkd.queue.spool import spool_root
@@ -29,7 +31,6 @@ from forkd.sandbox import confine, role_syscalls, role_walls
 from forkd.sandbox import policy as policies
 from forkd.sandbox.role_walls import READ, TIDY, TREE, WRITE, Walls
 
-DNS_PORT = 53
 MOST_LINKS = 10_000
 """Entries of a folder of mailboxes that are looked at for links to other disks."""
 
@@ -48,15 +49,21 @@ class Setting:
 def walls(may: May, setting: Setting) -> Walls:
     """The walls of a process whose row says `may`. Raises StartError where this machine has no filter."""
     granted = [*code(), *(each for name in sorted(may.reach) for each in REACHES[name](setting))]
+    network = may.network
+    ports: Iterable[int] = _ports(setting) if network == "connect" else ()
+    if network == "relay":
+        ports = sorted(next_hop_rights.ports(setting.config))
+        network = "connect" if ports else "none"
     try:
-        rows = role_syscalls.rows(network=may.network, scoped=role_walls.scoped())
+        rows = role_syscalls.rows(network=network, scoped=role_walls.scoped())
         program = policies.compile_refusals(rows)
     except policies.PolicyError as error:
         raise StartError(Exit.UNCONFINED, str(error)) from error
     return Walls(
         paths=tuple((str(path), right) for path, right in granted),
-        ports=tuple(_ports(setting)) if may.network == "connect" else (),
-        udp=may.network != "none",
+        ports=tuple(ports),
+        own_address=may.network == "relay" and next_hop_rights.from_own_address(setting.config),
+        udp=network != "none",
         program=program,
     )
 
@@ -103,9 +110,9 @@ def existing(path: Path) -> Path:
 def notes(config: Config) -> list[str]:
     """What an admin should know of rights that are wider than they need be."""
     return [
-        f'[transport.{name}] path = "{transport.path}": {folder} is not there: qmgr may write wherever its '
+        f'[transport.{name}] {key} = "{path}": {folder} is not there: qmgr may write wherever its '
         f"user may; make the folder and restart"
-        for name, transport, folder in _maildirs(config)
+        for name, key, path, folder in mail_folders(config)
         if existing(folder) == Path("/")
     ]
 
@@ -141,18 +148,21 @@ def _is_setuid(program: str) -> bool:
 # --- the names -----------------------------------------------------------------------------------------
 
 
-def _maildirs(config: Config) -> Iterator[tuple[str, Maildir, Path]]:
+def mail_folders(config: Config) -> Iterator[tuple[str, str, str, Path]]:
+    """Of each path of a transport's Maildirs: transport, key, the path, and its mail_folder()."""
     for name, transport in {"local": Maildir(), **config.transport}.items():
         if isinstance(transport, Maildir):
-            yield name, transport, mail_folder(config.server.data_dir, transport.path)
+            for key in ("path", "catch_all"):
+                if path := getattr(transport, key):
+                    yield name, key, path, mail_folder(config.server.data_dir, path)
 
 
 def _mailboxes(setting: Setting) -> Granted:
-    for _, transport, folder in _maildirs(setting.config):
+    for _, _, path, folder in mail_folders(setting.config):
         # Made with the first mail where it is missing, if its user may: then where it will be.
         there = existing(folder)
         yield there, TREE
-        if there == folder and "{" in transport.path:
+        if there == folder and "{" in path:
             yield from ((target, TREE) for target in _linked(folder))
 
 
@@ -193,6 +203,14 @@ def _named(right: str, *names: str) -> Callable[[Setting], Granted]:
     return lambda _: [(Path(name), right) for name in names]
 
 
+def _next_hops(setting: Setting) -> Granted:
+    if not next_hop_rights.over_ip(setting.config):
+        return []
+    return _etc(setting) if next_hop_rights.by_system(setting.config) else _RESOLVER(setting)
+
+
+_RESOLVER = _named(READ, "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf")
+
 REACHES: dict[Reach, Callable[[Setting], Granted]] = {
     "slot": _slot,
     "spool": lambda setting: [(spool_root(setting.config.server.data_dir), TREE)],
@@ -201,7 +219,8 @@ REACHES: dict[Reach, Callable[[Setting], Granted]] = {
     "state": lambda setting: [(state_folder(setting.config.server.data_dir), WRITE)],
     "run": lambda setting: [(places.run_folder(setting.config.server.data_dir), TIDY)],
     "users": _users,
-    "resolver": _named(READ, "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf"),
+    "resolver": _RESOLVER,
+    "next_hops": _next_hops,
     "etc": _etc,
     "accounts": _named(READ, "/etc/passwd", "/etc/group", "/etc/nsswitch.conf"),
     "proc": _named(READ, "/proc"),

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import dataclasses
 import errno
+import itertools
 import json
 import os
 import select
@@ -34,6 +35,8 @@ _TRIAL_S = 5.0
 _PTRACE = {"x86_64": 101, "aarch64": 117}
 _PTRACE_ATTACH = 16
 _DONE = "done"
+_UNPRIVILEGED = 40_000
+"""A port that anybody may bind, but for the walls."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +120,13 @@ def _expected(walls: Walls, targets: _Targets) -> dict[str, str]:
         expected |= {"read": "EACCES", "write": "EACCES"}
     if role_walls.scoped():
         expected["abstract socket"] = "EPERM"
+    if not walls.ports:
+        expected["connect elsewhere"] = expected["bind"] = "EACCES" if walls.udp else "EAFNOSUPPORT"
+    elif landlock.abi() >= landlock.PORTS_ABI:
+        expected |= {"connect elsewhere": "EACCES", "bind": "EACCES"}
+    expected |= {f"connect to port {port}": "ENETUNREACH" for port in walls.ports}
+    if walls.own_address:
+        expected["bind to an address"] = _DONE
     return expected | {f"write {folder}": _DONE for folder in _own(walls)}
 
 
@@ -137,6 +147,12 @@ def _acts(walls: Walls, targets: _Targets) -> dict[str, str]:
         "fast open by sendmsg": _act(lambda: _fast_open(lambda end, flag: end.sendmsg([b""], (), flag))),
         "abstract socket": _act(lambda: _connect(targets.abstract)),
     }
+    elsewhere = next(port for port in itertools.count(_UNPRIVILEGED) if port not in walls.ports)
+    done["connect elsewhere"] = _act(lambda: _connect_tcp(elsewhere))
+    done["bind"] = _act(lambda: _bind(elsewhere))
+    done["bind to an address"] = _act(lambda: _bind(0))
+    for port in walls.ports:
+        done[f"connect to port {port}"] = _act(lambda port=port: _connect_tcp(port))  # type: ignore[misc]
     if foreign is not None:
         done["read"] = _act(foreign.read_bytes)
         done["write"] = _act(lambda: foreign.write_bytes(b""))
@@ -166,6 +182,17 @@ def _make(folder: Path) -> None:
 def _connect(name: str) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.connect("\0" + name)
+
+
+def _connect_tcp(port: int) -> None:
+    """To nobody: where no wall refuses it, TCP itself does, ENETUNREACH, since a broadcast is no host."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
+        client.connect(("255.255.255.255", port))
+
+
+def _bind(port: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as bound:
+        bound.bind(("127.0.0.1", port))
 
 
 def _fast_open(send: Callable[[socket.socket, int], object]) -> None:

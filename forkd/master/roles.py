@@ -17,6 +17,8 @@ Need = Literal[
     "listeners",
     "plugins",
     "grants",
+    "pipes",
+    "next_hops",
     "anvil",
     "broker",
     "qmgr",
@@ -29,7 +31,18 @@ Need = Literal[
 ]
 
 Reach = Literal[
-    "slot", "spool", "mailboxes", "crash", "state", "run", "users", "resolver", "etc", "accounts", "proc"
+    "slot",
+    "spool",
+    "mailboxes",
+    "next_hops",
+    "crash",
+    "state",
+    "run",
+    "users",
+    "resolver",
+    "etc",
+    "accounts",
+    "proc",
 ]
 """What a role may open; which paths that is in this configuration, rights.py says."""
 
@@ -39,11 +52,12 @@ class May:
     """What a role is left with behind its walls, beside our code and the descriptors it is given.
 
     network   none: unix sockets alone; ask: questions by UDP; connect: TCP too, to the ports that name
-              servers and granted targets have
+              servers and granted targets have; relay: to those of name servers and next hops, and none where
+              the configuration has no next hop over IP
     """
 
     reach: frozenset[Reach] = frozenset()
-    network: Literal["none", "ask", "connect"] = "none"
+    network: Literal["none", "ask", "connect", "relay"] = "none"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +125,9 @@ ZYGOTE = Role(
 )
 """The supervisor makes one place of it for each plugin."""
 
+PIPE = dataclasses.replace(ZYGOTE, stop_phase=3)
+"""Of those that qmgr asks: it finishes what it delivers."""
+
 ROLES: tuple[Role, ...] = (
     ZYGOTE,
     Role(
@@ -150,8 +167,8 @@ ROLES: tuple[Role, ...] = (
         name="qmgr",
         main="forkd.qmgr.main:main",
         user="queue_user",
-        needs=frozenset({"qmgr", "proxy", "poke_read"}),
-        may=May(reach=frozenset({"spool", "mailboxes", "proc"})),
+        needs=frozenset({"qmgr", "proxy", "poke_read", "pipes", "next_hops"}),
+        may=May(reach=frozenset({"spool", "mailboxes", "next_hops", "proc"}), network="relay"),
         start_phase=1,
         stop_phase=2,
         # It looks at every file of the spool before it is ready.

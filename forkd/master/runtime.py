@@ -89,10 +89,11 @@ class Runtime:
         """A listening unix socket run/NAME of the user that the key `owner` of [server] names."""
         return self.listen_at(self.folder / name, kind, mode=mode, uid=self._identities.uid(owner))
 
-    def listen_plugin(self, plugin: str) -> socket.socket:
-        """The socket on which workers, and nobody else, ask for that plugin's sandboxes."""
+    def listen_plugin(self, plugin: str, *, owner: str = "user") -> socket.socket:
+        """The socket on which workers (those of the user that the key `owner` of [server] names), and nobody
+        else, ask for that plugin's sandboxes."""
         path = places.plugin_socket(self.folder, plugin)
-        return self.listen_at(path, socket.SOCK_SEQPACKET, mode=0o600, uid=self._identities.uid("user"))
+        return self.listen_at(path, socket.SOCK_SEQPACKET, mode=0o600, uid=self._identities.uid(owner))
 
     def listen_at(self, path: Path, kind: socket.SocketKind, *, mode: int, uid: int) -> socket.socket:
         """A listening unix socket at `path`, non-blocking. Raises StartError."""

@@ -83,12 +83,12 @@ def distinct(specs: Sequence[ZygoteSpec], identities: Identities) -> None:
     for spec in specs:
         if spec.uid is None:
             continue
-        first = taken.setdefault(spec.uid, shown := f"plugin {spec.name!r}")
+        first = taken.setdefault(spec.uid, shown := zygotes.named(spec.name))
         if first is not shown:
             raise StartError(
                 Exit.CONFIG,
-                f"{shown} and {first} have one uid, {spec.uid}: they could stop each other; give the plugin "
-                f"another (`uid` in its entry, or sandbox.uid_base)",
+                f"{shown} and {first} have one uid, {spec.uid}: they could stop each other; give one of "
+                f"them another (its `uid`, or sandbox.uid_base)",
             )
 
 

@@ -1,7 +1,8 @@
 """Which zygotes will there be, who is each, and do the walls around them stand? Before one is started.
 
-One for each plugin, and one for a [auth] checkpassword program. What keeps forkd from starting is found here:
-two with one uid, files that others may write, a layer of sandbox.require that does not hold.
+One for each plugin, one for a [auth] checkpassword program, one for each [transport] of kind "pipe". What
+keeps forkd from starting is found here: two with one uid, files that others may write, a layer of
+sandbox.require that does not hold.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ import dataclasses
 import functools
 
 from forkd.config.load import LoadedConfig
-from forkd.master import walls, zygotes
+from forkd.master import pipes, walls, zygotes
 from forkd.master.privileges import Identities
 from forkd.master.runtime import Runtime
 from forkd.master.zygotes import Zygote
 from forkd.sandbox.selftest import Finding
+
+QMGR = "queue_user"
+"""Who asks the zygotes of transports (Zygote.asked_by)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,12 +56,13 @@ def prepare(loaded: LoadedConfig, behind: Behind) -> tuple[list[Zygote], dict[st
     program = zygotes.checkpassword(config.auth, uid_base=config.sandbox.uid_base)
     specs = [walls.around(spec, config.sandbox) for spec in specs]
     program = program and walls.around(program, config.sandbox)
-    walls.distinct([*specs, *filter(None, [program])], behind.identities)
+    ways = [walls.around(spec, config.sandbox) for spec in pipes.specs(config)]
+    walls.distinct([*specs, *filter(None, [program]), *ways], behind.identities)
     layers = walls.self_test(
         config.sandbox.require,
-        specs,
+        [*specs, *ways],
         plugins,
-        programs=program is not None or any(plugin.kind == "program" for plugin in plugins),
+        programs=bool(program or ways) or any(plugin.kind == "program" for plugin in plugins),
         roles=behind.tried,
         sandbox=config.sandbox,
     )
@@ -71,4 +76,5 @@ def prepare(loaded: LoadedConfig, behind: Behind) -> tuple[list[Zygote], dict[st
         make(spec, files=read, python=str(plugin.python or ""))
         for plugin, spec, read in zip(plugins, specs, files, strict=True)
     ]
-    return [*found, *([make(program)] if program is not None else [])], layers
+    found += [make(program)] if program is not None else []
+    return [*found, *(make(way, asked_by=QMGR) for way in ways)], layers

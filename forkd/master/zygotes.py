@@ -19,6 +19,7 @@ from forkd.master.errors import StartError
 from forkd.master.plugin_loaded import Loaded
 from forkd.master.plugin_replaced import BEATS, InUse
 from forkd.master.runtime import Runtime
+from forkd.rpc import places
 from forkd.rpc.channel import BadRecord
 from forkd.rpc.messages import Heartbeat, Ready
 from forkd.sandbox import executables, launch
@@ -187,6 +188,7 @@ class Zygote:
     python  its own interpreter, as the admin named it
     shown   what the self-test found: what is enforced there is required of each process
     patience_s  how long its loop may stand still (server.heartbeat)
+    asked_by    whose socket it is: a key of [server]
     """
 
     def __init__(
@@ -198,13 +200,15 @@ class Zygote:
         *,
         shown: Mapping[str, str] | None = None,
         patience_s: float = 10.0,
+        asked_by: str = "user",
     ) -> None:
         self.spec = spec
+        self.asked_by = asked_by
         self.shown = shown or {}
         self.patience_s = patience_s
         self.files = files
         self.python = python
-        self.listener = runtime.listen_plugin(spec.name)
+        self.listener = runtime.listen_plugin(spec.name, owner=asked_by)
 
     def start(self) -> Child:
         """Exec a zygote. Raises OSError, also when its files are not those forkd started with."""
@@ -248,10 +252,17 @@ def own_ids(spec: launch.ZygoteSpec, uid: int) -> launch.ZygoteSpec:
         )
         raise StartError(
             Exit.UNCONFINED,
-            f"plugin {spec.name!r} cannot run as a user of its own (uid {uid}): it cannot read {missing[0]}; "
+            f"{named(spec.name)} cannot run as a user of its own (uid {uid}): it cannot read {missing[0]}; "
             f"{remedy}",
         )
     return with_ids
+
+
+def named(zygote: str) -> str:
+    """What an admin calls that zygote."""
+    if zygote.startswith(places.PIPE):
+        return f"transport.{zygote.removeprefix(places.PIPE)}"
+    return "auth.checkpassword" if zygote == CHECKPASSWORD else f"plugin {zygote!r}"
 
 
 CHECKPASSWORD = "@checkpassword"

@@ -218,16 +218,61 @@ class SandboxSession(Message, frozen=True, tag="session"):
 # --- admin -> qmgr ----------------------------------------------------------------------------------
 
 
+_Text = Annotated[str, msgspec.Meta(max_length=1000)]
+_Texts = Annotated[tuple[_Text, ...], msgspec.Meta(max_length=100)]
+
+
+class QueueFilter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Which messages are meant: every field that is given must fit; of several texts in one, any of them.
+
+    How texts are compared is qmgr/requests_filter.py's.
+    """
+
+    ids: _Texts = ()
+    senders: _Texts = ()
+    recipients: _Texts = ()
+    """Of those that do not have it yet."""
+    domains: _Texts = ()
+    """Of the same recipients."""
+    states: _Texts = ()
+    """active | deferred | hold"""
+    reason: _Text = ""
+    """A part of it."""
+    received_from: float = 0.0
+    """Unix time, seconds: received then or later."""
+    received_to: float = 0.0
+    """Received then or earlier; 0: whenever."""
+    size_from: int = 0
+    """Octets."""
+    size_to: int = 0
+    """0: however large."""
+    besides: _Text = ""
+    """By what else the asker chose; for the audit only."""
+
+
 class QueueRequest(Message, frozen=True, tag="queue"):
-    """`act` is list | show | remove | flush | hold | release. `ids` empty means all (not for remove)."""
+    """`act` is list | show | stat | remove | bounce | flush | hold | release; bounce is a removal that the
+    sender is told of.
+
+    list, stat and a flush without ids are paged by `after`. Other acts need ids; with a filter they act on
+    those that it still fits.
+    """
 
     n: int
     act: str
     ids: tuple[str, ...] = ()
     who: str = ""
     limit: int = 100
+    """list: entries at most."""
     after: str = ""
-    """list: ids greater than this one, for paging: one record stays below MAX_RECORD_BYTES."""
+    """Ids greater than this one."""
+    filter: QueueFilter | None = None
+    by_sender: bool = False
+    """stat: the domain that counts is the sender's, and each message counts once."""
+    at: float = 0.0
+    """stat: Unix time that ages are counted to, the same on all pages; 0: now."""
+    destination: _Text = ""
+    """flush, hold, release: this destination instead of messages."""
 
 
 class QueueEntry(Message, frozen=True, tag="entry"):
@@ -236,7 +281,7 @@ class QueueEntry(Message, frozen=True, tag="entry"):
     id: str
     sender: str
     recipients: tuple[str, ...]
-    """At most 10; `more_recipients` counts the rest."""
+    """Those that do not have it yet. At most 10; `more_recipients` counts the rest."""
     more_recipients: int
     size: int
     received_at: float
@@ -245,17 +290,40 @@ class QueueEntry(Message, frozen=True, tag="entry"):
     reason: str
     state: str = "active"
     detail: str = ""
-    """show: envelope and outcomes as JSON text."""
+    """show: envelope, attempts and outcomes as JSON text."""
+
+
+class QueueCount(msgspec.Struct, frozen=True, array_like=True):
+    """One line of a page of `stat`: so many of that kind, name and age."""
+
+    kind: str
+    """domain: recipients, or messages by their sender's; reason, state: messages"""
+    name: str
+    age: int
+    """0: below 5 minutes, 1: below 10, and so on, doubling; 9: 1280 and more."""
+    count: int
 
 
 class QueueAnswer(Message, frozen=True, tag="queued"):
-    """Answer to QueueRequest; `count` is what was acted on or, for list, the queue's whole length."""
+    """Answer to QueueRequest; `count`: what was acted on or, for list and stat, the queue's whole length."""
 
     n: int
     entries: tuple[QueueEntry, ...] = ()
     count: int = 0
     more: bool = False
+    after: str = ""
+    """Where the next page begins, when there is more."""
+    seen: int = 0
+    """Messages this page looked at, whether they fit the filter or not."""
+    left: tuple[str, ...] = ()
+    """Of an act: ids that there was no time for; to be asked for again."""
+    not_done: tuple[str, ...] = ()
+    """Of an act: `ID: why not`, the first twenty."""
+    counts: tuple[QueueCount, ...] = ()
+    octets: int = 0
+    """stat: the sizes of this page's messages together."""
     error: str = ""
+    """Nothing of it was done: why."""
 
 
 # --- worker -> qmgr, qmgr -> launcher ---------------------------------------------------------------

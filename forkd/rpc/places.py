@@ -7,7 +7,7 @@ run/anvil.sock    SEQPACKET  anvil's, for workers
 run/broker.sock   SEQPACKET  broker's, for workers; only where a plugin was granted what it does
 run/launcher.sock SEQPACKET  launcher's, for qmgr; only where a transport is a queue program
 run/proxy.sock    SEQPACKET  qmgr's, for workers; only where a listener has accept = "proxy"
-run/plugin/NAME   SEQPACKET  a zygote's, for workers
+run/plugin/NAME   SEQPACKET  a zygote's, for workers; for qmgr where it starts a transport's program
 
 And beside run/, state/state.db: what plugins keep (the broker's). It stays.
 """
@@ -25,6 +25,8 @@ BROKER = "broker.sock"
 LAUNCHER = "launcher.sock"
 PROXY = "proxy.sock"
 PLUGINS = "plugin"
+PIPE = "@pipe-"
+"""Before a transport's name: its zygote's. No plugin's name has an @."""
 
 
 def run_folder(data_dir: Path) -> Path:

@@ -17,7 +17,8 @@ class RoleStart:
     listeners  listening SMTP sockets by listener name (workers only).
     sockets    our own listening sockets by name: anvil, broker, qmgr, proxy, launcher (SEQPACKET),
                control (STREAM). They live in master, so they outlast a role's restart.
-    plugins    for workers: plugin name -> path of its zygote's SEQPACKET socket.
+    plugins    for workers: plugin name -> path of its zygote's SEQPACKET socket; for qmgr: those of the
+               transports' programs (master/pipes.py).
     anvil      for workers: path of anvil's socket.
     broker     for workers: path of the broker's socket; empty where no plugin needs one.
     launcher   for qmgr: path of the launcher's socket; empty where no transport needs one.
@@ -29,6 +30,8 @@ class RoleStart:
                and its key, as they were when the worker was forked (rpc.messages.Certificate brings
                newer ones). They are master's too: whoever closes its own copies harms nobody.
     client_ca  for workers: descriptor of a sealed memory file with tls.client_ca, else -1.
+    next_hops  for qmgr: name of a transport -> descriptors of sealed memory files, one for each of
+               master.next_hop_files.KEYS: authorities, certificate, key, password; -1: it has none.
     names_calls  for workers: master may read which system calls the kernel refused, and tells
                (rpc.messages.RefusedCall).
     lock       for admin: the descriptor that keeps data_dir ours (master/runtime.py), else -1.
@@ -51,10 +54,13 @@ class RoleStart:
     broker: str = ""
     launcher: str = ""
     proxy: str = ""
+    aliases: Any = None
+    """For workers and qmgr: forkd.config.aliases.Aliases; None: there are none."""
     workers: int = 1
     poke: int = -1
     certificates: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     client_ca: int = -1
+    next_hops: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     names_calls: bool = False
     lock: int = -1
 

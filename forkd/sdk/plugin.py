@@ -93,6 +93,14 @@ class _FromSource(_files.SourceFileLoader):
         return code
 
 
+def _real(path: str) -> str:
+    """Where links lead; behind a filter that lets nobody read them, the path as it is."""
+    try:
+        return os.path.realpath(path)
+    except OSError:
+        return os.path.abspath(path)  # noqa: PTH100 - as in load()
+
+
 class _Sources:
     """Before Python's own finder on sys.meta_path: gives modules that lie in plugins' folders _FromSource.
 
@@ -109,9 +117,9 @@ class _Sources:
             finders = list(sys.meta_path)
             at = finders.index(_files.PathFinder) if _files.PathFinder in finders else 0
             sys.meta_path.insert(at, self)
-        own = os.path.realpath(folder) + "/"
+        own = _real(os.fspath(folder)) + "/"
         if own not in self._folders:
-            known = [os.path.realpath(entry) + "/" for entry in sys.path if entry]
+            known = [_real(entry) + "/" for entry in sys.path if entry]
             self._libraries += tuple(entry for entry in known if entry != own and entry.startswith(own))
             self._folders += (own,)
 
@@ -121,7 +129,7 @@ class _Sources:
         """As Python's own finder does, but for the loader."""
         spec = _files.PathFinder.find_spec(name, path, target)
         if spec is not None and type(spec.loader) is _files.SourceFileLoader:
-            file = os.path.realpath(spec.loader.path)
+            file = _real(spec.loader.path)
             if file.startswith(self._folders) and not file.startswith(self._libraries):
                 spec.loader = _FromSource(spec.loader.name, spec.loader.path)
         return spec

@@ -7,6 +7,7 @@ One event loop (uvloop), many sessions. The way of the bytes:
     receiving.py       DATA or BDAT to the commit: the message comes in, is asked about, is handed over
     plugins.py         the session's side of plugins: asks, tells the log
     transaction.py     MAIL to end of data: recipients, spool file, envelope, the commit
+    expansion.py       aliases become their members, for the envelope alone
     patience.py        by when the client must have been heard
     tarpit.py          who has many recipients waits
     telling.py         what the log hears of a session

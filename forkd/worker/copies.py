@@ -6,20 +6,15 @@ position alone (pread), and for a program, which does, it is opened anew (sandbo
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from forkd.message.edits import LineEnd, field, stream
 from forkd.rpc.calls import CallFailed, HeaderEdit, Overloaded
+from forkd.sealed import sealed
 from forkd.worker.bodies import Body
 from forkd.worker.edits import kept
-
-_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-_MFD_NOEXEC_SEAL = 8
-"""linux/memfd.h: Landlock, which says what a program may execute, does not see memory files."""
 
 _KINDS = ("full", "headers", "program")
 
@@ -115,17 +110,6 @@ class BodySink:
         self._body.finish()
         self._copies.changed()
         return self._body
-
-
-def _memory_file() -> int:
-    """An empty one; nobody can execute it, where the kernel knows how (Linux 6.3). Raises OSError."""
-    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-    try:
-        return os.memfd_create("message", flags | _MFD_NOEXEC_SEAL)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        return os.memfd_create("message", flags)
 
 
 class MessageCopies:
@@ -232,16 +216,7 @@ class MessageCopies:
         fd = self._fds.get(kind)
         if fd is not None:
             return fd
-        fd = _memory_file()
-        try:
-            for piece in self._pieces(kind, size):
-                view = memoryview(piece)
-                while view:
-                    view = view[os.write(fd, view) :]
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-        except BaseException:
-            os.close(fd)
-            raise
+        fd = sealed("message", self._pieces(kind, size))
         self._fds[kind] = fd
         return fd
 

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from forkd import log
-from forkd.config.recipients import Accepted, NotLocal
+from forkd.config.aliases import MOST_ADDRESSES
+from forkd.config.expansion import TAKEN, Expanded, Unexpandable
+from forkd.config.recipients import Accepted, NotLocal, Unknown
 from forkd.smtp import events, replies
 from forkd.smtp.address import Mailbox
 from forkd.smtp.reply import Reply
@@ -137,15 +139,24 @@ def _check_rcpt(session: Session, event: events.Rcpt) -> Result:
     sender = session.transaction.sender if session.transaction is not None else None
     if not may_relay and services.config.limits.relay_probe and not _PROBE_SIGNS.isdisjoint(mailbox.local):
         return refused(session, sender, mailbox, replies.RELAY_DENIED)
+    if session.transaction is not None and session.transaction.members >= MOST_ADDRESSES:
+        return refused(session, sender, mailbox, replies.TOO_MANY_RECIPIENTS)
     route = services.recipients.resolve(mailbox.local, mailbox.domain, may_relay=may_relay)
-    if not isinstance(route, Accepted):
-        reply = replies.RELAY_DENIED if isinstance(route, NotLocal) else replies.UNKNOWN_RECIPIENT
-        return refused(session, sender, mailbox, reply)
+    if not isinstance(route, TAKEN):
+        return refused(session, sender, mailbox, _UNTAKEN[type(route)])
     if services.rates.counts("recipient") and not session.client.trusted:
         return _count_rcpt(session, event, route)
     if services.dispatcher.wants("rcpt"):
         return _ask_rcpt(session, event, route)
     return _recipient_stands(session, event, mailbox, route)
+
+
+_UNTAKEN: dict[type, Reply] = {
+    NotLocal: replies.RELAY_DENIED,
+    Unknown: replies.UNKNOWN_RECIPIENT,
+    Unexpandable: replies.LIST_TOO_LONG,
+}
+"""Why a recipient is none -> the reply."""
 
 
 def _may_relay(session: Session) -> bool:
@@ -155,7 +166,7 @@ def _may_relay(session: Session) -> bool:
     )
 
 
-async def _count_rcpt(session: Session, event: events.Rcpt, route: Accepted) -> Reply:
+async def _count_rcpt(session: Session, event: events.Rcpt, route: Accepted | Expanded) -> Reply:
     services = session.services
     if not await services.rates.recipient(session.client):
         services.counters.limited += 1
@@ -166,7 +177,7 @@ async def _count_rcpt(session: Session, event: events.Rcpt, route: Accepted) -> 
     return _recipient_stands(session, event, event.recipient, route)
 
 
-async def _ask_rcpt(session: Session, event: events.Rcpt, route: Accepted) -> Reply:
+async def _ask_rcpt(session: Session, event: events.Rcpt, route: Accepted | Expanded) -> Reply:
     decision = await session.plugins.ask("rcpt", recipient=event.recipient, parameters=event.parameters)
     transaction = session.transaction
     assert transaction is not None
@@ -180,15 +191,17 @@ async def _ask_rcpt(session: Session, event: events.Rcpt, route: Accepted) -> Re
     # Never with the client's right to relay: a plugin sends mail to ours, or where the client sent it.
     rewritten = decision.recipient
     rerouted = session.services.recipients.resolve(rewritten.local, rewritten.domain, may_relay=False)
-    if not isinstance(rerouted, Accepted):
+    if not isinstance(rerouted, TAKEN):
         return refused(session, transaction.sender, rewritten, replies.LOCAL_ERROR)
     return _recipient_stands(session, event, rewritten, rerouted)
 
 
-def _recipient_stands(session: Session, event: events.Rcpt, mailbox: Mailbox, route: Accepted) -> Reply:
+def _recipient_stands(
+    session: Session, event: events.Rcpt, mailbox: Mailbox, route: Accepted | Expanded
+) -> Reply:
     assert session.transaction is not None
     others = session.transaction.recipients
-    if others and others[0].route.transport != route.transport and receiving.waits(session):
+    if others and not _fits(session, session.transaction, mailbox, route):
         return refused(session, session.transaction.sender, mailbox, replies.TOO_MANY_RECIPIENTS)
     if event.parameters or mailbox is not event.recipient:
         session.transaction.accept(
@@ -202,6 +215,21 @@ def _recipient_stands(session: Session, event: events.Rcpt, mailbox: Mailbox, ro
         session.transaction.accept(mailbox, route)
     session.plugins.add_recipient(mailbox)
     return replies.RECIPIENT_OK
+
+
+def _fits(session: Session, transaction: Transaction, mailbox: Mailbox, route: Accepted | Expanded) -> bool:
+    """One more recipient, beside those that stand: what a client waits for goes by one transport and from one
+    sender, and no message gets more members of aliases than MOST_ADDRESSES."""
+    if isinstance(route, Expanded) and transaction.members + len(route.members) > MOST_ADDRESSES:
+        return False
+    next_hop = session.services.next_hop
+    if next_hop is None or not receiving.waits(session):
+        return True
+    first = transaction.recipients[0]
+    ways = route.transports
+    if first.route.transports != ways or first.route.owners != route.owners:
+        return False
+    return next_hop.together(ways, first.mailbox.domain, mailbox.domain)
 
 
 # --- the rest -------------------------------------------------------------------------------------------

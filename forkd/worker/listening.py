@@ -46,6 +46,8 @@ def listening(config: Config, name: str, *, tls: bool, mechanisms: tuple[str, ..
             errors=config.limits.errors,
             wire=listener.wire,
             early_talker=listener.early_talker,
+            # Who waits for the next hop's answer gets its reports, if it writes any: we cannot know.
+            dsn=listener.accept == "queue",
             tls=offered,
             tls_required=listener.tls == "required",
             auth=mechanisms if authenticates else (),

@@ -21,7 +21,9 @@ from typing import Any
 import uvloop
 
 from forkd import log
-from forkd.config.recipients import Accepted, Recipients
+from forkd.config.aliases import NO_ALIASES
+from forkd.config.expansion import TAKEN, AliasedRecipients
+from forkd.config.recipients import Recipients
 from forkd.config.schema import Config, PluginConfig
 from forkd.hooks.breaker import Rule
 from forkd.hooks.dispatcher import Dispatcher
@@ -199,10 +201,10 @@ class Worker:
     def _open(self, loop: asyncio.AbstractEventLoop, host: Host, anvil: channel.RequestClient) -> Services:
         start = self._start
         config: Config = start.config
-        recipients = Recipients.from_config(config)
+        recipients = AliasedRecipients(Recipients.from_config(config), start.aliases or NO_ALIASES)
 
         def routable(local: str, domain: str) -> bool:
-            return isinstance(recipients.resolve(local, domain, may_relay=False), Accepted)
+            return isinstance(recipients.resolve(local, domain, may_relay=False), TAKEN)
 
         self._crashes = self._open_crashes(loop)
         failures = Failures(

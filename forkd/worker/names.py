@@ -31,6 +31,7 @@ import dns.reversename
 
 from forkd import log
 from forkd.config.schema import Names
+from forkd.lookups import servers
 from forkd.worker.clients import Address
 
 MAX_NAMES = 4
@@ -96,7 +97,10 @@ class Resolver:
         """Lookups in a row without any answer."""
         self._dead = False
         self._probing: asyncio.Task[None] | None = None
-        self._resolver = _resolver(settings) if settings.resolve else None
+        # None: every client is unknown.
+        self._resolver = (
+            servers.stub(settings.servers, float(settings.timeout), _Server) if settings.resolve else None
+        )
 
     def known(self, address: Address) -> str | None:
         """The name if nobody has to be asked for it; None: lookup() would ask. Never waits."""
@@ -212,31 +216,3 @@ class Resolver:
         except (dns.exception.DNSException, OSError):
             return True
         return True
-
-
-def _resolver(settings: Names) -> dns.asyncresolver.Resolver | None:
-    """None where there is no name server to ask: then every client is unknown, and the log says why."""
-    resolver = dns.asyncresolver.Resolver(configure=False)
-    servers = list(settings.servers)
-    if not servers:
-        try:
-            found = dns.asyncresolver.Resolver(configure=True)
-        except (dns.resolver.NoResolverConfiguration, OSError) as error:
-            log.service(act="no_resolver", level="warning", detail=str(error))
-            return None
-        servers = [str(server) for server in found.nameservers]
-    resolver.nameservers = [_Server(*_endpoint(server)) for server in servers]
-    # Two tries within the time: one packet may be lost.
-    resolver.timeout = float(settings.timeout) / 2
-    resolver.lifetime = float(settings.timeout)
-    resolver.use_edns(0, 0, 1232)
-    return resolver
-
-
-def _endpoint(server: str) -> tuple[str, int]:
-    """ "192.0.2.1", "192.0.2.1:53", "2001:db8::1" or "[2001:db8::1]:53"."""
-    try:
-        return str(ipaddress.ip_address(server.strip("[]"))), 53
-    except ValueError:
-        host, _, port = server.rpartition(":")
-        return str(ipaddress.ip_address(host.strip("[]"))), int(port)

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Iterable
 
 from forkd import log
+from forkd.config.next_hop_schema import PATIENT_S, Lmtp, Smtp
 from forkd.config.schema import Config, QmailQueue, Transport
 from forkd.queue.commit import finish_uncommitted
 from forkd.queue.envelope import Envelope
@@ -35,6 +36,7 @@ class NextHop:
     def __init__(self, loop: asyncio.AbstractEventLoop, path: str, slot: str, config: Config) -> None:
         self._qmgr = channel.RequestClient(loop, path, Delivered)
         self._slot = slot
+        self._transports = config.transport
         self._limit_s = _longest(config.transport.values()) + SLACK_S
 
     async def deliver(self, file: SpoolFile, envelope: Envelope) -> Reply:
@@ -54,10 +56,29 @@ class NextHop:
         # As to mail that is kept here or dropped: no sender can try out which of his a plugin quarantines.
         return replies.queued(file.id) if reply.ok else reply
 
+    def together(self, transports: Iterable[str], one: str, other: str) -> bool:
+        """May recipients of these domains be in one transaction, if both go by these transports? For SMTP has
+        one reply for all, which must be right for each.
+
+        A queue program takes all or nothing; so do we with a server that speaks SMTP (Delivery.together), but
+        not with two. An LMTP server answers for each recipient when each either has the message or has not.
+        """
+        for name in transports:
+            table = self._transports.get(name)
+            if isinstance(table, Lmtp) or (isinstance(table, Smtp) and not table.hosts and one != other):
+                return False
+        return True
+
     def close(self) -> None:
         """No client waits any more."""
         self._qmgr.close()
 
 
 def _longest(transports: Iterable[Transport]) -> float:
-    return max((float(table.timeout) for table in transports if isinstance(table, QmailQueue)), default=0.0)
+    longest = 0.0
+    for table in transports:
+        if isinstance(table, QmailQueue):
+            longest = max(longest, float(table.timeout))
+        elif isinstance(table, Smtp | Lmtp):
+            longest = max(longest, PATIENT_S)
+    return longest

@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from forkd import log
-from forkd.config.recipients import Accepted
+from forkd.config.expansion import TAKEN
 from forkd.hooks.decision import UNCHANGED, Decision
 from forkd.message import trace
 from forkd.queue.envelope import Edit, Envelope
@@ -64,7 +64,7 @@ def _begin_data(session: Session) -> Reply:
     services = session.services
     transaction = session.transaction
     assert transaction is not None
-    kept = any(to.route.transport not in services.dropping for to in transaction.recipients)
+    kept = any(map(services.keeps, transaction.recipients))
     try:
         spool = services.spool if kept or services.dispatcher.reads_message else None
         transaction.begin(spool, time.monotonic())
@@ -132,7 +132,7 @@ def _edit_envelope(session: Session, transaction: Transaction, decision: Decisio
     for mailbox in decision.add_recipients:
         # Never with the client's right to relay: mail goes where the client sent it, or to ours.
         route = session.services.recipients.resolve(mailbox.local, mailbox.domain, may_relay=False)
-        if isinstance(route, Accepted):
+        if isinstance(route, TAKEN):
             # The sender did not write to this one, so no report about it goes there (as Postfix' BCC).
             transaction.accept(mailbox, route, notify=("NEVER",))
 
@@ -141,7 +141,7 @@ def _accept(session: Session, transaction: Transaction, edits: tuple[Edit, ...])
     """Nobody has refused it: dropped, handed on, or committed."""
     services = session.services
     file = transaction.file
-    kept = [to for to in transaction.recipients if to.route.transport not in services.dropping]
+    kept = [*filter(services.keeps, transaction.recipients)]
     if file is None or not kept:
         services.counters.discarded += 1
         if not transaction.dropped:

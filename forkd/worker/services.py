@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-from forkd.config.recipients import Recipients
+from forkd.config.expansion import AliasedRecipients
 from forkd.config.schema import Config, Discard
 from forkd.hooks.dispatcher import Dispatcher
 from forkd.queue.commit import Committer
@@ -29,7 +29,7 @@ from forkd.worker.tls import Certificates
 if TYPE_CHECKING:
     from forkd.worker.authenticator import Authenticator
     from forkd.worker.session import Session
-    from forkd.worker.transaction import Transaction
+    from forkd.worker.transaction import Destination, Transaction
 
 PIPE_BUF = 4096
 """What one write to a pipe may have and still arrive in one piece (pipe(7))."""
@@ -80,7 +80,7 @@ class Services:
         dispatcher: Dispatcher,
         budget: CopyBudget,
         failures: Failures,
-        recipients: Recipients,
+        recipients: AliasedRecipients,
         admission: Admission,
         rates: Rates,
         names: Resolver,
@@ -133,6 +133,10 @@ class Services:
         self._poke = poke
         self._space_checked_at = -self.FREE_SPACE_EVERY_S
         self._space = True
+
+    def keeps(self, to: Destination) -> bool:
+        """Mail for that recipient goes into the spool."""
+        return not self.dropping or not to.route.transports <= self.dropping
 
     def has_space(self) -> bool:
         """Is there room for mail (queue.min_free)? Looked up once a second at most."""

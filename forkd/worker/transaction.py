@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from forkd.config.expansion import Expanded
 from forkd.config.recipients import Accepted
 from forkd.message import trace
 from forkd.queue.envelope import Edit, Envelope, Recipient, Replaced
@@ -14,6 +15,7 @@ from forkd.rpc.calls import CallFailed
 from forkd.sdk.headers import Headers, missing_end, split_header
 from forkd.smtp.address import Mailbox
 from forkd.smtp.events import Mail
+from forkd.worker import expansion
 from forkd.worker.bodies import Body
 
 HEAD_BYTES = 256 * 1024
@@ -26,7 +28,7 @@ class Destination(NamedTuple):
     """One recipient that was answered 250, or that a plugin added."""
 
     mailbox: Mailbox
-    route: Accepted
+    route: Accepted | Expanded
     notify: tuple[str, ...] = ()
     orcpt: str = ""
     original: Mailbox | None = None
@@ -47,6 +49,7 @@ class Transaction:
         "envid",
         "file",
         "hold",
+        "members",
         "original_sender",
         "recipients",
         "ret",
@@ -64,6 +67,8 @@ class Transaction:
         self.ret = mail.ret
         self.envid = mail.envid
         self.recipients: list[Destination] = []
+        self.members = 0
+        """Addresses that those of them stand for that are aliases."""
         self.dropped: list[Mailbox] = []
         """Recipients that a plugin discarded or deleted: answered 250, in no envelope."""
         self.sender_changed = False
@@ -88,13 +93,15 @@ class Transaction:
     def accept(
         self,
         mailbox: Mailbox,
-        route: Accepted,
+        route: Accepted | Expanded,
         *,
         notify: tuple[str, ...] = (),
         orcpt: str = "",
         original: Mailbox | None = None,
     ) -> None:
         """A recipient stands."""
+        if isinstance(route, Expanded):
+            self.members += len(route.members)
         self.recipients.append(Destination(mailbox, route, notify, orcpt, original))
 
     def drop_all(self) -> None:
@@ -136,17 +143,7 @@ class Transaction:
             )
         return Envelope(
             sender="" if self.sender is None else str(self.sender),
-            recipients=tuple(
-                [
-                    Recipient(
-                        address=str(mailbox),
-                        notify=notify,
-                        orcpt=orcpt,
-                        original="" if original is None else str(original),
-                    )
-                    for mailbox, _, notify, orcpt, original in self.recipients
-                ]
-            ),
+            recipients=self._recipients(),
             trace=received,
             edits=tuple(edits),
             received_at=received_at,
@@ -156,6 +153,21 @@ class Transaction:
             ret=self.ret,
             envid=self.envid,
             **facts,
+        )
+
+    def _recipients(self) -> tuple[Recipient, ...]:
+        if self.members:
+            return expansion.recipients(self.recipients, null_sender=self.sender is None)
+        return tuple(
+            [
+                Recipient(
+                    address=str(mailbox),
+                    notify=notify,
+                    orcpt=orcpt,
+                    original="" if original is None else str(original),
+                )
+                for mailbox, _, notify, orcpt, original in self.recipients
+            ]
         )
 
     # --- the message ------------------------------------------------------------------------------------

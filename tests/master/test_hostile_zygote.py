@@ -205,8 +205,9 @@ def ended_whole(daemon: Daemon, zygote: int) -> None:
 # --- what it keeps ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_helpers_forked_as_soon_as_it_may_are_found_and_the_whole_zygote_ends(start: Start):
-    """A process that no worker knows (issue 4.2): counted, and killed with all the rest; restarts go on."""
+    """A process that no worker knows: counted, and killed with all the rest; restarts go on."""
     daemon = start(LOCAL_FORK + "once_begun(lambda: [helper() for _ in range(3)])\n" + GOOD)
     with undisturbed(daemon):
         zygote = wait_for(lambda: zygote_of(daemon, "hostile"))
@@ -219,6 +220,7 @@ def test_helpers_forked_as_soon_as_it_may_are_found_and_the_whole_zygote_ends(st
     assert counted["hostile"][0] >= 1 and counted["block_senders"][0] == 0
 
 
+@pytest.mark.slow
 def test_a_helper_forked_by_a_call_is_found_too(start: Start):
     """Its sandbox skips the child's filter, and leaves a process behind that outlives the session."""
     text = LOCAL_FORK + (
@@ -268,6 +270,7 @@ def test_a_zygote_that_keeps_dead_sandboxes_alive_is_ended(start: Start):
         ended_whole(daemon, zygote)
 
 
+@pytest.mark.slow
 def test_what_a_zygote_leaves_behind_when_it_dies_is_ended_with_its_successor(start: Start):
     """It forks a helper and is killed: the helper is an orphan, and counted all the same."""
     daemon = start(LOCAL_FORK + "once_begun(helper)\n" + GOOD)
@@ -465,6 +468,7 @@ def test_a_flood_on_the_control_socket_ends_the_zygote(start: Start):
         ended_whole(daemon, zygote)
 
 
+@pytest.mark.slow
 def test_a_flood_of_output_is_bounded(start: Start):
     """It prints for ever, in a process of its own: so much is logged and no more, until that is found."""
     flood = (
@@ -502,6 +506,7 @@ def test_forged_reports_hurt_only_its_own_sessions(start: Start):
         assert daemon.role("worker") == workers
 
 
+@pytest.mark.slow
 def test_a_zygote_that_never_forks_is_late_for_its_own_sessions_only(start: Start):
     """It reads requests and does nothing: each call fails at its deadline, as on_failure says."""
     text = (

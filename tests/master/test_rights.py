@@ -44,8 +44,9 @@ def test_a_role_is_given_what_its_row_names_and_nothing_else(tmp_path: Path):
     assert {each for each in given["admin"] if each[1] != READ} == {(str(tmp_path / "run"), TIDY)}
 
 
-def mailboxes(tmp_path: Path, path: str) -> set[str]:
-    config = Config(server=Server(data_dir=tmp_path / "data"), transport={"local": Maildir(path=path)})
+def mailboxes(tmp_path: Path, path: str, catch_all: str = "") -> set[str]:
+    local = Maildir(path=path, catch_all=catch_all)
+    config = Config(server=Server(data_dir=tmp_path / "data"), transport={"local": local})
     given = rights.walls(May(reach=frozenset({"mailboxes"})), Setting(config=config)).paths
     return {path for path, right in given if right == TREE}
 
@@ -59,6 +60,10 @@ def test_mailboxes_wherever_the_configuration_says(tmp_path: Path):
     assert mailboxes(tmp_path, f"{tmp_path}/later/{{user}}") == {str(tmp_path)}
     (home / "all").mkdir()
     assert mailboxes(tmp_path, f"{home}/all") == {str(home / "all")}
+    assert mailboxes(tmp_path, f"{home}/{{user}}/.{{detail}}") == {str(home)}
+    (tmp_path / "rest").mkdir()
+    caught = mailboxes(tmp_path, f"{home}/{{user}}", f"{tmp_path}/rest/{{domain}}")
+    assert caught == {str(home), str(tmp_path / "rest")}
 
 
 def test_mailboxes_behind_links_are_reached(tmp_path: Path):

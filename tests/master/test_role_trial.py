@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from forkd.config.schema import Config, Server
+from forkd.config.schema import Config, Lmtp, Server, Smtp, Transport
 from forkd.master import rights, role_trial
 from forkd.master.rights import Setting
 from forkd.master.roles import ROLES
@@ -26,10 +26,32 @@ from tests.support.trivial import Trivial
 CONFINED = [role for role in ROLES if role.may is not None]
 
 
-def subjects(tmp_path: Path) -> Iterator[role_trial.Subject]:
+RELAYS: dict[str, tuple[dict[str, Transport], tuple[int, ...]]] = {
+    "nothing over IP": ({"store": Lmtp(address="unix:/run/store")}, ()),
+    "MX": ({"relay": Smtp()}, (25, 53)),
+    "fixed hosts": ({"relay": Smtp(hosts=("mail.example.org", "[::1]:26"), tls="implicit")}, (26, 53, 465)),
+    "an address of ours": ({"relay": Smtp(port=2500, source_ipv4="127.0.0.1")}, (53, 2500)),
+    "LMTP by TCP": ({"store": Lmtp(address="127.0.0.1:24")}, (24, 53)),
+}
+
+
+@pytest.mark.parametrize("name", RELAYS)
+def test_qmgr_may_connect_to_its_next_hops_and_nowhere_else(tmp_path: Path, name: str):
+    """Ports of the configuration and of name servers; bound is nothing but a source address. Tried by the
+    self-test, in a process behind these walls."""
+    transports, ports = RELAYS[name]
+    config = Config(server=Server(data_dir=tmp_path), transport=transports)
+    (qmgr,) = [each for each in subjects(tmp_path, config) if each.name == "qmgr"]
+    assert qmgr.walls.ports == ports
+    assert qmgr.walls.own_address == (name == "an address of ours")
+    found = role_trial.examine([qmgr], tmp_path)
+    assert (found.result, found.detail) == ("enforced", "qmgr")
+
+
+def subjects(tmp_path: Path, config: Config | None = None) -> Iterator[role_trial.Subject]:
     Spool.prepare(spool_root(tmp_path), ["w0"])
     (tmp_path / "run").mkdir(exist_ok=True)
-    setting = Setting(config=Config(server=Server(data_dir=tmp_path)))
+    setting = Setting(config=config or Config(server=Server(data_dir=tmp_path)))
     for role in CONFINED:
         assert role.may is not None
         yield role_trial.Subject(name=role.name, identity=None, walls=rights.walls(role.may, setting))
@@ -57,13 +79,21 @@ ALL = policy.compile_refusals(())
     [
         (lambda walls: dataclasses.replace(walls, program=ALL), "ptrace: lives, exit 0, not died: SIGSYS"),
         (lambda walls: dataclasses.replace(walls, program=ALL), "fast open by sendmsg: done, not EPERM"),
+        (
+            lambda walls: dataclasses.replace(walls, ports=(25,)),
+            "connect to port 25: EAFNOSUPPORT, not ENETUNREACH",
+        ),
+        (
+            lambda walls: dataclasses.replace(walls, program=ALL),
+            "connect elsewhere: EACCES, not EAFNOSUPPORT",
+        ),
         (lambda walls: dataclasses.replace(walls, paths=()), "read code: EACCES, not done"),
         (
             lambda walls: dataclasses.replace(walls, program=b"\0" * 8),
             "WallError: [Errno 22] seccomp: Invalid argument",
         ),
     ],
-    ids=["seccomp", "fast open", "rights", "a filter that the kernel refuses"],
+    ids=["seccomp", "fast open", "a port that is refused", "sockets", "rights", "a filter that is refused"],
 )
 def test_a_role_whose_walls_are_wrong_is_named(tmp_path: Path, missing: Callable[[Walls], Walls], seen: str):
     """Tried, not believed."""

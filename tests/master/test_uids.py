@@ -24,10 +24,11 @@ def named(name: str, uid: int | None) -> ZygoteSpec:
     ("other", "both"),
     [
         (named("second", SPEC.uid), ("plugin 'second'", "plugin 'first'")),
-        (named("@checkpassword", SPEC.uid), ("plugin '@checkpassword'", "plugin 'first'")),
+        (named("@checkpassword", SPEC.uid), ("auth.checkpassword", "plugin 'first'")),
+        (named("@pipe-way", SPEC.uid), ("transport.way and", "plugin 'first'")),
         (named("second", 1000), ("plugin 'second'", "server.user = 'forkd'")),
     ],
-    ids=["two plugins", "checkpassword", "a role"],
+    ids=["two plugins", "checkpassword", "a transport", "a role"],
 )
 def test_two_with_one_uid_are_refused_by_name(other: ZygoteSpec, both: tuple[str, str]):
     """Processes of one uid may stop each other and read each other's files."""
