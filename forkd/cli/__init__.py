@@ -8,7 +8,7 @@ problems  configuration problems for eyes: the line, a caret, the hint
 tables    what is printed for eyes: fits the terminal, obeys NO_COLOR
 control   one request to a running daemon over its control socket
 run       forkd run
-config    forkd config check | show
+config    forkd config check | show | where | import-qmail
 daemon    forkd status | stop
 queue     forkd queue list | show | remove | flush
 plugin    forkd plugin check | list | show | diff …: its table; each has a module plugin_*.py of its own

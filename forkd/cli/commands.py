@@ -22,7 +22,7 @@ COMMANDS: Final[Rows] = {
     "config": ("forkd.cli.config", "config", "Check, show a configuration; make one from qmail's."),
     "status": ("forkd.cli.daemon", "status", "What runs, and how it is."),
     "stop": ("forkd.cli.daemon", "stop", "Stop the daemon; nothing accepted is lost."),
-    "queue": ("forkd.cli.queue", "queue", "List, show, remove, retry queued mail."),
+    "queue": ("forkd.cli.queue", "queue", "List, count, export, retry, hold, remove queued mail."),
     "user": ("forkd.cli.user", "user", "Who may hand in mail with AUTH."),
     "plugin": ("forkd.cli.plugin", "plugin", "What plugins are, what they may do, whether they are right."),
     "sandbox": ("forkd.cli.sandbox", "sandbox", "Which walls around plugins hold on this machine."),

@@ -1,4 +1,4 @@
-"""forkd config: is this configuration right, and what does it say? One of its commands is in import_qmail."""
+"""forkd config: is this configuration right, and what does it say? import-qmail and where stand beside it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from forkd.cli.failure import CommandFailed
 from forkd.cli.import_qmail import import_qmail
 from forkd.cli.options import config_option, json_option, print_json, say
+from forkd.cli.where import where
 from forkd.config.load import LoadedConfig, load
 from forkd.config.problems import display_path
 from forkd.config.show import as_data, as_toml
@@ -19,10 +20,11 @@ from forkd.master import plugin_files
 
 @click.group()
 def config() -> None:
-    """Check a configuration; show what is in force; make one from qmail's control files."""
+    """Check a configuration; show what is in force; tell where mail goes; make one from qmail's files."""
 
 
 config.add_command(import_qmail)
+config.add_command(where)
 
 
 @config.command()
@@ -107,11 +109,12 @@ def _summary(loaded: LoadedConfig) -> str:
     parts = [
         _count(len(config.listener), "listener"),
         _count(len(config.domain), "domain"),
+        *([_count(len(loaded.aliases), "alias", "aliases")] if config.aliases.files else ()),
         _count(len(loaded.plugins), "plugin"),
     ]
     names = ", ".join(plugin.name for plugin in loaded.plugins)
     return ", ".join(parts) + (f" ({names})" if names else "")
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str, several: str = "") -> str:
+    return f"{number} {noun if number == 1 else several or noun + 's'}"

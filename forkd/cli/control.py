@@ -35,6 +35,10 @@ MAX_ANSWER_BYTES: Final = 64 << 20
 _READ_BYTES = 1 << 18
 
 
+class PartAway(CommandFailed):
+    """forkd runs, but not the process that should answer (qmgr, while it is restarted)."""
+
+
 def control_socket(data_dir: Path) -> Path:
     """Where the daemon that uses this folder listens."""
     return data_dir / "run" / "control.sock"
@@ -128,7 +132,8 @@ def _result(line: bytes, path: Path) -> Any:
             hint="is it a forkd of another version?",
         ) from None
     if not done:
-        raise CommandFailed(str(answer.get("error") or "forkd refused the request and gave no reason"))
+        why = str(answer.get("error") or "forkd refused the request and gave no reason")
+        raise (PartAway if answer.get("away") else CommandFailed)(why)
     return result
 
 

@@ -90,9 +90,19 @@ def _data_dir(context: click.Context, _: click.Parameter, value: Path | None) ->
     return data_dir_of(context.meta.get("forkd.config"))
 
 
+def _escaped(line: str) -> str:
+    """What strangers said; json itself leaves all controls but the first 32 as they are."""
+    escapes = (
+        char if char.isprintable() else f"\\u{ord(char):04x}" if char < "\x80" else json.dumps(char)[1:-1]
+        for char in line
+    )
+    return "".join(escapes)
+
+
 def print_json(value: Any) -> None:
-    """One value, readable and parseable."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """One value, readable and parseable; what a terminal would obey stands in it as \\u escapes."""
+    lines = json.dumps(value, indent=2, ensure_ascii=False).split("\n")
+    click.echo("\n".join([line if line.isprintable() else _escaped(line) for line in lines]))
 
 
 def use_color() -> bool | None:

@@ -283,6 +283,7 @@ def samples(name: str) -> list[tuple[int, ...]]:
 
 @pytest.mark.parametrize("own_uid", [False, True])
 @pytest.mark.parametrize("profile", PURE)
+@pytest.mark.slow
 def test_what_is_decided_is_what_both_filters_would_answer(profile: str, own_uid: bool):
     """The tables in words against the compiled production programs, call by call."""
     compiled = policy.compile_policy(profile=profile)
