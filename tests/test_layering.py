@@ -15,6 +15,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "forkd.rpc": ("forkd.rpc",),
     "forkd.fs": (),
     "forkd.exits": (),
+    "forkd.sealed": (),
     "forkd.log": ("forkd.logline", "forkd.logmail", "forkd.logsink", "forkd.logwriter"),
     "forkd.logmail": ("forkd.logwriter",),
     "forkd.logwriter": ("forkd.logline", "forkd.logsink"),
@@ -22,7 +23,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "forkd.logsink": (),
     "forkd.sdk": ("forkd.sdk",),
     "forkd.auth": ("forkd.auth", "forkd.config", "forkd.exits", "forkd.fs", "forkd.log", "forkd.smtp"),
-    "forkd.message": ("forkd.message", "forkd.smtp.address", "forkd.smtp.reply", "forkd.sdk.headers"),
+    "forkd.message": (
+        "forkd.message",
+        "forkd.smtp.address",
+        "forkd.smtp.reply",
+        "forkd.smtp.xtext",  # ENVID and ORCPT travel in it
+        "forkd.sdk.headers",
+    ),
     "forkd.hooks": (
         "forkd.hooks",
         "forkd.sdk",
@@ -35,10 +42,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "forkd.queue": ("forkd.queue", "forkd.fs", "forkd.smtp.address", "forkd.log"),
     "forkd.deliver": (
         "forkd.deliver",
+        "forkd.lookups",
         "forkd.queue",
         "forkd.smtp",
         "forkd.message",
         "forkd.fs",
+        "forkd.sealed",
         "forkd.log",
         "forkd.config",
     ),
@@ -60,13 +69,16 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "forkd.rpc",
         "forkd.queue",
         "forkd.config",
+        "forkd.lookups.servers",
         "forkd.sdk.headers",
+        "forkd.sealed",
         "forkd.fs",  # crash records: whole files, and room made for them
         "forkd.log",
         "forkd.exits",
     ),
     "forkd.qmgr": (
         "forkd.qmgr",
+        "forkd.lookups",
         "forkd.queue",
         "forkd.deliver",
         "forkd.message",
@@ -79,7 +91,15 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "forkd.sandbox.host",
     ),
     "forkd.admin": ("forkd.admin", "forkd.rpc", "forkd.config", "forkd.log", "forkd.exits"),
-    "forkd.broker": ("forkd.broker", "forkd.rpc", "forkd.config", "forkd.log", "forkd.exits"),
+    "forkd.lookups": ("forkd.lookups", "forkd.config", "forkd.log"),
+    "forkd.broker": (
+        "forkd.broker",
+        "forkd.lookups",
+        "forkd.rpc",
+        "forkd.config",
+        "forkd.log",
+        "forkd.exits",
+    ),
     "forkd.launcher": ("forkd.launcher", "forkd.rpc", "forkd.config", "forkd.log", "forkd.exits"),
     "forkd.anvil": ("forkd.anvil", "forkd.rpc", "forkd.config", "forkd.log", "forkd.exits"),
     "forkd.master": (
@@ -101,6 +121,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "forkd.sandbox.role_walls",
         "forkd.auth.users",  # a users file that cannot be read stops start-up, not the first login
         "forkd.queue.spool",  # makes the folders before ids are dropped
+        "forkd.sealed",
     ),
     "forkd.kit": (
         "forkd.kit",
@@ -122,6 +143,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "forkd.sandbox.report",
         "forkd.sdk",
         "forkd.smtp",
+        "forkd.sealed",
     ),
     "forkd.cli": (
         "forkd.cli",
@@ -132,6 +154,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "forkd.log",
         "forkd.master",
         "forkd.rpc",
+        "forkd.queue",  # export, and a look at the spool where no forkd runs
+        "forkd.message.edits",
+        "forkd.qmgr.requests_look",
+        "forkd.qmgr.requests_pages",
     ),
 }
 

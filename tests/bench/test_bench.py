@@ -190,6 +190,23 @@ def open_folder() -> Iterator[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="Postfix is started by root only")
+def test_a_short_run_of_mail_that_leaves(open_folder: Path) -> None:
+    """Both queues end up in the sink, whole, over one connection and over twenty."""
+    if shutil.which("postconf", path="/usr/bin:/usr/sbin:/sbin") is None:
+        pytest.skip("postfix is not installed")
+    command = [sys.executable, "-m", "tests.bench.relay", "--messages", "50", "--repeats", "1"]
+    done = subprocess.run(
+        [*command, "--dir", str(open_folder)],
+        cwd=CHECKOUT, capture_output=True, text=True, timeout=250, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("problem=''") == 4, done.stderr
+    assert "–" not in row(done.stdout, "1") + row(done.stdout, "20")
+    assert list(open_folder.iterdir()) == []
+
+
+@pytest.mark.slow
 def test_short_runs_of_accept_faults_and_idle(open_folder: Path) -> None:
     """forkd and smtp-sink, one column each: tables, every message counted, nothing left behind."""
     if shutil.which("smtp-source", path="/usr/bin:/usr/sbin:/sbin") is None:

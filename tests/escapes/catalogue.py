@@ -139,6 +139,7 @@ _ACTS = """
 104 a role of ours that was taken over
 105 one run of a program reaches another's mail or password
 106 mail that is executed
+107 a program with a folder to write: out of it, or more than files
 """
 
 _TESTS = """
@@ -232,6 +233,10 @@ _TESTS = """
 104 master/test_role_walls.py::test_what_a_role_that_was_taken_over_would_try
 105 escapes/test_neighbours.py::test_one_run_of_a_program_does_not_reach_another
 106 escapes/test_neighbours.py::test_mail_is_not_executed
+107 sandbox/test_writing.py::test_what_may_be_done_in_the_folder_and_nowhere_else
+107 sandbox/test_writing.py::test_without_the_grant_nothing_is_written
+107 deliver/test_pipe.py::test_a_folder_that_is_granted_can_be_written_and_no_other
+107 config/test_pipes.py::test_a_program_is_not_its_own_to_change
 """
 
 _NOTES = {

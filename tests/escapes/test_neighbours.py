@@ -175,7 +175,7 @@ def test_with_neither_wall_it_does(mode: str):
 @pytest.mark.parametrize("mode", MODES)
 def test_without_a_domain_for_each_run_it_does(mode: str):
     """Taken out of a copy of the source: that is what stops it, whatever else is up."""
-    patch = Patch("forkd/sandbox/program.py", "landlock.stand_apart()", "pass")
+    patch = Patch("forkd/sandbox/program.py", "landlock.stand_apart(moving=self._writes)", "pass")
     with tempfile.TemporaryDirectory(prefix="forkd-test-") as folder:
         tree = patched_tree(Path(folder), (patch,))
         name = test_one_run_of_a_program_does_not_reach_another.__name__

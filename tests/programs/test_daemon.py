@@ -130,6 +130,7 @@ def octets(daemon: Daemon, name: str, user: str = "user") -> bytes:
     return b"\n".join(lines)
 
 
+@pytest.mark.slow
 def test_25_mib_through_cat_are_the_same_octets(daemon: Daemon) -> None:
     """The page's own measure. Lines of all lengths, dots, 8-bit octets, lone spaces; nothing is an edit."""
     rows = [

@@ -653,6 +653,7 @@ def test_a_run_that_is_over_leaves_others_their_descriptors():
     in_stage(PLAIN[0], act)
 
 
+@pytest.mark.slow
 def test_a_zygote_that_takes_no_request_is_the_cause():
     """As of any plugin's sandbox: the plugin is not to blame, and breakers hear of it at once."""
 

@@ -13,18 +13,29 @@ first `cut` calls, under the weakest promises forkd/fs.py names:
 
 Names are directories' contents, bytes are files' contents; a sync makes durable what was there at the
 call, of that one file or directory, and nothing else.
+
+A process may also be killed: `kill_after` ends it behind one of its calls, and what it did and did not sync
+is the machine's for the next process, as unsynced as it was. And a life may begin on a disk that an
+earlier power cut left: `disk`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import itertools
 import os
 import random
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from forkd.fs import Fs
+
+Disk = tuple[dict[str, int], dict[int, bytes], set[str]]
+"""Names of files -> inode, inode -> bytes, directories."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,15 +49,61 @@ class Call:
     text: str = ""
 
 
-class RecordingFs(Fs):
-    """Real files below `root`, and a log of all that changed them. One thread only."""
+class Killed(SystemExit):
+    """The process is dead: no `except Exception` hears it."""
 
-    def __init__(self, root: Path) -> None:
+
+@contextlib.contextmanager
+def dying_threads() -> Iterator[None]:
+    """Threads that end by Killed are no failure, as all others are."""
+    before = threading.excepthook
+
+    def hear(ended: threading.ExceptHookArgs) -> None:
+        if ended.exc_type is not Killed:
+            before(ended)
+
+    threading.excepthook = hear
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
+def _whole_calls(cls: type[RecordingFs]) -> type[RecordingFs]:
+    """Threads see each other's calls done and written down, or not at all: one lock around each."""
+
+    def whole(call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def locked(self: RecordingFs, *arguments: Any) -> Any:
+            with self.lock:
+                return call(self, *arguments)
+
+        return locked
+
+    for name, call in tuple(vars(cls).items()):
+        if not name.startswith("_"):
+            setattr(cls, name, whole(call))
+    return cls
+
+
+@_whole_calls
+class RecordingFs(Fs):
+    """Real files below `root`, and a log of all that changed them.
+
+    disk        what lies there already, durably
+    kill_after  so many calls are done; whoever calls then is dead
+    """
+
+    def __init__(self, root: Path, *, disk: Disk | None = None) -> None:
         self.root = str(root)
+        self.lock = threading.Lock()
         self.log: list[Call] = []
-        self._inodes: dict[str, int] = {}
+        self.disk: Disk = disk or ({}, {}, set())
+        self.kill_after: int | None = None
+        self.killed = False
+        self._inodes: dict[str, int] = dict(self.disk[0])
         self._open: dict[int, tuple[int, str]] = {}
-        self._next = itertools.count(1)
+        self._next = itertools.count(max(self.disk[1], default=0) + 1)
 
     def _relative(self, path: str) -> str:
         assert path == self.root or path.startswith(self.root + "/"), path
@@ -55,11 +112,26 @@ class RecordingFs(Fs):
     def _note(self, kind: str, path: str = "", **rest: object) -> None:
         self.log.append(Call(kind, path, **rest))  # type: ignore[arg-type]
 
+    def _live(self) -> None:
+        """Before each call."""
+        if self.kill_after is not None and len(self.log) >= self.kill_after:
+            self.killed = True
+            raise Killed
+
     def mark(self, text: str) -> None:
         """A moment of the test's own, e.g. `250 ID`."""
+        self._live()
         self._note("note", text=text)
 
+    def end(self) -> None:
+        """The process has ended, or was killed: the kernel closes what it had open. Another one may begin."""
+        for fd in self._open:
+            os.close(fd)
+        self._open.clear()
+        self.kill_after, self.killed = None, False
+
     def create(self, path: str, mode: int = 0o660) -> int:
+        self._live()
         fd = super().create(path, mode)
         name, inode = self._relative(path), next(self._next)
         self._inodes[name] = inode
@@ -68,6 +140,7 @@ class RecordingFs(Fs):
         return fd
 
     def append(self, path: str, mode: int = 0o640) -> int:
+        self._live()
         name = self._relative(path)
         fd = super().append(path, mode)
         if name not in self._inodes:
@@ -77,6 +150,7 @@ class RecordingFs(Fs):
         return fd
 
     def reuse(self, path: str) -> int:
+        self._live()
         fd = super().reuse(path)
         name = self._relative(path)
         self._open[fd] = (self._inodes[name], name)
@@ -84,26 +158,31 @@ class RecordingFs(Fs):
         return fd
 
     def empty(self, path: str) -> None:
+        self._live()
         super().empty(path)
         name = self._relative(path)
         self._note("empty", name, inode=self._inodes[name])
 
     def open_dir(self, path: str) -> int:
+        self._live()
         fd = super().open_dir(path)
         # Directories above the folder are not on this disk.
         self._open[fd] = (0, self._relative(path) if path.startswith(self.root) else "..")
         return fd
 
     def write(self, fd: int, parts: Sequence[bytes | bytearray | memoryview]) -> None:
+        self._live()
         super().write(fd, parts)
         inode, name = self._open[fd]
         self._note("write", name, inode=inode, data=b"".join(parts))
 
     def sync(self, fd: int) -> None:
+        self._live()
         inode, name = self._open[fd]
         self._note("sync", name, inode=inode)
 
     def sync_dir(self, fd: int) -> None:
+        self._live()
         self._note("sync_dir", self._open[fd][1])
 
     def close(self, fd: int) -> None:
@@ -111,6 +190,7 @@ class RecordingFs(Fs):
         super().close(fd)
 
     def rename(self, old: str, new: str) -> None:
+        self._live()
         super().rename(old, new)
         was, now = self._relative(old), self._relative(new)
         inode = self._inodes.pop(was)
@@ -119,19 +199,18 @@ class RecordingFs(Fs):
         self._note("unname", was, inode=inode)
 
     def unlink(self, path: str) -> None:
+        self._live()
         super().unlink(path)
         name = self._relative(path)
         self._note("unname", name, inode=self._inodes.pop(name))
 
     def mkdir(self, path: str, mode: int = 0o700) -> None:
+        self._live()
         super().mkdir(path, mode)
         self._note("mkdir", self._relative(path))
 
 
 # --- what a disk may hold -----------------------------------------------------------------------------
-
-Disk = tuple[dict[str, int], dict[int, bytes], set[str]]
-"""Names of files -> inode, inode -> bytes, directories."""
 
 
 @dataclasses.dataclass
@@ -144,12 +223,10 @@ class _Open:
     """By inode."""
 
 
-def _replay(log: Sequence[Call], cut: int) -> tuple[Disk, _Open]:
-    names: dict[str, int] = {}
-    contents: dict[int, bytes] = {}
-    folders: set[str] = set()
+def _replay(fs: RecordingFs, cut: int) -> tuple[Disk, _Open]:
+    names, contents, folders = dict(fs.disk[0]), dict(fs.disk[1]), set(fs.disk[2])
     pending = _Open({}, {})
-    for call in log[:cut]:
+    for call in fs.log[:cut]:
         if call.kind in ("create", "name", "unname", "mkdir"):
             pending.names.setdefault(str(Path(call.path).parent), []).append(call)
         elif call.kind in ("write", "empty"):
@@ -189,12 +266,10 @@ MOST_STATES = 256
 """Per cut. Below it all combinations are tried; above it the two extremes and a sample."""
 
 
-def states(log: Sequence[Call], cut: int, seed: int) -> Iterator[Disk]:
+def states(fs: RecordingFs, cut: int, seed: int) -> Iterator[Disk]:
     """Disks that a power cut after `cut` calls may leave."""
-    _, pending = _replay(log, cut)
-    changes = [c for group in pending.names.values() for c in group]
-    changes += [c for group in pending.bytes.values() for c in group]
-    choices = [_fates(change) for change in changes]
+    durable, pending = _replay(fs, cut)
+    changes, choices = _choices(pending)
     count = 1
     for fates in choices:
         count *= len(fates)
@@ -206,15 +281,34 @@ def states(log: Sequence[Call], cut: int, seed: int) -> Iterator[Disk]:
         sample = [tuple(rng.choice(fates) for fates in choices) for _ in range(MOST_STATES - 2)]
         combinations = iter([tuple(f[0] for f in choices), tuple(f[1] for f in choices), *sample])
     for combination in combinations:
-        (names, contents, folders), _ = _replay(log, cut)
-        for change, fate in zip(changes, combination, strict=True):
-            if fate is None:
-                continue
-            if change.kind in ("write", "empty"):
-                _apply_bytes(contents, change, fate)
-            else:
-                _apply_name(names, folders, change)
-        yield names, contents, folders
+        yield _left(durable, changes, combination)
+
+
+def some_state(fs: RecordingFs, cut: int, rng: random.Random) -> Disk:
+    """One of them; with a fair chance that everything, or nothing, of what was not synced is there."""
+    durable, pending = _replay(fs, cut)
+    changes, choices = _choices(pending)
+    which = rng.choice(("all", "none", "any", "any"))
+    pick = {"all": lambda fates: fates[0], "none": lambda fates: fates[1], "any": rng.choice}[which]
+    return _left(durable, changes, [pick(fates) for fates in choices])
+
+
+def _choices(pending: _Open) -> tuple[list[Call], list[list[bytes | None]]]:
+    changes = [c for group in pending.names.values() for c in group]
+    changes += [c for group in pending.bytes.values() for c in group]
+    return changes, [_fates(change) for change in changes]
+
+
+def _left(durable: Disk, changes: Sequence[Call], fates: Sequence[bytes | None]) -> Disk:
+    names, contents, folders = dict(durable[0]), dict(durable[1]), set(durable[2])
+    for change, fate in zip(changes, fates, strict=True):
+        if fate is None:
+            continue
+        if change.kind in ("write", "empty"):
+            _apply_bytes(contents, change, fate)
+        else:
+            _apply_name(names, folders, change)
+    return names, contents, folders
 
 
 def looks(disk: Disk) -> int:
@@ -227,13 +321,18 @@ def looks(disk: Disk) -> int:
     return hash((frozenset(one_by_one), frozenset(folders)))
 
 
-def put_on_disk(disk: Disk, root: Path) -> None:
-    """Make the files of `disk` below `root`; names whose directory did not survive are gone with it."""
+def put_on_disk(disk: Disk, root: Path) -> Disk:
+    """Make the files of `disk` below `root`; names whose directory did not survive are gone with it.
+
+    Returns what is there, for the life that begins on it.
+    """
     names, contents, folders = disk
     root.mkdir(parents=True)
+    there: set[str] = set()
     for folder in sorted(folders):
         if (root / folder).parent.is_dir():
             (root / folder).mkdir(exist_ok=True)
+            there.add(folder)
     made: dict[int, Path] = {}
     for name, inode in names.items():
         path = root / name
@@ -244,3 +343,5 @@ def put_on_disk(disk: Disk, root: Path) -> None:
         else:
             path.write_bytes(contents.get(inode, b""))
             made[inode] = path
+    found = {name: inode for name, inode in names.items() if (root / name).exists()}
+    return found, {inode: contents.get(inode, b"") for inode in found.values()}, there

@@ -49,6 +49,15 @@ class FakeControl:
                     connection.sendall(answer)
 
 
+def queued(**fields: Any) -> dict[str, Any]:
+    """The result of a request about the queue, with what `fields` say (rpc.messages.QueueAnswer)."""
+    empty: dict[str, Any] = {
+        "entries": [], "count": 0, "more": False, "after": "", "seen": 0, "left": [], "not_done": [],
+        "counts": [], "octets": 0, "error": "",
+    }  # fmt: skip
+    return {**empty, **fields}
+
+
 def ok(result: Any) -> bytes:
     """The line of a success."""
     return json.dumps({"ok": True, "result": result}).encode() + b"\n"

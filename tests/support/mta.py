@@ -76,6 +76,15 @@ def _spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd="/")
 
 
+def _ready(sender: Sender) -> Sender:
+    try:
+        sender.wait_ready()
+    except BaseException:
+        sender.stop()
+        raise
+    return sender
+
+
 def start_postfix(folder: Path, *, relay_to: int, settings: str = "") -> Sender:
     """Postfix with its own queue; everything it takes goes to 127.0.0.1:relay_to."""
     _needs_root()
@@ -138,9 +147,7 @@ scache    unix  - - n - 1 scache
 postlog   unix-dgram n - n - 1 postlogd
 """)
     # The script around Postfix makes the folders of its queue, then becomes its master.
-    sender = Sender(folder, port, _spawn(["postfix", "-c", str(etc), "start-fg"], log), log)
-    sender.wait_ready()
-    return sender
+    return _ready(Sender(folder, port, _spawn(["postfix", "-c", str(etc), "start-fg"], log), log))
 
 
 def find_exim() -> str:
@@ -205,6 +212,4 @@ begin retry
 """)
     log = folder / "log" / "mainlog"
     command = [program, "-C", str(config), "-bdf", "-q5s"]
-    sender = Sender(folder, port, _spawn(command, folder / "exim.out"), log)
-    sender.wait_ready()
-    return sender
+    return _ready(Sender(folder, port, _spawn(command, folder / "exim.out"), log))

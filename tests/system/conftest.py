@@ -115,6 +115,20 @@ def shared(share_daemon: Make) -> Daemon:
     return share_daemon(plugins=STOCK)
 
 
+EDIT = """
+plugin = "../edit"
+[grants]
+quarantine = true
+edit_body = true
+delete_recipient = true
+rewrite_recipient = true
+change_sender = true
+edit_headers = ["X-*", "Subject"]
+add_recipient = ["test.local"]
+reads = ["headers"]
+"""
+"""plugins.d/10-edit.toml for the plugin `edit`, with all its powers; recipients in test.local."""
+
 STOCK = {
     "10-block_senders.toml": """
 plugin = "block_senders"

@@ -450,6 +450,7 @@ def test_an_account_that_is_guessed_at_is_not_looked_at(make_mail: MakeMail):
 # --- Dovecot --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_dovecot_knows_the_passwords(make_mail: MakeMail):
     """PLAIN, LOGIN, SCRAM-SHA-256 handed through; wrong ones refused; away: 454; back: found again."""
     with Dovecot({"anna": SECRET, "otto": "other"}) as dovecot:

@@ -6,6 +6,8 @@ import contextlib
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.support.daemon import Daemon
 from tests.support.dialog import Dialog, Expect, ExpectClose, Say, load
 
@@ -56,6 +58,7 @@ def play_live(dialog: Dialog, daemon: Daemon) -> None:
                         assert extra == b"", f"line {number}: {extra!r}, not the close"
 
 
+@pytest.mark.slow
 def test_every_dialog_holds_against_the_live_daemon(make_daemon: Make):
     """One daemon for each set of options; every file in it."""
     groups: dict[str, list[tuple[str, Dialog]]] = {}

@@ -218,7 +218,6 @@ def counted(daemon: Daemon) -> Counter[str]:
     return total
 
 
-@pytest.mark.both_modes
 @pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_sessions_whose_plugin_fails_leave_the_others_alone(make_daemon: Make, who, count: int):
     """Each of them ends as on_failure says, is in the log and the counters by its cause, and leaves nothing.

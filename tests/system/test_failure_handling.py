@@ -102,6 +102,7 @@ def test_a_plugin_that_fails_for_everyone_is_not_asked_until_it_works_again(make
     wait_for(lambda: "BREAKER" not in daemon.forkd("status").stdout)
 
 
+@pytest.mark.slow
 def test_a_zygote_that_takes_no_calls_opens_it(make_daemon: Make):
     """Whoever calls: nobody waits for deadline after deadline."""
     daemon = make_daemon(

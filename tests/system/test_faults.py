@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import Daemon
+from tests.support.params import quick_first
 from tests.support.waiting import wait_for
 
 from .conftest import Make
@@ -133,10 +134,7 @@ def mails(daemon: Daemon, prefix: str) -> int:
 
 @pytest.mark.parametrize(
     "hook",
-    [
-        hook if hook in ("connect", "message") else pytest.param(hook, marks=pytest.mark.slow)
-        for hook in HOOKS
-    ],
+    [hook if hook == "message" else pytest.param(hook, marks=pytest.mark.slow) for hook in HOOKS],
 )
 def test_each_way_to_misbehave_at_a_hook_ends_that_session_only(make_daemon: Make, hook: str):
     """421 and close; 20 sessions beside it get the same replies, in time, and their mail arrives."""
@@ -177,7 +175,7 @@ def test_each_way_to_misbehave_at_a_hook_ends_that_session_only(make_daemon: Mak
         ("skip", b"250", True),
     ],
 )
-@pytest.mark.parametrize("act", ["segv", "sleep", "raise"])
+@pytest.mark.parametrize("act", quick_first(["segv", "sleep", "raise"]))
 def test_on_failure_says_what_a_failure_means(
     make_daemon: Make, on_failure: str, code: bytes, goes_on: bool, act: str
 ):

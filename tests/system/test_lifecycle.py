@@ -17,8 +17,6 @@ from tests.support.waiting import wait_for
 
 from .conftest import STOCK, Make
 
-pytestmark = pytest.mark.both_modes
-
 
 def greet(daemon: Daemon) -> socket.socket:
     """A connection after EHLO."""
@@ -97,6 +95,7 @@ def test_kill_9_of_master_leaves_no_process_and_no_socket(daemon: Daemon):
         assert again.smtp().noop()[0] == 250
 
 
+@pytest.mark.both_modes
 def test_a_killed_worker_is_replaced_and_leaves_no_sandbox(daemon: Daemon):
     """Its sandboxes die with it by their leash; asserted with ten times the 100 ms of the page."""
     greeted = greet(daemon)

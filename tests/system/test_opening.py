@@ -150,6 +150,7 @@ def test_a_name_that_proves_right_stands_in_the_trace(make_daemon: Make):
             assert shown in " ".join(received.split())
 
 
+@pytest.mark.slow
 def test_a_dead_resolver_delays_a_greeting_by_its_timeout_at_most(make_daemon: Make):
     """names.timeout; after a few silent lookups nobody is delayed any more, until it answers again."""
     with NameServer() as server:

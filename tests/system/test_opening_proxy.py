@@ -103,6 +103,7 @@ def test_every_proxy_option_of_swaks_is_understood(proxied: Daemon):
         assert events[-1]["client"].startswith(client), arguments
 
 
+@pytest.mark.slow
 def test_what_swaks_sends_malformed_is_cut_off(proxied: Daemon):
     """--proxy and a family that is none; datagrams over a stream; and its LOCAL, which is command 2 (not 0)
     and an octet too short (swaks 20201014)."""
@@ -150,6 +151,7 @@ def test_a_header_is_nothing_where_it_was_not_agreed_on(make_daemon: Make):
         assert file.readline().startswith(b"500")
 
 
+@pytest.mark.slow
 def test_what_is_no_header_is_cut_off_without_a_word(proxied: Daemon):
     """proxy-protocol.txt section 2: the receiver must not guess; silence is cut off in a few seconds."""
     for octets in (

@@ -146,6 +146,7 @@ def test_an_attribute_that_is_not_announced_is_refused(make_daemon: Make):
     assert daemon.told("message")[0]["client"].startswith("127.0.0.1:")
 
 
+@pytest.mark.slow
 def test_a_login_lasts_until_the_next_xclient_or_tls(make_daemon: Make, who):
     """LOGIN is of its own command alone, as in Postfix, and what was said in the clear is forgotten under TLS
     (RFC 3207 4.2): it never comes back with a command that does not name it. The address stays."""

@@ -177,7 +177,6 @@ timeout = "2s"
 """
 
 
-@pytest.mark.both_modes
 def test_greylist_lets_in_who_comes_again(make_daemon: Make) -> None:
     """451 at first, 250 after the delay, and at once from then on: in any worker, after a restart too."""
     daemon = make_daemon(server="workers = 2\n", plugins={"40-greylist.toml": GREYLIST.format(more="")})
@@ -253,7 +252,6 @@ state = true
 """Periods so long that no window ends during a test."""
 
 
-@pytest.mark.both_modes
 def test_ratelimit_counts_over_all_workers(make_daemon: Make) -> None:
     """Sessions at the same time share the count to the last one; what is refused does not count."""
     daemon = make_daemon(
@@ -301,7 +299,6 @@ def infected(content: bytes = EICAR) -> bytes:
     return mail.as_bytes(policy=mail.policy.clone(linesep="\r\n"))
 
 
-@pytest.mark.both_modes
 def test_clamav_asks_a_real_clamd(make_daemon: Make, clamd: Clamd) -> None:
     """Found in a base64 attachment, ignored heuristics, too large for clamd, clamd away and back."""
     entry = CLAMAV.format(more="", target=clamd.target, grants="")

@@ -145,6 +145,7 @@ def test_a_group_is_one_process_with_the_grants_and_the_failures_of_all(make_dae
 # --- scope -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_scope_by_network_listener_and_domain(make_daemon: Make) -> None:
     """Asked for matching clients at all hooks; for matching recipients at rcpt, and at no earlier hook."""
     scopes = {"networks": '["127.0.7.0/24"]', "domains": '["OTHER.local"]', "listeners": '["second"]'}
@@ -179,6 +180,7 @@ def test_scope_by_network_listener_and_domain(make_daemon: Make) -> None:
 SHORT = {"session_time": '"500ms"', "timeout": '"400ms"', "message_timeout": '"400ms"'}
 
 
+@pytest.mark.slow
 def test_session_time_is_for_all_calls_of_a_session(make_daemon: Make) -> None:
     """limits.session_time: many calls within limits.timeout cannot hold a session for ever."""
     daemon = make_daemon(copy=("probe",), plugins=probe(**SHORT))
@@ -195,6 +197,7 @@ def test_session_time_is_for_all_calls_of_a_session(make_daemon: Make) -> None:
     assert deliver(client_of(daemon))[0] == 250
 
 
+@pytest.mark.slow
 def test_message_budget_is_for_all_plugins_at_a_message(make_daemon: Make) -> None:
     """sandbox.message_budget: who is not asked by then is overload, 451 4.3.2, and no failure."""
     plugins = {

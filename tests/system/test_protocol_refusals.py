@@ -92,6 +92,7 @@ def test_too_many_recipients_are_told_by_name(secured: Daemon) -> None:
     assert (line["said"], line["sender"]) == ("TO:<anna+100@test.local>", "a@example.org")
 
 
+@pytest.mark.slow
 def test_lines_name_tls_and_who_talked_too_early(secured: Daemon) -> None:
     """The handshake's version and cipher in all lines about the client; a session's end has its cause."""
     client = Talker(secured)

@@ -22,20 +22,8 @@ from tests.support.people import Person
 from tests.support.queueing import Queue
 from tests.support.waiting import wait_for
 
-from .conftest import Make
+from .conftest import EDIT, Make
 
-EDIT = """
-plugin = "../edit"
-[grants]
-quarantine = true
-edit_body = true
-delete_recipient = true
-rewrite_recipient = true
-change_sender = true
-edit_headers = ["X-*", "Subject"]
-add_recipient = ["test.local"]
-reads = ["headers"]
-"""
 LATER = (451, b"4.3.0 Cannot take this mail now, please try again later")
 
 

@@ -51,6 +51,7 @@ def test_a_client_that_says_nothing_gets_421_and_is_closed(make_daemon: Make):
     wait_for(lambda: [e for e in daemon.events("session") if e["reason"] == "timeout"])
 
 
+@pytest.mark.slow
 def test_a_client_that_stops_in_the_message_leaves_no_file(make_daemon: Make):
     """RFC 5321 4.5.3.2.5; the half message is nobody's."""
     daemon = make_daemon(config=FAST)
@@ -96,6 +97,7 @@ def test_a_client_may_close_its_side_behind_a_whole_pipelined_dialogue(daemon: D
     wait_for(lambda: daemon.mailbox("user"), timeout_s=20)
 
 
+@pytest.mark.slow
 def test_a_client_that_never_reads_does_not_fill_the_worker(make_daemon: Make):
     """Replies stop where nobody takes them, and so does the parsing of commands."""
     daemon = make_daemon(config=FAST)

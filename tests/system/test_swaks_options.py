@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 import subprocess
 
+import pytest
+
 from tests.support.daemon import swaks
 from tests.support.waiting import wait_for
 from tests.system.conftest import Make
@@ -60,6 +62,7 @@ def run(mail: Mail, listener: str, arguments: str) -> subprocess.CompletedProces
     return swaks(mail.daemon, f"--port {mail.port(listener)} {to} {arguments}")
 
 
+@pytest.mark.slow
 def test_options(make_daemon: Make, who) -> None:
     """One daemon for all rows; what a row does to its session harms no other."""
     mail = prepare(make_daemon(start=False), who.uid)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 
+import pytest
+
 from tests.support.daemon import Daemon
 from tests.support.waiting import wait_for
 
@@ -30,6 +32,7 @@ def all_at_once(daemon: Daemon, source: str = "127.0.0.1", recipients: int = 100
     return file
 
 
+@pytest.mark.slow
 def test_a_tarpit_ends_with_the_session(make_daemon: Make):
     """idle_session: a thousand recipients at 5 s each would hold it for more than an hour."""
     config = 'tarpit_count = 2\ntarpit_delay = "1500ms"\n[timeouts]\ncommand = "3s"\nidle_session = "4s"\n'
