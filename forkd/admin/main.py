@@ -28,7 +28,9 @@ from forkd.admin.requests import MAX_LINE_BYTES, Context
 from forkd.rpc import places
 from forkd.rpc.channel import RequestClient
 from forkd.rpc.link import MasterLink
-from forkd.rpc.messages import Heartbeat, Message, QueueAnswer, ToRole
+from forkd.rpc.message import Message
+from forkd.rpc.messages import QueueAnswer, ToRole
+from forkd.rpc.messages_pool import Heartbeat
 from forkd.rpc.start import RoleStart
 
 IDLE_S = 60.0

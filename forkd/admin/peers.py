@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from forkd.rpc.channel import RequestClient, Unavailable
-from forkd.rpc.messages import Done, Message, QueueAnswer, Status
+from forkd.rpc.message import Message
+from forkd.rpc.messages import Done, QueueAnswer, Status
 
 MASTER_TIMEOUT_S = 5.0
 QMGR_TIMEOUT_S = 30.0

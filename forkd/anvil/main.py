@@ -19,17 +19,17 @@ from forkd import log
 from forkd.anvil.counts import Rates, Sessions
 from forkd.rpc import channel
 from forkd.rpc.link import MasterLink
+from forkd.rpc.message import Message
 from forkd.rpc.messages import (
     ClientConnect,
     ClientCounts,
     ClientDisconnect,
     Happened,
-    Heartbeat,
     LastMinute,
-    Message,
     ToAnvil,
     ToRole,
 )
+from forkd.rpc.messages_pool import Heartbeat
 from forkd.rpc.start import RoleStart
 
 SWEEP_S = 10.0

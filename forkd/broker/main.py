@@ -28,7 +28,8 @@ from forkd.config.schema import Config
 from forkd.lookups.resolver import Resolver
 from forkd.rpc import channel, passing, places
 from forkd.rpc.link import MasterLink
-from forkd.rpc.messages import Heartbeat, SandboxChannel, SandboxSession, ToBroker, ToRole
+from forkd.rpc.messages import SandboxChannel, SandboxSession, ToBroker, ToRole
+from forkd.rpc.messages_pool import Heartbeat
 from forkd.rpc.start import RoleStart
 
 AT_ONCE = 64

@@ -23,7 +23,8 @@ from forkd.config.schema import Config, QmailQueue
 from forkd.exits import Exit
 from forkd.launcher.spawning import NUMBERS, Command, Process, spawn
 from forkd.rpc import channel, passing
-from forkd.rpc.messages import Heartbeat, Launch, Launched, Ready, Stop
+from forkd.rpc.messages import Launch, Launched, Ready
+from forkd.rpc.messages_pool import Heartbeat, Stop
 from forkd.rpc.start import RoleStart
 
 BEAT_S = 1.0

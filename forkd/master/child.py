@@ -17,7 +17,9 @@ from forkd.exits import Exit
 from forkd.master import privileges, signals
 from forkd.master.privileges import Identity
 from forkd.rpc import channel
-from forkd.rpc.messages import AskStatus, AskStop, Blame, FromRole, Heartbeat, Message, Ready, Stop
+from forkd.rpc.message import Message
+from forkd.rpc.messages import AskStatus, AskStop, Blame, FromRole, Ready
+from forkd.rpc.messages_pool import Heartbeat, Stop
 from forkd.rpc.start import RoleStart
 from forkd.sandbox import role_walls
 from forkd.sandbox.role_walls import Walls

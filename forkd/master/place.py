@@ -17,7 +17,7 @@ from forkd.master.errors import StartError
 from forkd.master.output import Output
 from forkd.master.pool import Slot
 from forkd.master.roles import Role
-from forkd.rpc.messages import Heartbeat
+from forkd.rpc.messages_pool import Heartbeat
 
 
 @dataclasses.dataclass(slots=True, eq=False)

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 from forkd.master.pool import Slot, State
 from forkd.rpc import channel
-from forkd.rpc.messages import Done, Heartbeat, ProcessStatus, Status
+from forkd.rpc.messages import Done, ProcessStatus, Status
+from forkd.rpc.messages_pool import Heartbeat
 
 MAX_LAST_END = 500
 """Characters of how a process ended: a plugin's author wrote what its zygote says as it gives up."""

@@ -31,7 +31,8 @@ from forkd.master.signals import Signals
 from forkd.master.trust import Trust
 from forkd.master.watch import Watch
 from forkd.rpc.channel import BadRecord
-from forkd.rpc.messages import AskStatus, AskStop, Blame, Done, Heartbeat, Ready
+from forkd.rpc.messages import AskStatus, AskStop, Blame, Done, Ready
+from forkd.rpc.messages_pool import Heartbeat
 
 STATUS_EVERY_S = 5.0
 """STATUS= for systemctl status."""

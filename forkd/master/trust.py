@@ -20,7 +20,8 @@ from forkd.master.census import Census
 from forkd.master.place import Place
 from forkd.master.pool import ALIVE, State
 from forkd.master.zygotes import ZygoteChild
-from forkd.rpc.messages import Blame, Heartbeat
+from forkd.rpc.messages import Blame
+from forkd.rpc.messages_pool import Heartbeat
 
 
 class Trust:

@@ -21,7 +21,8 @@ from forkd.master.plugin_replaced import BEATS, InUse
 from forkd.master.runtime import Runtime
 from forkd.rpc import places
 from forkd.rpc.channel import BadRecord
-from forkd.rpc.messages import Heartbeat, Ready
+from forkd.rpc.messages import Ready
+from forkd.rpc.messages_pool import Heartbeat
 from forkd.sandbox import executables, launch
 from forkd.sandbox import policy as policies
 

@@ -34,7 +34,8 @@ from forkd.qmgr.routing import KINDS
 from forkd.queue import recovery
 from forkd.queue.spool import spool_root
 from forkd.rpc import channel
-from forkd.rpc.messages import Heartbeat, Ready, Stop
+from forkd.rpc.messages import Ready
+from forkd.rpc.messages_pool import Heartbeat, Stop
 from forkd.rpc.start import RoleStart
 
 BEAT_S = 1.0

@@ -22,7 +22,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from forkd.rpc.messages import Message
+from forkd.rpc.message import Message
 
 MAX_RECORD_BYTES = 65_536
 """Far below the default send buffer (net.core.wmem_default, 208 KiB), so that one record always fits."""

@@ -10,7 +10,9 @@ import asyncio
 from collections.abc import Callable
 
 from forkd.rpc import channel
-from forkd.rpc.messages import Heartbeat, Message, Ready, Stop
+from forkd.rpc.message import Message
+from forkd.rpc.messages import Ready
+from forkd.rpc.messages_pool import Heartbeat, Stop
 from forkd.rpc.start import RoleStart
 
 BEAT_S = 1.0

@@ -1,4 +1,4 @@
-"""What do our processes say to each other? Every message, in one place.
+"""What do our processes say to each other? Every message: here, and in a module of its part.
 
 One record of a SOCK_SEQPACKET socket is one message: msgpack of a struct whose tag field `t`
 names its type (PROTOCOL.md). The sandbox's calls are another language: calls.py.
@@ -10,30 +10,14 @@ from typing import Annotated, Literal
 
 import msgspec
 
-
-class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", forbid_unknown_fields=True):
-    """Base of all messages."""
-
+from forkd.rpc.message import Message
+from forkd.rpc.messages_pool import Heartbeat, Room, Stop
 
 # --- role -> master ---------------------------------------------------------------------------------
 
 
 class Ready(Message, frozen=True, tag="ready"):
     """The role has opened what it holds and begins its loop."""
-
-
-class Heartbeat(Message, frozen=True, tag="beat"):
-    """From the loop that does the work, once a second. Counters never fall within one process."""
-
-    state: str = "running"
-    """running | draining"""
-    sessions: int = 0
-    transactions: int = 0
-    counters: dict[str, int] = {}
-    """accepted, messages, refused, plugin_failures, … for `forkd status`."""
-    info: dict[str, str] = {}
-    sandboxes: dict[str, tuple[int, int]] = {}
-    """Of workers: every plugin -> sandboxes held since the last heartbeat, the fewest and the most."""
 
 
 class Blame(Message, frozen=True, tag="blame"):
@@ -60,12 +44,6 @@ class AskStop(Message, frozen=True, tag="ask_stop"):
 
 
 # --- master -> role ---------------------------------------------------------------------------------
-
-
-class Stop(Message, frozen=True, tag="stop"):
-    """Stop taking work; idle sessions get 421, transactions finish until `deadline_s` (None: no limit)."""
-
-    deadline_s: float | None
 
 
 class Certificate(Message, frozen=True, tag="certificate"):
@@ -103,8 +81,8 @@ class ProcessStatus(Message, frozen=True, tag="process"):
     """The plugin's name for a zygote."""
     sessions: int = 0
     transactions: int = 0
-    counters: dict[str, int] = {}
-    info: dict[str, str] = {}
+    counters: dict[str, int] = msgspec.field(default_factory=dict)
+    info: dict[str, str] = msgspec.field(default_factory=dict)
     last_end: str = ""
     """How and why the one before it ended: `SIGKILL: no heartbeat for 10.0 s`; empty: there was none."""
     last_end_at: float = 0.0
@@ -370,7 +348,7 @@ class Launched(Message, frozen=True, tag="launched"):
 
 
 FromRole = Ready | Heartbeat | Blame | AskStatus | AskStop
-ToRole = Stop | Status | Done | Certificate | RefusedCall
+ToRole = Stop | Room | Status | Done | Certificate | RefusedCall
 ToAnvil = ClientConnect | ClientDisconnect | Happened
 FromAnvil = ClientCounts | LastMinute
 ToBroker = SandboxChannel | SandboxSession

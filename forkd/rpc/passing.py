@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from forkd.rpc import channel
-from forkd.rpc.messages import Message
+from forkd.rpc.message import Message
 
 MAX_PASSED = 4
 """Descriptors in one record: a chain and its key; a program's 0, 1, 2 and 6."""

@@ -31,7 +31,8 @@ from forkd.hooks.given import KeptCopy
 from forkd.queue.ids import Ids
 from forkd.queue.spool import Spool, spool_root
 from forkd.rpc import channel, passing, records
-from forkd.rpc.messages import Blame, Certificate, FromAnvil, Heartbeat, Ready, RefusedCall, Stop, ToRole
+from forkd.rpc.messages import Blame, Certificate, FromAnvil, Ready, RefusedCall, ToRole
+from forkd.rpc.messages_pool import Heartbeat, Stop
 from forkd.rpc.start import RoleStart
 from forkd.sandbox.host import Host, HostFilter, HostPlugin, HostProgram
 from forkd.worker.admission import Admission
