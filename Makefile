@@ -1,6 +1,6 @@
 # forkd: `make run` and `make test` are all that a newcomer needs.
 
-.PHONY: run setup test test-all lint escapes bench clean
+.PHONY: run setup test test-all lint escapes bench manual clean
 
 run: setup  ## set up and run the daemon on 127.0.0.1:2525, on defaults
 	@exec .venv/bin/forkd run
@@ -30,6 +30,10 @@ bench:  ## forkd beside its peers, one table (tests/bench/README.md); fetches th
 	@tools/setup.sh test
 	.venv/bin/python -m tests.bench.peers
 	.venv/bin/python -m tests.bench
+
+manual:  ## the manual pages, docs/man, from schema, command line and docstrings
+	@tools/setup.sh run
+	@.venv/bin/python -m tools.manual
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

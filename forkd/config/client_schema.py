@@ -69,7 +69,7 @@ class Auth(Table, frozen=True):
     backend: Literal["none", "users", "checkpassword", "dovecot"] = "none"
     """Who knows the passwords: the file `users`, a program, Dovecot; none: nobody but plugins with `auth`."""
     users: Path = Path("users")
-    """Of backend "users", written by `forkd user`; absolute after load()."""
+    """Of backend "users", written by `forkd user`."""
     checkpassword: Annotated[tuple[str, ...], Ordered()] = ()
     """Of backend "checkpassword": program (absolute path) and arguments, as qmail's; in a sandbox."""
     files: tuple[Path, ...] = ()

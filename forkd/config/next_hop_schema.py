@@ -45,7 +45,7 @@ class NextHop(Table, frozen=True):
     auth_without_tls: bool = False
     """The password may go in the clear too, or to whoever shows any certificate."""
     hostname: str = ""
-    """Whom we say we are, in EHLO and LHLO; empty: server.hostname (load() fills it in)."""
+    """Whom we say we are, in EHLO and LHLO; empty: server.hostname."""
     messages_per_connection: Annotated[int, Between(1, 1_000_000)] = 100
     """Then a new connection: as exim; some servers take few, and a balancer wants to balance."""
     idle: Annotated[Seconds, Between(0, 300)] = Seconds(5)

@@ -125,13 +125,13 @@ class Server(Table, frozen=True):
     """[server]: who we are, where we write, how many processes."""
 
     hostname: str = ""
-    """Name in greeting, Received and EHLO reply; empty: the machine's own name (load() fills it in)."""
+    """Name in greeting, Received and EHLO reply; empty: the machine's own name."""
     greeting: str = "ESMTP"
     """Behind the host name in the greeting; further lines after each line end (RFC 5321 4.2)."""
     qmail_control: Path | None = None
-    """Folder with qmail's control files: they give what this file leaves out (see config/qmail.py)."""
+    """Folder with qmail's control files: they give what this file leaves out (plugins/INDIMAIL.md)."""
     data_dir: Path = Path("var")
-    """spool/, mail/ (default Maildirs), run/ (sockets) lie here; absolute after load()."""
+    """spool/, mail/ (default Maildirs), run/ (sockets) lie here."""
     user: Text = "forkd"
     """Who workers run as when root starts us."""
     queue_user: Text = "forkd-queue"
@@ -207,7 +207,7 @@ class QmailQueue(Table, frozen=True, tag_field="kind", tag="qmail-queue"):
 
     argv: Annotated[tuple[str, ...], Ordered()] = ()
     """Program (absolute path) and arguments; empty: QMAILQUEUE of the environment that forkd is started in,
-    split at blanks, else /var/qmail/bin/qmail-queue (load() fills it in)."""
+    split at blanks, else /var/qmail/bin/qmail-queue."""
     environment: dict[str, str] = msgspec.field(default_factory=dict)
     """What the program finds beside PATH and USE_FSYNC=1; nothing of forkd's own environment reaches it. So
     IndiMail's QUEUE_BASE, QUEUE_COUNT, QUEUE_START and CONFSPLIT must stand here where its other programs
@@ -243,7 +243,7 @@ class Sandbox(Table, frozen=True):
     """[sandbox]: walls around plugins."""
 
     require: tuple[str, ...] = ("seccomp", "no_new_privs", "rlimits", "files")
-    """Layers (of LAYERS) without which forkd does not start; `files` is waived for trusted plugins."""
+    """Layers (`forkd sandbox status`) without which forkd does not start; trusted plugins need no `files`."""
     uid_base: Annotated[int, Between(65_536, 4_294_000_000)] = 1_900_000_000
     """First of the plugins' uids when root starts us (outside every range systemd and Debian hand out)."""
     message_copies: Annotated[Bytes, Between(0, 1 << 40)] = Bytes(256 << 20)
@@ -330,7 +330,7 @@ class Config(Table, frozen=True):
 
     server: Server = Server()
     listener: dict[str, Listener] = msgspec.field(default_factory=dict)
-    """None given: load() puts {"default": Listener()}."""
+    """None given: one named `default`, with every key at its default."""
     certificate: dict[str, Certificate] = msgspec.field(default_factory=dict)
     """By the name that clients ask for, or "*.example.org"; the first one is for all others."""
     tls: Tls = Tls()
@@ -348,7 +348,7 @@ class Config(Table, frozen=True):
     """By pattern, in the order of the file: the first that matches counts, before [domain] and
     queue.relay_transport. Which recipients exist is [domain]'s to say."""
     transport: dict[str, Transport] = msgspec.field(default_factory=dict)
-    """load() puts `local`, a maildir, unless it is set."""
+    """`local` is a maildir, unless it is set."""
     sandbox: Sandbox = Sandbox()
     dns: Dns = Dns()
     state: State = State()
