@@ -5,7 +5,9 @@ table (roles.py) and treats them alike: a child has a process id, a channel, and
 
 main.py        the start-up sequence and the way out; the card
 supervisor.py  the loop: what happened, what is due, what is late
+roster.py      the places there are: they come and go
 place.py       where one process at a time is    watch.py    whose descriptor can be read
+lives.py       its births and deaths             hearing.py  what it says, and what follows
 pool.py        pure: when is a process started, replaced, given up, killed
 roles.py       the table; `main` of each role by name, so that nothing of it is imported here
 child.py       fork, close, drop, run a role         zygotes.py  the same for an exec'd zygote

@@ -36,6 +36,7 @@ from forkd.master.pool import Slot
 from forkd.master.privileges import Identities
 from forkd.master.refusals import Refusals
 from forkd.master.roles import PIPE, ROLES, Role, brokered, launchers, proxied, workers
+from forkd.master.roster import Roster
 from forkd.master.runtime import Runtime
 from forkd.master.signals import Signals
 from forkd.master.status import Service
@@ -173,7 +174,7 @@ class Daemon:
             notes=tuple(self._notes),
         )
         supervisor = Supervisor(
-            [place for role in roles for place in self._places(role)],
+            Roster(place for role in roles for place in self._places(role)),
             signals=self._signals,
             notifier=self._notifier,
             service=service,

@@ -20,13 +20,23 @@ from forkd.master.roles import Role
 from forkd.rpc.messages_pool import Heartbeat
 
 
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
 @dataclasses.dataclass(slots=True, eq=False)
 class Place:
-    """Where one process at a time is. `start` makes it, and raises OSError when it cannot."""
+    """Where one process at a time is. `start` makes it, and raises OSError when it cannot.
+
+    generation  of the configuration that its processes are given
+    on_gone     called once, when the place has vanished from the roster
+    """
 
     role: Role
     slot: Slot
     start: Callable[[], Child]
+    generation: int = 1
+    on_gone: Callable[[], None] = _nothing
     child: Child | None = None
     said: Heartbeat | None = None
     failed: Failed | None = None

@@ -9,13 +9,13 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Sequence
 from typing import Literal
 
 from forkd import log
 from forkd.master.errors import StartError
 from forkd.master.place import Place
 from forkd.master.pool import State
+from forkd.master.roster import Roster
 from forkd.master.watch import Watch
 
 FAILED_START_STOP_S = 3.0
@@ -32,10 +32,10 @@ class Shutdown:
     failure  of the start-up, where that is why
     """
 
-    def __init__(self, places: Sequence[Place], watch: Watch) -> None:
-        self._places = places
+    def __init__(self, roster: Roster, watch: Watch) -> None:
+        self._roster = roster
         self._watch = watch
-        self._phases = sorted({place.role.stop_phase for place in places})
+        self._phases: list[int] = []
         self._limit_s: float | None = None
         self.how: Literal["running", "stopping", "draining"] = "running"
         self.failure: StartError | None = None
@@ -48,13 +48,15 @@ class Shutdown:
     @property
     def over(self) -> bool:
         """Nobody is left."""
-        return self.begun and all(place.slot.state is State.GONE for place in self._places)
+        return self.begun and all(place.slot.state is State.GONE for place in self._roster)
 
     def begin(self, limit_s: float | None, why: str) -> bool:
         """Begin; or, when that has been done, make it sooner. True: it was the first time."""
         first = not self.begun
         if not first and (limit_s is None or (self._limit_s is not None and self._limit_s <= limit_s)):
             return False
+        if first:
+            self._phases = sorted({place.role.stop_phase for place in self._roster})
         self._limit_s = limit_s
         self.how = "draining" if limit_s is None else "stopping"
         log.service(act=self.how, detail=why)
@@ -74,7 +76,7 @@ class Shutdown:
         first = self.begin(0.0, why)
         self._phases.clear()
         now = time.monotonic()
-        for place in self._places:
+        for place in self._roster:
             place.slot.stop(now)
             if place.child is not None and not place.slot.killed:
                 place.slot.killed = True
@@ -85,16 +87,16 @@ class Shutdown:
         """Tell the next phase when the one before it is gone."""
         while self._phases:
             phase = self._phases[0]
-            if any(p.slot.state is not State.GONE for p in self._places if p.role.stop_phase == phase):
+            if any(p.slot.state is not State.GONE for p in self._roster if p.role.stop_phase == phase):
                 return
             self._phases.pop(0)
             self._tell(now)
 
     def abandon(self) -> None:
         """Kill and reap all that is left."""
-        for place in self._places:
+        for place in self._roster:
             _kill(place)
-        for place in self._places:
+        for place in self._roster:
             if place.child is not None:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(place.child.pid, 0)
@@ -102,17 +104,21 @@ class Shutdown:
                     place.child.close()
 
     def _tell(self, now: float) -> None:
-        for place in self._places:
+        for place in self._roster:
             if not self._phases or place.role.stop_phase != self._phases[0]:
                 continue
             limit_s = self._limit_s if place.role.stop_limit_s is None else place.role.stop_limit_s
             if self.failure is not None:
                 limit_s = FAILED_START_STOP_S
-            place.slot.stop(None if limit_s is None else now + limit_s + KILL_GRACE_S)
-            if place.child is not None:
-                if place.child.channel is not None and place.role.starter == "zygote":
-                    self._watch.remove(place.child.channel.fileno())
-                place.child.stop(limit_s)
+            self.tell(place, limit_s, now)
+
+    def tell(self, place: Place, limit_s: float | None, now: float, *, gently: bool = False) -> None:
+        """Tell one place's process to end (Supervisor.let_go)."""
+        place.slot.stop(None if limit_s is None else now + limit_s + KILL_GRACE_S)
+        if place.child is not None:
+            if place.child.channel is not None and place.role.starter == "zygote":
+                self._watch.remove(place.child.channel.fileno())
+            place.child.stop(limit_s, gently=gently)
 
 
 def _kill(place: Place) -> None:

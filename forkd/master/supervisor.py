@@ -1,49 +1,58 @@
 """The loop: what happened, what is due, what is late? One thread; nothing in it waits but poll.
 
-It has a list of places (place.py) and does the same to all: start what is due, hear what they say, kill
-what is late, reap what is dead. Stopping and starting go by the phases of the roles' table.
+It has a roster of places (roster.py) and does the same to all: start what is due, hear what they say, kill
+what is late, reap what is dead. Starting and stopping go by the phases of the roles' table; what comes and
+goes between them, add() and let_go() bring and end, for whoever has an opinion (Task): a reload, the pool.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import setproctitle
 
 from forkd import log
-from forkd.exits import Exit
 from forkd.master import pool, status
 from forkd.master.certificates import Certificates
-from forkd.master.child import Child, Failed
+from forkd.master.child import Child
 from forkd.master.errors import StartError
+from forkd.master.hearing import Asked, Hearing
+from forkd.master.lives import Lives
 from forkd.master.notify import Notifier
-from forkd.master.output import Output
-from forkd.master.place import Place, describe
+from forkd.master.place import Place
 from forkd.master.pool import State
 from forkd.master.refusals import Refusals
+from forkd.master.roster import Roster
 from forkd.master.shutdown import Shutdown
 from forkd.master.signals import Signals
 from forkd.master.trust import Trust
 from forkd.master.watch import Watch
-from forkd.rpc.channel import BadRecord
-from forkd.rpc.messages import AskStatus, AskStop, Blame, Done, Ready
-from forkd.rpc.messages_pool import Heartbeat
+from forkd.rpc.messages import AskStatus, AskStop, Done
 
 STATUS_EVERY_S = 5.0
 """STATUS= for systemctl status."""
 
-_ENDED_BY_ITSELF = frozenset({"exit 0", "SIGTERM"})
-"""As a process ends that was told to; while we stop, it does not matter by whom."""
+
+class Task(Protocol):
+    """What else goes on in the loop while the service is up; it must not block.
+
+    due   monotonic time at which look() should be called at the latest; None: whenever
+    look  called with each turn of the loop, once the service is up and until it is told to stop
+    """
+
+    @property
+    def due(self) -> float | None: ...
+    def look(self, now: float, /) -> None: ...
 
 
 class Supervisor:
-    """From run() to its return: everything in `places` is alive, or waited for, or being stopped.
+    """From run() to its return: everything in `roster` is alive, or waited for, or being stopped.
 
+    service       what `forkd status` is told beside the places
     on_ready      called once, when every place of every phase is ready
     certificates  looked at when they are due; workers are told what changed
     refusals      likewise, when the kernel refused a plugin's system call
@@ -51,7 +60,7 @@ class Supervisor:
 
     def __init__(
         self,
-        places: Sequence[Place],
+        roster: Roster,
         *,
         signals: Signals,
         notifier: Notifier,
@@ -61,23 +70,27 @@ class Supervisor:
         certificates: Certificates | None = None,
         refusals: Refusals | None = None,
     ) -> None:
+        self.roster = roster
+        self.tasks: list[Task] = []
+        self.service = service
+        self.stop_timeout_s = stop_timeout_s
         self._certificates = certificates
-        self._places = list(places)
-        self._by_pid: dict[int, Place] = {}
         self._signals = signals
         self._notifier = notifier
-        self._service = service
-        self._stop_timeout_s = stop_timeout_s
         self._on_ready = on_ready
         self._started = False
-        self._start_phases = sorted({place.role.start_phase for place in places})
+        self._start_phases = sorted({place.role.start_phase for place in roster})
         self._interrupts = 0
         self._watchdog_at = 0.0
         self._status_at = 0.0
         self._watch = Watch()
         self._watch.add(signals.descriptor, self._on_signals)
-        self._down = Shutdown(self._places, self._watch)
-        self._trust = Trust(self._places)
+        self._down = Shutdown(roster, self._watch)
+        self._trust = Trust(roster)
+        self._hearing = Hearing(
+            self._watch, self._trust, starting=lambda: self._state == "starting", asked=self._asked
+        )
+        self._lives = Lives(roster, self._hearing, self._trust, state=lambda: self._state, fail=self._fail)
         self._refusals = refusals
         if refusals is not None:
             self._watch.add(refusals.descriptor, self._on_refusals)
@@ -88,7 +101,7 @@ class Supervisor:
         Raises StartError when a place failed before all were ready; everything is stopped by then.
         """
         self._title()
-        if not self._places:
+        if not len(self.roster):
             self._ready()
         now = time.monotonic()
         while True:
@@ -96,7 +109,7 @@ class Supervisor:
             if self._down.over:
                 break
             since, now = now, self._watch.wait(self._timeout_ms(time.monotonic()))
-            pool.excuse((place.slot for place in self._places), since, now)
+            pool.excuse((place.slot for place in self.roster), since, now)
             log.flush()
         if self._down.failure is not None:
             raise self._down.failure
@@ -104,6 +117,32 @@ class Supervisor:
     def abandon(self) -> None:
         """Kill and reap all that is left: the way out when run() raised something unforeseen."""
         self._down.abandon()
+
+    # --- places come and go ---------------------------------------------------------------------------
+
+    def add(self, places: Iterable[Place]) -> bool:
+        """From now on these are kept alive too; their processes are started with the next turn, whatever
+        their roles' phases. False: we stop, and nothing new is begun with."""
+        if self._down.begun:
+            return False
+        for place in places:
+            self.roster.add(place)
+        return True
+
+    def let_go(self, place: Place, limit_s: float | None = None, *, gently: bool = False) -> None:
+        """Tell what is there to end; nothing is started there any more, and the place vanishes with it.
+
+        limit_s  as Stop.deadline_s: then it is killed; None: as long as it takes, while its loop goes round
+        gently   sessions that are there go on (rpc.messages_pool.Stop)
+        May be called again, with a shorter limit. A place without a process vanishes with the next turn.
+        """
+        self._down.tell(place, limit_s, time.monotonic(), gently=gently)
+
+    def _sweep(self) -> None:
+        for place in self.roster:
+            if place.slot.state is State.GONE:
+                self.roster.vanish(place)
+                place.on_gone()
 
     # --- what the clock says --------------------------------------------------------------------------
 
@@ -113,28 +152,31 @@ class Supervisor:
         return self._down.how if self._down.begun or self._started else "starting"
 
     def _manage(self, now: float) -> None:
-        for place in self._places:
+        for place in self.roster:
             if (why := place.slot.late(now)) and place.child is not None:
                 place.kill(why)
-            if place.output is not None and place.output.resumes(now):
-                self._watch.add(place.output.descriptor, functools.partial(self._read_output, place))
+            self._hearing.resume(place, now)
+        self._sweep()
         if self._down.begun:
             self._down.go_on(now)
         elif not self._started:
             self._start_by_phases()
+        else:
+            for task in self.tasks:
+                task.look(now)
         self._start_due(now)
         self._trust.look(now)
         self._look_at_certificates(now)
         self._tell_systemd(now)
 
     def _timeout_ms(self, now: float) -> int:
-        moments = [now + pool.TURN_S, pool.next_change([place.slot for place in self._places])]
+        moments = [now + pool.TURN_S, pool.next_change([place.slot for place in self.roster])]
         if self._notifier.watchdog_s:
             moments.append(self._watchdog_at)
         if self._certificates is not None:
             moments.append(self._certificates.due)
-        moments.append(self._trust.due)
-        moments += [place.output.resume_at for place in self._places if place.output is not None]
+        moments += [self._trust.due, *(task.due for task in self.tasks if self._state == "running")]
+        moments += [place.output.resume_at for place in self.roster if place.output is not None]
         if not log.flush():
             moments.append(now + 0.5)
         first = min(moment for moment in moments if moment is not None)
@@ -142,9 +184,9 @@ class Supervisor:
         return max(0, math.ceil((first - now) * 1000))
 
     def _start_due(self, now: float) -> None:
-        for slot in pool.due([place.slot for place in self._places if self._may_start(place)], now):
-            place = next(place for place in self._places if place.slot is slot)
-            self._start(place, now)
+        for slot in pool.due([place.slot for place in self.roster if self._may_start(place)], now):
+            place = next(place for place in self.roster if place.slot is slot)
+            self._lives.start(place, now)
 
     def _may_start(self, place: Place) -> bool:
         if self._down.failure is not None:
@@ -154,36 +196,13 @@ class Supervisor:
         # While workers drain, who serves them is still replaced; who never ran is not begun with.
         return not self._down.begun or place.slot.starts > 0
 
-    def _start(self, place: Place, now: float) -> None:
-        slot = place.slot
-        try:
-            child = place.start()
-        except OSError as error:
-            delay_s = slot.not_started(now, str(error))
-            level = "debug" if place.refused == str(error) else "error"
-            place.refused = str(error)
-            place.log("not_started", reason=place.refused, after_s=delay_s, level=level)
-            if self._state == "starting":
-                self._fail(StartError(Exit.SYSTEM, f"{place.shown} could not be started: {error}"))
-            return
-        slot.start(child.pid, now)
-        place.child, place.said, place.failed, place.refused = child, None, None, ""
-        self._by_pid[child.pid] = place
-        self._trust.started(place)
-        if child.channel is not None:
-            self._watch.add(child.channel.fileno(), lambda at: self._hear(place, at))
-        if child.output >= 0:
-            place.output = Output(child.output, plugin=slot.name, pid=child.pid, now=now)
-            self._watch.add(child.output, functools.partial(self._read_output, place))
-        place.log("started", level="debug" if self._state == "starting" else "info")
-
     def _start_by_phases(self) -> None:
         while self._start_phases:
             phase = self._start_phases[0]
-            if any(p.slot.state is not State.RUNNING for p in self._places if p.role.start_phase <= phase):
+            if any(p.slot.state is not State.RUNNING for p in self.roster if p.role.start_phase <= phase):
                 return
             self._start_phases.pop(0)
-        if self._places:
+        if self.roster:
             self._ready()
 
     def _ready(self) -> None:
@@ -196,7 +215,7 @@ class Supervisor:
     def _look_at_certificates(self, now: float) -> None:
         due = None if self._certificates is None else self._certificates.due
         if self._certificates is not None and due is not None and now >= due:
-            children = [place.child for place in self._places if place.child is not None]
+            children = [place.child for place in self.roster if place.child is not None]
             self._certificates.look(now, children)
 
     def _tell_systemd(self, now: float) -> None:
@@ -205,9 +224,9 @@ class Supervisor:
             self._watchdog_at = now + self._notifier.watchdog_s
         if now >= self._status_at:
             self._status_at = now + STATUS_EVERY_S
-            sessions = sum(place.said.sessions for place in self._places if place.said and place.slot.alive)
-            alive = sum(place.slot.alive for place in self._places)
-            total = len(self._places)
+            sessions = sum(place.said.sessions for place in self.roster if place.said and place.slot.alive)
+            alive = sum(place.slot.alive for place in self.roster)
+            total = len(self.roster)
             self._notifier.send(f"STATUS={self._state}: {sessions} sessions, {alive} of {total} processes")
 
     # --- the way down ---------------------------------------------------------------------------------
@@ -227,22 +246,22 @@ class Supervisor:
 
     def _on_refusals(self, _now: float) -> None:
         if self._refusals is not None:
-            workers = (place.child for place in self._places if "plugins" in place.role.needs)
+            workers = (place.child for place in self.roster if "plugins" in place.role.needs)
             self._refusals.tell([child for child in workers if child is not None])
 
     def _on_signals(self, now: float) -> None:
         for number in self._signals.take():
             match number:
                 case signal.SIGCHLD:
-                    self._reap(now)
+                    self._lives.reap(now)
                 case signal.SIGTERM:
-                    self._stop(self._stop_timeout_s, "SIGTERM")
+                    self._stop(self.stop_timeout_s, "SIGTERM")
                 case signal.SIGQUIT:
                     self._stop(None, "SIGQUIT")
                 case signal.SIGINT:
                     self._interrupts += 1
                     if self._interrupts == 1:
-                        self._stop(self._stop_timeout_s, "SIGINT; once more to stop at once")
+                        self._stop(self.stop_timeout_s, "SIGINT; once more to stop at once")
                     else:
                         self._going_down(self._down.at_once("second SIGINT"))
                 case signal.SIGHUP:
@@ -252,100 +271,15 @@ class Supervisor:
                         detail="reloading comes with a later version: restart for a new configuration",
                     )
 
-    def _reap(self, now: float) -> None:
-        while True:
-            try:
-                pid, wait_status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            # Others are orphans of our descendants: sandboxes that outlived their zygote.
-            if (place := self._by_pid.pop(pid, None)) is not None:
-                self._died(place, wait_status, now)
-
-    def _died(self, place: Place, wait_status: int, now: float) -> None:
-        assert place.child is not None
-        place.child.reaped = True
-        self._hear(place, now)
-        if place.output is not None and place.output.read(now):
-            place.output.finish()
-        self._let_go(place)
-        slot, pid = place.slot, place.slot.pid
-        self._trust.reaped(place, pid)
-        ended = describe(wait_status)
-        was = slot.state
-        delay_s = slot.exited(now)
-        if slot.state is State.GONE:
-            ok = ended == "exit 0" or slot.killed or place.role.starter == "zygote"
-            place.log("exited", pid=pid, status=ended, level="debug" if ok else "warning")
-            return
-        reason = place.ended(wait_status, now, served=was is State.RUNNING)
-        # Who stops us may well tell all of us at once, as systemd does with KillMode=control-group.
-        level = "info" if self._down.begun and ended in _ENDED_BY_ITSELF else "error"
-        if self._state == "starting" and place.failed:
-            level = "debug"  # start-up fails with these words
-        place.log("exited", pid=pid, status=ended, reason=reason, after_s=delay_s, level=level)
-        if self._state == "starting":
-            self._fail(place.start_failure(wait_status))
-
-    def _let_go(self, place: Place) -> None:
-        child, place.child, place.output = place.child, None, None
-        if child is not None:
-            if child.channel is not None:
-                self._watch.remove(child.channel.fileno())
-            self._watch.remove(child.output)
-            child.close()
-
-    def _hear(self, place: Place, now: float) -> None:
-        child = place.child
-        if child is None or child.channel is None:
-            return
-        try:
-            messages, ended = child.hear(now)
-        except BadRecord as error:
-            # No record may hurt master: whoever sends one that is not in the protocol is done.
-            self._watch.remove(child.channel.fileno())
-            place.failed = Failed(f"spoke out of protocol: {error}")
-            place.kill(place.failed.text)
-            return
-        for message in messages:
-            self._heard(place, child, message, now)
-        if ended and child.channel is not None:
-            self._watch.remove(child.channel.fileno())
-            place.slot.hung_up(now)
-
-    def _heard(self, place: Place, child: Child, message: object, now: float) -> None:
-        match message:
-            case Heartbeat():
-                place.said = message
-                self._trust.heard(place, message, now)
-                place.slot.beat(now)
-            case Ready():
-                place.slot.ready(now)
-                place.log("ready", level="debug" if self._state == "starting" else "info")
-            case Failed():
-                place.failed = message
-                if place.slot.state is State.STARTING:
-                    place.kill(message.text, level="debug")  # it gives up: its exit says why
-            case AskStatus() if place.role.may_ask:
-                slots = [(each.slot, each.said) for each in self._places]
-                child.tell(status.answer(message.n, self._state, self._service, slots))
-            case AskStop() if place.role.may_ask:
-                child.tell(Done(n=message.n))
-                drain = message.mode == "drain"
-                self._stop(None if drain else self._stop_timeout_s, f"asked by {message.who}")
-            case AskStatus() | AskStop():
-                place.failed = Failed("asked for what is admin's to ask")
-                place.kill(place.failed.text)
-            case Blame():
-                self._trust.blamed(place, message)
-
-    def _read_output(self, place: Place, now: float) -> None:
-        output = place.output
-        if output is not None and (not output.read(now) or output.resume_at is not None):
-            # At its end; or it prints more than its share, and for a while nobody reads it.
-            self._watch.remove(output.descriptor)
+    def _asked(self, child: Child, asked: Asked) -> None:
+        match asked:
+            case AskStatus():
+                slots = [(each.slot, each.said) for each in self.roster]
+                child.tell(status.answer(asked.n, self._state, self.service, slots))
+            case AskStop():
+                child.tell(Done(n=asked.n))
+                drain = asked.mode == "drain"
+                self._stop(None if drain else self.stop_timeout_s, f"asked by {asked.who}")
 
     def _title(self) -> None:
         setproctitle.setproctitle(f"forkd: master [{self._state}]")

@@ -13,22 +13,23 @@ which master itself was held up counts for nothing. The next one is started as a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from forkd.master import census
 from forkd.master.census import Census
 from forkd.master.place import Place
 from forkd.master.pool import ALIVE, State
+from forkd.master.roster import Roster
 from forkd.master.zygotes import ZygoteChild
 from forkd.rpc.messages import Blame
 from forkd.rpc.messages_pool import Heartbeat
 
 
 class Trust:
-    """What is known against the zygotes among `places`."""
+    """What is known against the zygotes of the roster."""
 
-    def __init__(self, places: Sequence[Place]) -> None:
-        self._places = places
+    def __init__(self, roster: Roster) -> None:
+        self._roster = roster
         self._census = Census()
 
     @property
@@ -70,11 +71,11 @@ class Trust:
                 place.kill(why)
         if self._census.due is None or now < self._census.due:
             return
-        names = {place.slot.name for place in self._places if place.role.starter == "zygote"}
+        names = {place.slot.name for place in self._roster if place.role.starter == "zygote"}
         sessions = {pid: at for name in names for pid, at in self._census.sessions(name).items()}
         workers = [
             place.slot.pid
-            for place in self._places
+            for place in self._roster
             if "plugins" in place.role.needs and place.slot.state in ALIVE
         ]
         for name, why in self._census.judge(census.look(sessions), workers, now):
@@ -82,13 +83,13 @@ class Trust:
 
     def _serving(self) -> Iterator[tuple[Place, ZygoteChild]]:
         """Zygotes whose loop should go round."""
-        for place in self._places:
+        for place in self._roster:
             child, slot = place.child, place.slot
             if isinstance(child, ZygoteChild) and slot.state is State.RUNNING and not slot.killed:
                 yield place, child
 
     def _end(self, plugin: str, why: str) -> None:
-        for place in self._places:
+        for place in self._roster:
             if place.role.starter == "zygote" and place.slot.name == plugin:
                 place.slot.distrust()
                 if place.child is not None:
