@@ -60,6 +60,14 @@ def _server(c: Check) -> None:
         )
 
 
+def _pool(c: Check) -> None:
+    """No more workers run than there may be."""
+    least, most = c.config.pool.min, c.config.server.workers
+    if c.clean(("pool", "min"), ("server", "workers")) and 0 < most < least:
+        rule = f"more than server.workers ({most}), of which it is the least"
+        c.bad(("pool", "min"), rule, value=least, hint="leave it out: all of them then run always")
+
+
 def _launcher_user(c: Check) -> None:
     """Queue programs run without our walls: their user has nothing else of ours, no mail and no process."""
     if not any(isinstance(table, QmailQueue) for table in c.config.transport.values()):
@@ -278,6 +286,7 @@ def _durability(c: Check) -> None:
 
 CHECKS: Final[tuple[Callable[[Check], None], ...]] = (
     _server,
+    _pool,
     _launcher_user,
     *CLIENT_CHECKS,
     *AUTH_CHECKS,

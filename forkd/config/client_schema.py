@@ -165,7 +165,8 @@ class Limits(Table, frozen=True):
     recipients_per_minute_network: CountOrNone = 0
     """Per network."""
     sessions: Annotated[int, Between(1, 1_000_000)] = 10_000
-    """At once, per worker: each needs a descriptor and up to 16 KiB."""
+    """At once, per worker: each needs a descriptor and up to 16 KiB. When all are taken, the longest
+    idle go (421 4.3.2), trusted clients and users last."""
     max_hops: Count = 100
     """Received fields; more is a loop (RFC 5321 6.3 asks for 100 at least)."""
     tarpit_count: CountOrNone = 0

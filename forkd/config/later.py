@@ -26,10 +26,6 @@ class Document(enum.Enum):
 
 _KEYS: Final[dict[Document, dict[KeyPath, str]]] = {
     Document.CONFIG: {
-        ("server", "workers_min"): "pools that follow load",
-        ("server", "workers_max"): "pools that follow load",
-        ("server", "retire_sessions"): "retirement of workers",
-        ("server", "retire_memory"): "retirement of workers",
         ("trace",): "`forkd explain`",
         ("metrics",): "metrics",
         ("admin",): "roles on the control socket",

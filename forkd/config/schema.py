@@ -1,7 +1,8 @@
 """What may be set, what is its default, and why that one? One struct per TOML table.
 
-The whole of forkd.toml. The tables about clients stand in client_schema, those about plugins in
-manifest_schema and plugin_schema; who uses the schema imports all of it from here.
+The whole of forkd.toml. The tables about our processes stand in server_schema, those about clients in
+client_schema, those about plugins in manifest_schema and plugin_schema; who uses the schema imports all of it
+from here.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from forkd.config.next_hop_schema import Lmtp, NextHop, Smtp
 from forkd.config.pipe_schema import Pipe
 from forkd.config.plugin_schema import Capabilities, Entry, Grants, Member, PluginConfig, Powers, Scope
 from forkd.config.report_schema import Reports
+from forkd.config.server_schema import Pool, Server
 from forkd.config.table import DAY, Between, NotEmpty, Ordered, Table, Text, Wait, WaitOrNone
 from forkd.config.units import Bytes, Seconds
 
@@ -73,6 +75,7 @@ __all__ = [
     "PluginConfig",
     "PluginLimits",
     "Plugins",
+    "Pool",
     "Powers",
     "QmailQueue",
     "Queue",
@@ -119,37 +122,6 @@ LAYERS = (
     "roles",
 )
 """What sandbox.require may name: the walls that the start-up self-test reports on."""
-
-
-class Server(Table, frozen=True):
-    """[server]: who we are, where we write, how many processes."""
-
-    hostname: str = ""
-    """Name in greeting, Received and EHLO reply; empty: the machine's own name."""
-    greeting: str = "ESMTP"
-    """Behind the host name in the greeting; further lines after each line end (RFC 5321 4.2)."""
-    qmail_control: Path | None = None
-    """Folder with qmail's control files: they give what this file leaves out (plugins/INDIMAIL.md)."""
-    data_dir: Path = Path("var")
-    """spool/, mail/ (default Maildirs), run/ (sockets) lie here."""
-    user: Text = "forkd"
-    """Who workers run as when root starts us."""
-    queue_user: Text = "forkd-queue"
-    """Who qmgr runs as: it alone may read the spool and write Maildirs."""
-    admin_user: Text = "forkd-admin"
-    """Who the control socket and the counters run as: they need no mail."""
-    broker_user: Text = "forkd-broker"
-    """Who the broker runs as: the network for DNS and granted targets, the state store, and no mail."""
-    launcher_user: Text = "forkd-launcher"
-    """Who queue programs are started as (transports of kind "qmail-queue"); no other role's user. qmail's own
-    Received field names it: with "qmaild" it says `invoked from network`."""
-    workers: Annotated[int, Between(0, 1024)] = 0
-    """Worker processes; 0: one per CPU this process may use."""
-    heartbeat: Annotated[Seconds, Between(2, 3600)] = Seconds(10)
-    """A worker or zygote whose loop stood still for so long is killed and replaced: the one beats once a
-    second, the other is asked ten times in it."""
-    stop_timeout: Annotated[Seconds, Between(0, DAY)] = Seconds(30)
-    """How long TERM lets transactions finish (below systemd's TimeoutStopSec, 90 s)."""
 
 
 class Domain(Table, frozen=True):
@@ -329,6 +301,7 @@ class Config(Table, frozen=True):
     """The whole of forkd.toml, with defaults; plugins.d/*.toml becomes LoadedConfig.plugins."""
 
     server: Server = Server()
+    pool: Pool = Pool()
     listener: dict[str, Listener] = msgspec.field(default_factory=dict)
     """None given: one named `default`, with every key at its default."""
     certificate: dict[str, Certificate] = msgspec.field(default_factory=dict)

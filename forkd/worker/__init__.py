@@ -8,6 +8,8 @@ One event loop (uvloop), many sessions. The way of the bytes:
     plugins.py         the session's side of plugins: asks, tells the log
     transaction.py     MAIL to end of data: recipients, spool file, envelope, the commit
     expansion.py       aliases become their members, for the envelope alone
+    doors.py           the listening sockets, shut while there is room elsewhere and none here
+    room.py            who gives way when this worker is full
     patience.py        by when the client must have been heard
     tarpit.py          who has many recipients waits
     telling.py         what the log hears of a session
@@ -31,8 +33,8 @@ Who the client is, and what that allows:
     authenticator.py   who knows the passwords, and the exchanges under way; one per worker
     authentication.py  AUTH as one session has it, and which senders a user may use
 
-services.py is what all sessions share, listening.py what follows from a listener's table, main.py the
-process.
+services.py is what all sessions share, listening.py what follows from a listener's table, hosting.py what the
+handle on sandboxes is told, vitals.py what the size of the pool goes by, main.py the process.
 
 A handler returns its Reply at once, or a coroutine where somebody has to be asked; while one is
 awaited the session reads on into a bounded buffer and parses nothing, so replies keep their order.

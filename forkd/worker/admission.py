@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Callable
 
 from forkd.config.schema import Config
 from forkd.rpc.channel import RequestClient, Unavailable
@@ -18,20 +20,34 @@ class Admission:
 
     When anvil does not answer, each worker applies the limit divided by the number of workers,
     so that the limit over all still holds.
+
+    make_room  told the time when a session comes and there is no place: has another one left?
     """
 
-    def __init__(self, config: Config, *, workers: int, anvil: RequestClient) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        workers: int,
+        anvil: RequestClient,
+        make_room: Callable[[float], bool] = lambda _now: False,
+    ) -> None:
         limits = self._limits = config.limits
         self._workers = max(1, workers)
         self._anvil = anvil
         self._share = Share(self._workers)
+        self._make_room = make_room
         self._here: Counter[str] = Counter()
         self._sessions = 0
         self._counts_networks = bool(limits.sessions_per_network or limits.connections_per_minute_network)
 
+    def full(self, coming: int = 0) -> bool:
+        """Are there as many sessions as there may be (limits.sessions), with `coming` more?"""
+        return self._sessions + coming >= self._limits.sessions
+
     def enter(self, client: Client) -> Reply | None:
         """Count a new session in, or refuse it. Every enter() that gave None is followed by one leave()."""
-        if self._sessions >= self._limits.sessions:
+        if self.full() and not self._make_room(time.monotonic()):
             return replies.OVERLOAD_CLOSE
         self._sessions += 1
         self._count(client, 1)

@@ -75,6 +75,11 @@ class Identity:
         return self.client.network
 
     @property
+    def favoured(self) -> bool:
+        """Of a trusted network, or authenticated: gives way after all others."""
+        return self.client.trusted or bool(self.user)
+
+    @property
     def local(self) -> tuple[str, int]:
         """The address the client connected to; empty where it has gone before anybody asked."""
         if self._local is None:

@@ -15,7 +15,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 import uvloop
@@ -24,7 +24,7 @@ from forkd import log
 from forkd.config.aliases import NO_ALIASES
 from forkd.config.expansion import TAKEN, AliasedRecipients
 from forkd.config.recipients import Recipients
-from forkd.config.schema import Config, PluginConfig
+from forkd.config.schema import Config
 from forkd.hooks.breaker import Rule
 from forkd.hooks.dispatcher import Dispatcher
 from forkd.hooks.given import KeptCopy
@@ -32,13 +32,14 @@ from forkd.queue.ids import Ids
 from forkd.queue.spool import Spool, spool_root
 from forkd.rpc import channel, passing, records
 from forkd.rpc.messages import Blame, Certificate, FromAnvil, Ready, RefusedCall, ToRole
-from forkd.rpc.messages_pool import Heartbeat, Stop
+from forkd.rpc.messages_pool import Heartbeat, Room, Stop
 from forkd.rpc.start import RoleStart
-from forkd.sandbox.host import Host, HostFilter, HostPlugin, HostProgram
-from forkd.worker.admission import Admission
+from forkd.sandbox.host import Host
+from forkd.worker import hosting
 from forkd.worker.authenticator import Authenticator
 from forkd.worker.copies import CopyBudget
 from forkd.worker.crashes import Crashes
+from forkd.worker.doors import Doors
 from forkd.worker.failures import Failures
 from forkd.worker.names import Resolver
 from forkd.worker.next_hop import NextHop
@@ -47,19 +48,20 @@ from forkd.worker.services import Services
 from forkd.worker.session import Session
 from forkd.worker.shadow import Watcher
 from forkd.worker.tls import Certificates
+from forkd.worker.vitals import Vitals
 
 LOG_DELAY_S = 0.02
 """How long a line of the log may wait for others: at 500 messages a second nine writes of ten are saved."""
 TICK_S = 1.0
 """Sweep over the sessions' deadlines, heartbeat, flush of the log."""
-CHECKPASSWORD = "@checkpassword"
-"""The name of its zygote (auth.backend "checkpassword")."""
-SANDBOXES_PER_CPU = 64
-"""Default of a plugin's limits.sandboxes (plugins.md: 64 times CPUs)."""
 SWITCH_S = 0.02
 """How long the loop may hold the interpreter while the committer thread wants it. The loop lets go at every
 system call anyway; with Python's 5 ms they take it from each other in the middle of work (tests/bench B:
 5 to 10 % more CPU)."""
+QUIET_S = 10.0
+"""Told to end gently: whom nobody heard for so long is done, or comes again."""
+GENTLE_S = 300.0
+"""So long; then every session ends with its transaction, for there are clients that never let go."""
 ORPHAN_STOP_S = 5.0
 """When master is gone: how long transactions may still take."""
 
@@ -69,56 +71,6 @@ def main(start: RoleStart) -> int:
     sys.setswitchinterval(SWITCH_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(Worker(start).run())
-
-
-def _host(start: RoleStart, on_blame: Callable[[str, int, str], None], room: CopyBudget) -> Host:
-    """The way to sandboxes: of plugins, and of the program that knows passwords."""
-    program = start.plugins.get(CHECKPASSWORD)
-    return Host(
-        asyncio.get_running_loop(),
-        [
-            _host_filter(start, plugin, room) if plugin.kind == "program" else _host_plugin(start, plugin)
-            for plugin in start.plugin_configs
-        ],
-        on_blame=on_blame,
-        programs=[HostProgram(name=CHECKPASSWORD, socket_path=program)] if program else [],
-        broker=start.broker,
-        overload_wait_s=float(start.config.sandbox.overload_wait),
-    )
-
-
-def _host_plugin(start: RoleStart, plugin: PluginConfig) -> HostPlugin:
-    """What the worker's handle on a plugin's sandboxes needs to know; the cap is shared by all workers."""
-    return HostPlugin(
-        name=plugin.name,
-        socket_path=start.plugins[plugin.name],
-        sandboxes=_share(start, plugin),
-        spare=plugin.limits.spare,
-        cpu_s=float(plugin.limits.cpu),
-        memory=int(plugin.limits.memory),
-        reuse=plugin.limits.reuse,
-        broker=plugin.capabilities.brokered,
-    )
-
-
-def _host_filter(start: RoleStart, plugin: PluginConfig, room: CopyBudget) -> HostFilter:
-    """The same of a program."""
-    return HostFilter(
-        name=plugin.name,
-        socket_path=start.plugins[plugin.name],
-        sandboxes=_share(start, plugin),
-        cpu_s=float(plugin.limits.cpu),
-        environment=plugin.environment,
-        unchanged_if_empty=plugin.unchanged_if_empty,
-        message_size=start.config.limits.edited_size,
-        room=room,
-    )
-
-
-def _share(start: RoleStart, plugin: PluginConfig) -> int:
-    """Of what the plugin may have of sandboxes, this worker's part."""
-    over_all = plugin.limits.sandboxes or SANDBOXES_PER_CPU * len(os.sched_getaffinity(0))
-    return max(1, over_all // max(1, start.workers))
 
 
 def _log_stray(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -138,6 +90,9 @@ class Worker:
         self._host: Host
         self._crashes: Crashes | None = None
         self._watcher: Watcher
+        self._doors: Doors
+        self._vitals = Vitals()
+        self._gently = False
         self._stop_by: float | None = None
         self._stopping = asyncio.Event()
 
@@ -148,19 +103,17 @@ class Worker:
         loop.set_exception_handler(_log_stray)
         log.hold(lambda: loop.call_later(LOG_DELAY_S, log.flush))
         anvil = channel.RequestClient(loop, start.anvil, FromAnvil)
-        host = self._host = _host(start, self._blame, self._budget)
+        host = self._host = hosting.host(start, self._blame, self._budget)
         host.named.expected = start.names_calls
         services = self._services = self._open(loop, host, anvil)
         await services.authenticator.open(services)
-        servers = [
-            # The backlog once more: it calls listen() again, and would set its own 100.
-            await loop.create_server(
-                lambda name=name: Session(services, name),  # type: ignore[misc]
-                sock=sock,
-                backlog=services.config.listener[name].backlog,
-            )
-            for name, sock in start.listeners.items()
-        ]
+        doors = self._doors = Doors(
+            loop,
+            {name: (sock, services.config.listener[name].backlog) for name, sock in start.listeners.items()},
+            welcome=lambda name: Session(services, name),
+            full=services.admission.full,
+        )
+        await doors.begin()
         start.master.setblocking(False)
         loop.add_reader(start.master.fileno(), self._from_master)
         channel.try_send(start.master, Ready())
@@ -171,13 +124,8 @@ class Worker:
         ticking = loop.create_task(self._tick())
         await self._stopping.wait()
 
-        services.draining = True
-        for server in servers:
-            server.close()
-        for session in tuple(services.sessions):
-            session.drain()
-        while services.sessions and (self._stop_by is None or time.monotonic() < self._stop_by):
-            await asyncio.sleep(0.02)
+        doors.close()
+        await self._run_dry()
         ticking.cancel()
         for session in tuple(services.sessions):
             session.transport.abort()
@@ -198,6 +146,19 @@ class Worker:
             services.next_hop.close()
         log.finish()
         return 0
+
+    async def _run_dry(self) -> None:
+        """Until no session is left, or the time is over."""
+        services, gentle_by = self._services, time.monotonic() + GENTLE_S
+        while services.sessions and (self._stop_by is None or time.monotonic() < self._stop_by):
+            if self._gently and time.monotonic() < gentle_by:
+                await asyncio.sleep(0.1)
+                continue
+            if not services.draining:
+                services.draining = True
+                for session in tuple(services.sessions):
+                    session.drain()
+            await asyncio.sleep(0.02)
 
     def _open(self, loop: asyncio.AbstractEventLoop, host: Host, anvil: channel.RequestClient) -> Services:
         start = self._start
@@ -241,7 +202,8 @@ class Worker:
             budget=self._budget,
             failures=failures,
             recipients=recipients,
-            admission=Admission(config, workers=start.workers, anvil=anvil),
+            anvil=anvil,
+            workers=start.workers,
             rates=rates,
             names=Resolver(config.names, loop),
             certificates=Certificates(config, start.certificates, start.client_ca),
@@ -283,24 +245,34 @@ class Worker:
             for session in tuple(services.sessions):
                 session.sweep(now)
                 transactions += session.transaction is not None
+                if self._gently and (session.idle_since or now) <= now - QUIET_S:
+                    session.drain()
+            self._doors.look()
             channel.try_send(
                 self._start.master,
                 Heartbeat(
-                    state="draining" if services.draining else "running",
+                    state=self._state,
                     sessions=len(services.sessions),
                     transactions=transactions,
                     counters=dataclasses.asdict(services.counters) | services.failures.tally,
                     info={f"breaker.{name}": state for name, state in self._watcher.breakers.items()},
                     sandboxes=self._host.held(),
+                    places=services.config.limits.sessions,
+                    busy=self._vitals.busy(),
+                    memory=self._vitals.memory(),
+                    served=services.counters.connections,
                 ),
             )
             self._show()
             log.flush()
 
+    @property
+    def _state(self) -> str:
+        return "draining" if self._stopping.is_set() else "running"
+
     def _show(self) -> None:
-        state = "draining" if self._services.draining else "running"
         count = len(self._services.sessions)
-        self._start.title(f"{state} {count} session{'' if count == 1 else 's'}")
+        self._start.title(f"{self._state} {count} session{'' if count == 1 else 's'}")
 
     def _from_master(self) -> None:
         orders: list[tuple[ToRole, list[int]]]
@@ -315,12 +287,16 @@ class Worker:
             for descriptor in descriptors:
                 os.close(descriptor)  # nothing else brings any
             if isinstance(order, Stop):
-                self._begin_stop(order.deadline_s)
+                self._begin_stop(order.deadline_s, gently=order.gently)
+            elif isinstance(order, Room):
+                self._doors.elsewhere = order.elsewhere
+                self._doors.look()
         if ended:
             asyncio.get_running_loop().remove_reader(self._start.master.fileno())
             self._begin_stop(ORPHAN_STOP_S)
 
-    def _begin_stop(self, within_s: float | None) -> None:
+    def _begin_stop(self, within_s: float | None, *, gently: bool = False) -> None:
+        self._gently = gently and (self._gently or not self._stopping.is_set())
         by = None if within_s is None else time.monotonic() + within_s
         if not self._stopping.is_set() or by is not None:
             self._stop_by = by

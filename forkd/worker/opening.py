@@ -20,6 +20,7 @@ from forkd.smtp.reply import Reply, reply
 from forkd.smtp.server import ServerConnection
 from forkd.worker import tls
 from forkd.worker.proxy import BadHeader, Endpoints, HeaderReader
+from forkd.worker.room import MOST_WAIT, PATIENCE_S, TRY_S
 
 if TYPE_CHECKING:
     from forkd.worker.listening import Listening
@@ -79,7 +80,11 @@ def begin(session: Session) -> None:
         return
     _speak(session, listening)
     refusal = _room(session)
+    if refusal is replies.OVERLOAD_CLOSE and session.services.room.waiting < MOST_WAIT:
+        session.start(_come_in(session, listening))
+        return
     if refusal is not None:
+        _refuse_room(session, refusal)
         session.say_and_close(refusal, session.reason)
         return
     services = session.services
@@ -164,14 +169,41 @@ def _speak(session: Session, listening: Listening) -> None:
 
 def _room(session: Session) -> Reply | None:
     refusal = session.enter()
+    if refusal is None and session.services.draining:
+        return replies.SHUTTING_DOWN
+    return refusal
+
+
+async def _wait_for_room(session: Session) -> Reply | None:
+    """A place, as soon as somebody has one to give (room.py): a refusal, or None."""
+    refusal, room = _room(session), session.services.room
+    if refusal is replies.OVERLOAD_CLOSE and room.waiting < MOST_WAIT:
+        until = time.monotonic() + PATIENCE_S
+        room.waiting += 1
+        try:
+            while refusal is replies.OVERLOAD_CLOSE and time.monotonic() < until:
+                await asyncio.sleep(TRY_S)
+                refusal = _room(session)
+        finally:
+            room.waiting -= 1
     if refusal is not None:
+        _refuse_room(session, refusal)
+    return refusal
+
+
+def _refuse_room(session: Session, refusal: Reply) -> None:
+    session.reason = "shutdown"
+    if refusal is replies.OVERLOAD_CLOSE:
         session.reason = "overload"
         session.services.counters.overloads += 1
-        return refusal
-    if session.services.draining:
-        session.reason = "shutdown"
-        return replies.SHUTTING_DOWN
-    return None
+
+
+async def _come_in(session: Session, listening: Listening) -> None:
+    refusal = await _wait_for_room(session)
+    if refusal is not None:
+        session.say_and_close(refusal, session.reason)
+    else:
+        await _welcome(session, _delay_s(session, listening))
 
 
 def _delay_s(session: Session, listening: Listening) -> float:
@@ -193,7 +225,7 @@ async def _unwrap(session: Session, listening: Listening) -> None:
     assert early is not None
     if listening.proxy and not await _believe_proxy(session, listening, early):
         return
-    refusal = _room(session)
+    refusal = await _wait_for_room(session)
     if refusal is not None and listening.implicit_tls:
         session.abort(session.reason)  # nobody would understand us
         return

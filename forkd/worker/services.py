@@ -16,6 +16,7 @@ from forkd.hooks.dispatcher import Dispatcher
 from forkd.queue.commit import Committer
 from forkd.queue.ids import Ids
 from forkd.queue.spool import Spool, SpoolError
+from forkd.rpc.channel import RequestClient
 from forkd.worker.admission import Admission
 from forkd.worker.clients import Clients
 from forkd.worker.copies import CopyBudget
@@ -24,6 +25,7 @@ from forkd.worker.listening import Listening, listening
 from forkd.worker.names import Resolver
 from forkd.worker.next_hop import NextHop
 from forkd.worker.rates import Rates
+from forkd.worker.room import Room
 from forkd.worker.tls import Certificates
 
 if TYPE_CHECKING:
@@ -81,7 +83,8 @@ class Services:
         budget: CopyBudget,
         failures: Failures,
         recipients: AliasedRecipients,
-        admission: Admission,
+        anvil: RequestClient,
+        workers: int,
         rates: Rates,
         names: Resolver,
         certificates: Certificates,
@@ -96,7 +99,9 @@ class Services:
         self.hostname = hostname
         self.dispatcher = dispatcher
         self.failures = failures
-        self.admission = admission
+        self.sessions: set[Session] = set()
+        self.room = Room(self.sessions)
+        self.admission = Admission(config, workers=workers, anvil=anvil, make_room=self.room.make)
         self.rates = rates
         self.names = names
         self.certificates = certificates
@@ -113,7 +118,6 @@ class Services:
         """Runs what outlives a session (its disconnect hook) and is waited for at the end."""
         self.committer = Committer(spool, self._committed_in_thread)
         self.counters = Counters()
-        self.sessions: set[Session] = set()
         self.draining = False
         self.dropping = frozenset(
             name

@@ -13,7 +13,7 @@ from forkd.smtp import replies
 from forkd.smtp.events import DataChunk
 from forkd.smtp.reply import Reply
 from forkd.smtp.server import ServerConnection, State
-from forkd.worker import handlers, opening, receiving, telling
+from forkd.worker import handlers, opening, receiving, room, telling
 from forkd.worker.identity import Identity
 from forkd.worker.patience import Patience
 from forkd.worker.plugins import SessionPlugins
@@ -338,6 +338,21 @@ class Session(Identity, asyncio.Protocol):
         self.say_and_close(replies.OVERLOAD_CLOSE, "evicted")
         self.plugins.release(cut_off=False)
         return True
+
+    @property
+    def idle_since(self) -> float | None:
+        """When the client was heard last; None: something is under way (room.py)."""
+        if self.waiting or self._closing or self.transaction is not None:
+            return None
+        return self.patience.heard_at
+
+    def give_way(self) -> None:
+        """Others want this place (room.py): 421 4.3.2. Who reads nothing, or does not end TLS, is cut off."""
+        self.say_and_close(replies.OVERLOAD_CLOSE, "evicted")
+        self.patience.by = time.monotonic() + room.PATIENCE_S
+        if self._choked:
+            self.transport.abort()
+        self.leave()
 
     def in_mail(self) -> bool:
         """Mail is on its way: others should give way before."""

@@ -238,3 +238,11 @@ def test_a_machine_without_a_host_name_greets_as_localhost(tmp_path: Path, monke
     result = loaded(tmp_path, "")
     assert result.config.server.hostname == "localhost"
     assert any("set server.hostname" in note for note in result.notes)
+
+
+def test_no_more_workers_run_than_there_may_be(tmp_path: Path):
+    """pool.min is of server.workers; where those are one per CPU, as many as there are."""
+    found = problem(tmp_path, "[server]\nworkers = 2\n[pool]\nmin = 3\n")
+    assert (found.line, found.key, found.value) == (4, "min", "3")
+    assert "server.workers (2)" in found.rule
+    assert not problems(tmp_path, "[pool]\nmin = 1000\n")
