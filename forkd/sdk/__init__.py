@@ -4,10 +4,12 @@ A plugin is a folder with `plugin.toml` (what it is and what it wants) and one m
 
     from forkd.sdk import Plugin, deny
 
-    def plugin_init(settings):                        # once, before any mail; slow things belong here
+    # Once, before any mail; slow things belong here.
+    def plugin_init(settings):
         blocked = frozenset(settings["domains"])
 
-        def mail(session, sender):                    # at each MAIL FROM, in a process of the session's own
+        # At each MAIL FROM, in a process of the session's own.
+        def mail(session, sender):
             if sender.domain in blocked:
                 return deny("5.7.1", f"no mail from {sender.domain}")
 
@@ -19,17 +21,22 @@ start, and its admin reads that text in one line; of any other exception the tra
 
 Every hook returns None (no opinion), a verdict, edits, or a list of edits and at most one verdict:
 
-    connect(session)                         None, accept, deny, defer, disconnect; export(...)
-    helo(session, name)                      "
-    auth(session, user, secret)              None, ok, deny, defer, disconnect; export(...)
-    mail(session, sender)                    None, accept, deny, defer, disconnect; export(...)
-    rcpt(session, recipient)                 " and discard (this recipient only); rewrite(...)
-    data(session, envelope)                  " and discard, quarantine (the message)
-    message(session, envelope, message)      " and the edits below
-    disconnect(session)                      nothing; only if an earlier hook of the plugin was called
+    connect(session), helo(session, name), mail(session, sender)
+        None, accept, deny, defer, disconnect; export(...)
+    auth(session, user, secret)
+        None, ok, deny, defer, disconnect; export(...)
+    rcpt(session, recipient)
+        as mail, and discard (this recipient only); rewrite(...)
+    data(session, envelope)
+        as mail, and discard, quarantine (the message)
+    message(session, envelope, message)
+        as data, and the edits below
+    disconnect(session)
+        nothing; only if an earlier hook of the plugin was called
 
-    add_header(name, value)      change_header(name, value, n=1)      delete_header(name, n=0)
-    replace_body(body)           add_recipient(address)               delete_recipient(address)
+    add_header(name, value)     change_header(name, value, n=1)
+    delete_header(name, n=0)    replace_body(body)
+    add_recipient(address)      delete_recipient(address)
     change_sender(address)
 
 The first verdict ends the hook for all plugins. Edits are made in their order, and the next plugin sees

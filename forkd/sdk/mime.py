@@ -6,10 +6,10 @@ not only the first; parts inside attached messages are walked as well. Where rea
 take a malformed message, the usual reading comes first and the odd ones after it, as further parts
 without a `span`:
 
-    a field that may stand there once and stands there twice, a parameter likewise
-    a line in a header that is no field: the header ends there, or the line is passed over
-    a line that only begins with the boundary (RFC 2046 5.1.1 says that this suffices)
-    a boundary where the type is no multipart, a multipart or an attached message that is base64
+- a field that may stand there once and stands there twice, a parameter likewise
+- a line in a header that is no field: the header ends there, or the line is passed over
+- a line that only begins with the boundary (RFC 2046 5.1.1 says that this suffices)
+- a boundary where the type is no multipart, a multipart or an attached message that is base64
 
 Nothing here raises on what a message says, and work is bounded by MAX_PARTS, MAX_DEPTH, MAX_HEADERS_BYTES,
 MAX_PADDED and MAX_READ: `Walk.cut` says that a bound was met. It is said before the part that met it is

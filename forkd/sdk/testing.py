@@ -15,7 +15,7 @@ exception of a hook passes through to the test. What the sandbox forbids is not 
 
     def test_the_subject_is_tagged():
         session = load_plugin("tagger").session()
-        answer = session.deliver("Subject: hello\n\nbody\n", sender="", recipients=["b@test.local"])
+        answer = session.deliver("Subject: hello\\n\\nbody\\n", sender="", recipients=["b@test.local"])
         assert_passed(answer)
         assert_changed_header(answer, "Subject", "[tag] hello")
         assert answer.delivered.headers.get("Subject") == "[tag] hello"
@@ -24,7 +24,7 @@ exception of a hook passes through to the test. What the sandbox forbids is not 
 
     def test_the_tag_is_signed():
         session = in_order(load_plugin("tagger"), load_plugin("signer")).session()
-        answer = session.deliver("Subject: hello\n\nbody\n", sender="", recipients=["b@test.local"])
+        answer = session.deliver("Subject: hello\\n\\nbody\\n", sender="", recipients=["b@test.local"])
         assert answer.delivered.headers.get("X-Signed") == "[tag] hello"
 
 in_order() asks them as plugins.d would; plugins in a list are members of one group, which share a sandbox

@@ -133,7 +133,7 @@ class Page:
         """Lines as they are: configuration, commands, programs."""
         if not self._fresh:
             self._rows.append(".PP")
-        self._rows += [".RS 4", ".nf"]
+        self._rows += [".RS 2", ".nf"]
         for line in text.rstrip("\n").split("\n"):
             source = escaped(line)
             self._rows.append(rf"\&{source}" if source[:1] in (".", "'", "") else source)

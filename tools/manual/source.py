@@ -74,10 +74,14 @@ def called(function: ast.FunctionDef) -> str:
     shown = plain[:]
     for at, default in enumerate(reversed(arguments.defaults), 1):
         shown[-at] += f"={ast.unparse(default)}"
-    if arguments.kwonlyargs:
+    if arguments.vararg:
+        shown.append(f"*{arguments.vararg.arg}")
+    elif arguments.kwonlyargs:
         shown.append("*")
-        for argument, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
-            shown.append(argument.arg + (f"={ast.unparse(value)}" if value else ""))
+    for argument, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        shown.append(argument.arg + (f"={ast.unparse(value)}" if value else ""))
+    if arguments.kwarg:
+        shown.append(f"**{arguments.kwarg.arg}")
     return f"{function.name}({', '.join(shown)})"
 
 
