@@ -261,10 +261,10 @@ def config_note(*, note: str, level: str = "warning") -> None:
 
 
 def admin_request(
-    *, request: str, who: str, result: str = "ok", detail: str = "", level: str = "info"
+    *, request: str, who: str, uid: int, role: str, result: str = "ok", detail: str = "", level: str = "info"
 ) -> None:
-    """An admin asked for something over the control socket."""
-    write(level, "admin", request=request, who=who, result=result, **given(detail=detail))
+    """Somebody asked for something over the control socket: the audit line."""
+    write(level, "admin", request=request, who=who, uid=uid, role=role, result=result, **given(detail=detail))
 
 
 def overload(*, what: str, detail: str = "", session: str = "", client: str = "") -> None:

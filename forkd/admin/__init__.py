@@ -1,7 +1,10 @@
 """PROCESS admin: answers `forkd status`, `stop`, `queue`, and tidies up when master was killed.
 
-main.py      the process: control socket, who is asking, the clean-up
-requests.py  the table of requests; what is not in it is refused
+main.py      the process: what it opens, the clean-up
+control.py   the control socket: connections, and who may have one
+access.py    who asks, and which of three roles he has
+rows.py      what a request is: arguments, the role it needs, who answers, what the audit says
+requests.py  the table of requests; what is not in it is refused. Its rows: requests_service.py and others
 peers.py     whom it asks in turn: master over its channel, qmgr over its socket
 
 The protocol of the control socket (STREAM): one JSON object per line there, one per line back, in order.
@@ -10,6 +13,6 @@ The protocol of the control socket (STREAM): one JSON object per line there, one
     {"request": "stop", "mode": "drain"}         {"ok": false, "error": "…"}, perhaps with "away": true
     {"request": "queue", "act": "list", "limit": 100, "after": ""}
 
-Who asks is taken from the socket (SO_PEERCRED), never from the request; every act is logged with it,
-with what it reached and the filter it was chosen by.
+Who asks is taken from the socket (SO_PEERCRED), never from the request; every act is logged with it, with
+what it reached and the filter it was chosen by.
 """

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from forkd.config.admin_checks import roles
 from forkd.config.auth_checks import AUTH_CHECKS, auth_with_plugins, wants_auth
 from forkd.config.checking import Check
 from forkd.config.client_checks import CLIENT_CHECKS
@@ -301,6 +302,7 @@ CHECKS: Final[tuple[Callable[[Check], None], ...]] = (
     _limits,
     _timeouts,
     reports,
+    roles,
     *PLUGIN_CHECKS,
     _durability,
 )

@@ -28,7 +28,6 @@ _KEYS: Final[dict[Document, dict[KeyPath, str]]] = {
     Document.CONFIG: {
         ("trace",): "`forkd explain`",
         ("metrics",): "metrics",
-        ("admin",): "roles on the control socket",
     },
     Document.ENTRY: {
         ("limits", "file_size"): "files a plugin may write",

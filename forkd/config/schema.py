@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from forkd.config.admin_schema import Admin
 from forkd.config.client_schema import Auth, Certificate, Limits, Listener, Names, Networks, Timeouts, Tls
 from forkd.config.maildir_schema import Maildir
 from forkd.config.manifest_schema import (
@@ -44,6 +45,7 @@ __all__ = [
     "API_VERSION",
     "HOOKS",
     "LAYERS",
+    "Admin",
     "Aliases",
     "Auth",
     "Between",
@@ -328,4 +330,5 @@ class Config(Table, frozen=True):
     breaker: Breaker = Breaker()
     crash: Crash = Crash()
     log: Log = Log()
+    admin: Admin = Admin()
     plugins: Plugins = Plugins()

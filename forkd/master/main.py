@@ -319,6 +319,7 @@ class Daemon:
             next_hops=self._next_hops.current() if "next_hops" in needs else {},
             names_calls=self._refusals is not None,
             lock=self._runtime.lock,
+            overflow=privileges.overflow(),
         )
 
     def _say_ready(self) -> None:

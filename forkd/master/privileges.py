@@ -29,6 +29,12 @@ LAUNCHER_USER = "launcher_user"
 """Those that there need not be: the broker runs for some plugins only, the launcher for some transports."""
 
 
+_EVERY_ID = 2**32 - 1
+"""Numbers of users there are; -1 is none."""
+_OVERFLOW = 65_534
+"""DEFAULT_OVERFLOWUID, and GID."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Identity:
     """Whom a process becomes. Supplementary groups are dropped altogether."""
@@ -126,6 +132,23 @@ def confine(*, may_gain: bool = False) -> None:
     if not may_gain:
         prctl.set_no_new_privs(1)
     prctl.set_dumpable(0)
+
+
+def overflow() -> tuple[int, int]:
+    """The uid and gid by which the kernel shows all those that our user namespace has no number for; -1 each
+    where it knows every one, as on a machine without namespaces (user_namespaces(7), "Unmapped user and group
+    IDs"). In doubt, as where /proc is not to be read: there are such."""
+    return _overflow("uid"), _overflow("gid")
+
+
+def _overflow(kind: str) -> int:
+    try:
+        rows = [line.split() for line in Path(f"/proc/self/{kind}_map").read_text().splitlines()]
+        if sum(int(count) for _inside, _outside, count in rows) >= _EVERY_ID:
+            return -1
+        return int(Path(f"/proc/sys/kernel/overflow{kind}").read_text())
+    except (OSError, ValueError):
+        return _OVERFLOW
 
 
 def become_subreaper() -> None:

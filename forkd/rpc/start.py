@@ -35,6 +35,8 @@ class RoleStart:
     names_calls  for workers: master may read which system calls the kernel refused, and tells
                (rpc.messages.RefusedCall).
     lock       for admin: the descriptor that keeps data_dir ours (master/runtime.py), else -1.
+    overflow   for admin: uid and gid that stand for all whom our user namespace does not know
+               (user_namespaces(7)); -1: it knows all.
     """
 
     role: str
@@ -63,6 +65,7 @@ class RoleStart:
     next_hops: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     names_calls: bool = False
     lock: int = -1
+    overflow: tuple[int, int] = (-1, -1)
 
     def title(self, state: str) -> None:
         """Show `state` in ps and top, e.g. `forkd: worker 0 gen 1 [running 12 sessions]`. Cheap (3 µs)."""

@@ -1,7 +1,8 @@
 """Trivial roles, and a forkd made of them: what tests/master starts instead of the real ones.
 
 Run as a program: `python roles.py FOLDER [KEY=VALUE …]` runs the master in FOLDER with those settings of
-[server] and the roles named by ROLES=a,b in the environment. The roles write what they saw to FOLDER/seen.
+[server] and the roles named by ROLES=a,b in the environment, with the table [admin] that ADMIN has as JSON.
+The roles write what they saw to FOLDER/seen.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import msgspec
 
 from forkd.config.load import LoadedConfig
 from forkd.config.schema import (
+    Admin,
     Config,
     Listener,
     Maildir,
@@ -268,6 +270,7 @@ def main() -> int:
         server=Server(**{"hostname": "mx.test", "workers": 1} | settings),  # type: ignore[arg-type]
         listener={"default": Listener(address=os.environ.get("ADDRESS", "127.0.0.1:0"))},
         transport={"local": Maildir()},
+        admin=msgspec.json.decode(os.environ.get("ADMIN", "{}"), type=Admin),
         sandbox=Sandbox(start_timeout=Seconds(os.environ.get("START_TIMEOUT", "30"))),
     )
     plugins = tuple(_plugin(path) for path in sorted(folder.glob("plugins/*.py")))

@@ -1,0 +1,109 @@
+"""The control socket: accepts, looks at who it is, reads lines, answers them in order.
+
+Everybody may connect; who has no role is told so and sent away. No user but root and ours can take so many
+connections that others find none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import socket
+
+from forkd import log
+from forkd.admin import requests
+from forkd.admin.access import Access, Peer, Roles
+from forkd.admin.requests import MAX_LINE_BYTES
+from forkd.admin.rows import Context, Others
+
+IDLE_S = 60.0
+"""Without a request, then the connection is closed."""
+
+MAX_CLIENTS = 128
+"""At once; the next one waits in the socket's backlog."""
+
+MAX_OF_ONE = 16
+"""Connections of one user at once, below the role `admin`: the next one is refused."""
+
+
+class Control:
+    """From run() until it is cancelled; then close() ends who is still there."""
+
+    def __init__(self, listener: socket.socket, roles: Roles, others: Others) -> None:
+        self._listener = listener
+        self._roles = roles
+        self._others = others
+        self._clients: set[asyncio.Task[None]] = set()
+        self._of: collections.Counter[int] = collections.Counter()
+        self.answered = 0
+
+    async def run(self) -> None:
+        """Accept, until cancelled."""
+        loop = asyncio.get_running_loop()
+        room = asyncio.Semaphore(MAX_CLIENTS)
+        while True:
+            await room.acquire()
+            try:
+                connection, _ = await loop.sock_accept(self._listener)
+            except OSError as error:
+                # No descriptors left: without the pause this would be a hot loop.
+                log.overload(what="control socket", detail=str(error))
+                await asyncio.sleep(0.1)
+                room.release()
+                continue
+            task = loop.create_task(self._serve(connection))
+            self._clients.add(task)
+            task.add_done_callback(self._clients.discard)
+            task.add_done_callback(lambda _: room.release())
+
+    async def close(self, *, wait_s: float) -> None:
+        """Let answers under way go out for so long; then end all."""
+        if self._clients and wait_s:
+            await asyncio.wait(self._clients, timeout=wait_s)
+        for task in self._clients:
+            task.cancel()
+
+    async def _serve(self, connection: socket.socket) -> None:
+        """One client, until it hangs up, is silent for IDLE_S, or breaks the protocol."""
+        try:
+            peer = Peer.of(connection)
+        except OSError:
+            connection.close()
+            return
+        reader, writer = await asyncio.open_unix_connection(sock=connection, limit=MAX_LINE_BYTES)
+        access = self._roles.of(peer)
+        self._of[peer.uid] += 1
+        try:
+            if refusal := self._refusal(peer, access):
+                log.admin_request(
+                    request="connect", who=str(peer), uid=peer.uid, role=access.word,
+                    result="refused", detail=refusal, level="warning",
+                )  # fmt: skip
+                writer.write(requests.refusal(refusal))
+                return
+            context = Context(who=str(peer), uid=peer.uid, access=access, others=self._others)
+            while line := await asyncio.wait_for(reader.readline(), IDLE_S):
+                self.answered += 1
+                writer.write(await requests.answer(line, context))
+                await asyncio.wait_for(writer.drain(), IDLE_S)
+        except ValueError:
+            writer.write(requests.refusal(f"a request has {MAX_LINE_BYTES} octets at most"))
+        except (TimeoutError, ConnectionError):
+            pass
+        finally:
+            self._of[peer.uid] -= 1
+            if not self._of[peer.uid]:
+                del self._of[peer.uid]
+            with contextlib.suppress(ConnectionError):
+                writer.close()
+
+    def _refusal(self, peer: Peer, access: Access) -> str:
+        """Why this connection is not served; empty: it is."""
+        if access is Access.NONE:
+            return self._roles.refusal(peer)
+        if access < Access.ADMIN and self._of[peer.uid] > MAX_OF_ONE:
+            return (
+                f"user {peer.name} has {MAX_OF_ONE} connections already, which is all that one user may have"
+            )
+        return ""
