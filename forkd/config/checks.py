@@ -54,11 +54,6 @@ def _server(c: Check) -> None:
         name = getattr(server, key)
         if c.clean(("server", key)) and not USER_NAME.fullmatch(name):
             c.bad(("server", key), "this is the name of a system user", value=name)
-    if server.stop_timeout > 90:
-        c.notes.append(
-            f"server.stop_timeout = {format_duration(server.stop_timeout)} is longer than systemd waits "
-            "(TimeoutStopSec, 90s by default)"
-        )
 
 
 def _pool(c: Check) -> None:

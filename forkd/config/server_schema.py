@@ -37,7 +37,7 @@ class Server(Table, frozen=True):
     """A worker or zygote whose loop stood still for so long is killed and replaced: the one beats once a
     second, the other is asked ten times in it."""
     stop_timeout: Annotated[Seconds, Between(0, DAY)] = Seconds(30)
-    """How long TERM lets transactions finish (below systemd's TimeoutStopSec, 90 s)."""
+    """How long TERM lets transactions finish. systemd is asked for the time, whatever its TimeoutStopSec."""
 
 
 class Pool(Table, frozen=True):

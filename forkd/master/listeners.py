@@ -2,14 +2,19 @@
 
 One socket for each [listener], shared by all workers: with SO_REUSEPORT a worker that stops takes the
 connections in its own backlog with it.
+
+What systemd passed is kept open as long as we live, and a listener has a duplicate: what one reload drops
+another can take up again, though systemd has the address and nobody else could bind it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import socket
-from collections.abc import Mapping, MutableMapping
+import stat
+from collections.abc import Mapping, MutableMapping, Sequence
 
 from forkd import log
 from forkd.config.schema import Listener
@@ -36,48 +41,103 @@ def shown(sock: socket.socket) -> str:
     return f"[{name[0]}]:{name[1]}" if sock.family == socket.AF_INET6 else f"{name[0]}:{name[1]}"
 
 
-def passed(environ: MutableMapping[str, str] = os.environ) -> list[socket.socket]:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Passed:
+    """A socket of systemd's. `name` is its FileDescriptorName=, else that of its unit; for people alone."""
+
+    sock: socket.socket
+    name: str = "forkd.socket"
+
+    @property
+    def shown(self) -> str:
+        """Its address as a [listener] would name it, or what it is instead."""
+        if _is_tcp(self.sock):
+            return shown(self.sock)
+        return f"a {self.sock.family.name} {self.sock.type.name} socket {self.sock.getsockname()!r}"
+
+    @property
+    def takes_ipv4_too(self) -> bool:
+        """[::] without BindIPv6Only=ipv6-only: 0.0.0.0 of that port is taken by it."""
+        if not _is_tcp(self.sock) or self.sock.family != socket.AF_INET6:
+            return False
+        only = self.sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        return not only and self.sock.getsockname()[0] == "::"
+
+
+def passed(environ: MutableMapping[str, str] = os.environ) -> list[Passed]:
     """The sockets systemd handed to this very process; taken out of the environment for good."""
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
-    environ.pop("LISTEN_FDNAMES", None)
+    names = environ.pop("LISTEN_FDNAMES", "").split(":")
     if pid != str(os.getpid()) or not count.isdecimal():
         return []
-    sockets = []
-    for descriptor in range(FIRST_PASSED, FIRST_PASSED + int(count)):
+    found = []
+    for number in range(int(count)):
+        descriptor = FIRST_PASSED + number
         os.set_inheritable(descriptor, False)
-        sockets.append(socket.socket(fileno=descriptor))
-    return sockets
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):  # ListenFIFO= and the like
+            log.config_note(note=f"systemd passed descriptor {descriptor}, which is no socket: it is closed")
+            os.close(descriptor)
+            continue
+        name = names[number] if number < len(names) and names[number] else "forkd.socket"
+        found.append(Passed(socket.socket(fileno=descriptor), name))
+    return found
 
 
-def open_all(listeners: Mapping[str, Listener], inherited: list[socket.socket]) -> dict[str, socket.socket]:
-    """Listener name -> listening, non-blocking socket. Raises StartError, with all sockets closed again.
+def open_all(listeners: Mapping[str, Listener], inherited: Sequence[Passed]) -> dict[str, socket.socket]:
+    """Listener name -> listening, non-blocking socket. Raises StartError, with all of them closed again.
 
-    An inherited socket that no listener names is closed, and said so: it would otherwise fill up with
-    clients that nobody serves.
+    inherited   stay the caller's
     """
     opened: dict[str, socket.socket] = {}
-    rest = list(inherited)
     try:
         for name, listener in listeners.items():
             wanted = _resolve(name, listener.address)
-            match = next((sock for sock in rest if _matches(sock, wanted)), None)
+            match = next((each.sock for each in inherited if _matches(each.sock, wanted)), None)
             if match is not None:
-                rest.remove(match)
+                sock = match.dup()
                 # Again, with our backlog: systemd's own is its socket unit's.
-                match.listen(listener.backlog)
-            sock = match if match is not None else _bind(name, listener, wanted)
+                sock.listen(listener.backlog)
+            else:
+                sock = _bind(name, listener, wanted, inherited)
             sock.setblocking(False)
             opened[name] = sock
             log.listening(listener=name, address=shown(sock), inherited=match is not None)
     except StartError:
-        for sock in (*opened.values(), *rest):
+        for sock in opened.values():
             sock.close()
         raise
-    for sock in rest:
-        log.config_note(note=f"the socket passed for {shown(sock) if _is_tcp(sock) else 'no TCP address'} "
-                             f"fits no [listener] and is closed")  # fmt: skip
-        sock.close()
     return opened
+
+
+def mismatches(opened: Mapping[str, socket.socket], inherited: Sequence[Passed]) -> list[str]:
+    """Where systemd passed sockets: which of them have no listener, and which listener has none of them.
+
+    We cannot close systemd's: shutdown(2) would, and make its socket unit fail.
+    """
+    if not inherited:
+        return []
+    ours = {shown(sock) for sock in opened.values()}
+    theirs = {each.shown for each in inherited}
+    notes = [
+        f"{each.name} of systemd holds {each.shown}, which no [listener] of forkd.toml has: who connects "
+        f'there waits for nobody. Give it one (address = "{each.shown}"), or take its ListenStream= out of '
+        f"the socket unit"
+        for each in inherited
+        if each.shown not in ours
+    ]
+    notes += [
+        f"[listener.{name}] {shown(sock)} did not come from systemd, as others did, and is opened by forkd "
+        f"itself: it refuses connections during a restart. Add ListenStream={shown(sock)} to the socket unit"
+        for name, sock in opened.items()
+        if shown(sock) not in theirs
+    ]
+    notes += [
+        f"{each.shown} of systemd takes IPv4 too, whose clients look like ::ffff:192.0.2.1: add "
+        f"BindIPv6Only=ipv6-only to the socket unit, and a ListenStream= for IPv4"
+        for each in inherited
+        if each.takes_ipv4_too and each.shown in ours
+    ]
+    return notes
 
 
 Address = tuple[socket.AddressFamily, tuple[str, int]]
@@ -101,7 +161,7 @@ def _matches(sock: socket.socket, wanted: Address) -> bool:
     return _is_tcp(sock) and sock.family == wanted[0] and sock.getsockname()[:2] == wanted[1]
 
 
-def _bind(name: str, listener: Listener, wanted: Address) -> socket.socket:
+def _bind(name: str, listener: Listener, wanted: Address, inherited: Sequence[Passed]) -> socket.socket:
     family, where = wanted
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -115,6 +175,11 @@ def _bind(name: str, listener: Listener, wanted: Address) -> socket.socket:
         sock.close()
         said = f"[listener.{name}] cannot listen on {listener.address}: {error.strerror}"
         if error.errno == errno.EADDRINUSE:
+            if any(each.takes_ipv4_too and each.sock.getsockname()[1] == where[1] for each in inherited):
+                said += (
+                    f": [::]:{where[1]} of systemd takes IPv4 too; BindIPv6Only=ipv6-only is missing there"
+                )
+                raise StartError(Exit.IN_USE, said) from error
             raise StartError(Exit.IN_USE, f"{said}; `ss -ltnp` shows by whom") from error
         if error.errno == errno.EACCES:
             raise StartError(Exit.SYSTEM, f"{said}; ports below 1024 need root, systemd's forkd.socket, "

@@ -19,6 +19,8 @@ import sys
 import time
 from collections.abc import Sequence
 
+import setproctitle
+
 import forkd
 from forkd import log
 from forkd.config.load import LoadedConfig
@@ -62,6 +64,7 @@ def run(loaded: LoadedConfig, *, roles: Sequence[Role] = ROLES) -> int:
     log.service(
         act="starting", version=forkd.__version__, pid=os.getpid(), config=str(loaded.file or "defaults")
     )
+    setproctitle.getproctitle()  # finds its place behind the environment, which the next line changes
     notifier = Notifier()
     signals = Signals()
     status: int = Exit.OK
@@ -72,6 +75,7 @@ def run(loaded: LoadedConfig, *, roles: Sequence[Role] = ROLES) -> int:
     except StartError as error:
         status = error.status
         log.service(act="failed", detail=str(error), level="error")
+        notifier.failed(str(error))
         if error.detail:
             log.finish()
             print(error.detail.rstrip(), file=sys.stderr, flush=True)
@@ -120,6 +124,8 @@ class Daemon:
         """Ids, folders, sockets, walls. Raises StartError; nothing has been started then."""
         config = self._config
         inherited = listeners.passed()
+        for each in inherited:
+            self._cleanup.callback(each.sock.close)
         os.umask(0o077)
         _raise_file_limit()
         privileges.become_subreaper()
@@ -133,6 +139,7 @@ class Daemon:
         self._next_hops.open()
         self._cleanup.callback(self._next_hops.close)
         self._listeners = listeners.open_all(config.listener, inherited)
+        self._notes += listeners.mismatches(self._listeners, inherited)
         for sock in self._listeners.values():
             self._cleanup.callback(sock.close)
         folders.make(config, self._loaded.plugins, self._identities)

@@ -33,9 +33,6 @@ from forkd.master.trust import Trust
 from forkd.master.watch import Watch
 from forkd.rpc.messages import AskStatus, AskStop, Done
 
-STATUS_EVERY_S = 5.0
-"""STATUS= for systemctl status."""
-
 
 class Task(Protocol):
     """What else goes on in the loop while the service is up; it must not block.
@@ -81,8 +78,6 @@ class Supervisor:
         self._started = False
         self._start_phases = sorted({place.role.start_phase for place in roster})
         self._interrupts = 0
-        self._watchdog_at = 0.0
-        self._status_at = 0.0
         self._watch = Watch()
         self._watch.add(signals.descriptor, self._on_signals)
         self._down = Shutdown(roster, self._watch)
@@ -167,12 +162,11 @@ class Supervisor:
         self._start_due(now)
         self._trust.look(now)
         self._look_at_certificates(now)
-        self._tell_systemd(now)
+        self._notifier.look(now, self._told)
 
     def _timeout_ms(self, now: float) -> int:
         moments = [now + pool.TURN_S, pool.next_change([place.slot for place in self.roster])]
-        if self._notifier.watchdog_s:
-            moments.append(self._watchdog_at)
+        moments.append(self._notifier.due)
         if self._certificates is not None:
             moments.append(self._certificates.due)
         moments += [self._trust.due, *(task.due for task in self.tasks if self._state == "running")]
@@ -208,8 +202,7 @@ class Supervisor:
     def _ready(self) -> None:
         self._started = True
         self._title()
-        self._notifier.send("READY=1")
-        self._status_at = 0.0
+        self._notifier.ready()
         self._on_ready()
 
     def _look_at_certificates(self, now: float) -> None:
@@ -218,16 +211,10 @@ class Supervisor:
             children = [place.child for place in self.roster if place.child is not None]
             self._certificates.look(now, children)
 
-    def _tell_systemd(self, now: float) -> None:
-        if self._notifier.watchdog_s and now >= self._watchdog_at:
-            self._notifier.send("WATCHDOG=1")
-            self._watchdog_at = now + self._notifier.watchdog_s
-        if now >= self._status_at:
-            self._status_at = now + STATUS_EVERY_S
-            sessions = sum(place.said.sessions for place in self.roster if place.said and place.slot.alive)
-            alive = sum(place.slot.alive for place in self.roster)
-            total = len(self.roster)
-            self._notifier.send(f"STATUS={self._state}: {sessions} sessions, {alive} of {total} processes")
+    def _told(self) -> str:
+        sessions = sum(place.said.sessions for place in self.roster if place.said and place.slot.alive)
+        alive = sum(place.slot.alive for place in self.roster)
+        return f"{self._state}: {sessions} sessions, {alive} of {len(self.roster)} processes"
 
     # --- the way down ---------------------------------------------------------------------------------
 
@@ -239,7 +226,7 @@ class Supervisor:
 
     def _going_down(self, now: bool) -> None:
         if now:
-            self._notifier.send("STOPPING=1", f"STATUS={self._state}")
+            self._notifier.stopping(self._state)
             self._title()
 
     # --- what happened --------------------------------------------------------------------------------
