@@ -11,6 +11,8 @@ import click
 import msgspec
 import pytest
 
+from forkd.admin.access import Access
+from forkd.admin.requests import REQUESTS
 from forkd.config.schema import Config, Entry, Manifest
 from forkd.config.stock import SAMPLE
 from forkd.exits import EXITS
@@ -21,6 +23,7 @@ from tools.manual.daemon import cards
 from tools.manual.events import every_event
 from tools.manual.pages import PAGES, text, write
 from tools.manual.roff import bold, escaped
+from tools.manual.roles import needed
 from tools.manual.schema import sections
 
 
@@ -45,6 +48,17 @@ def test_man_finds_nothing(folder: Path, file: str):
     command = ["man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", str(folder / file)]
     run = subprocess.run(command, check=False, capture_output=True, env=environment)
     assert (run.returncode, run.stderr) == (0, b"")
+
+
+def test_every_request_has_its_role(folder: Path):
+    """The control socket's table; an act of a request stands where it may be asked."""
+    found = needed()
+    assert {name.partition(" ")[0] for names in found.values() for name in names} == set(REQUESTS)
+    assert "queue list" in found[Access.VIEW]
+    assert "queue hold" in found[Access.OPERATE]
+    assert {"stop", "queue remove"} <= set(found[Access.ADMIN])
+    page = (folder / "forkd.8").read_text()
+    assert all(bold(name) in page for names in found.values() for name in names)
 
 
 @pytest.mark.parametrize("file", PAGES)

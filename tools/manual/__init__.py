@@ -12,6 +12,7 @@ source    docstrings that only the source has: of fields, of attributes, of func
 schema    a configuration table into terms: key, type, range, default, reason
 commands  the command line: usage, help and options of every command
 events    the log's lines
+roles     what each role may ask a running forkd
 daemon, settings, plugin   the pages, one each
 
 tests/manual holds the pages against mandoc and man, and those that are committed against fresh ones.

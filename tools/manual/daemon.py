@@ -15,6 +15,7 @@ from tools.manual import words
 from tools.manual.commands import write_commands
 from tools.manual.events import write_events
 from tools.manual.roff import Page, bold, escaped, italic, marked
+from tools.manual.roles import write_roles
 
 _KINDS: Final = re.compile(r" +(?:STREAM|SEQPACKET) +")
 """Of sockets: for who writes programs that connect to them."""
@@ -98,6 +99,8 @@ def page(made: Page) -> Page:
     for name, card in cards():
         made.subheading(name)
         words.write(made, card)
+    made.heading("Who may ask what")
+    write_roles(made)
     made.heading("Signals")
     made.paragraph("To master:")
     words.write(made, _SIGNALS)
