@@ -5,6 +5,7 @@ control.py   the control socket: connections, and who may have one
 access.py    who asks, and which of three roles he has
 rows.py      what a request is: arguments, the role it needs, who answers, what the audit says
 requests.py  the table of requests; what is not in it is refused. Its rows: requests_service.py and others
+http.py      answers over HTTP: the table of paths
 peers.py     whom it asks in turn: master over its channel, qmgr over its socket
 
 The protocol of the control socket (STREAM): one JSON object per line there, one per line back, in order.

@@ -21,6 +21,7 @@ import uvloop
 from forkd import log
 from forkd.admin.access import Roles
 from forkd.admin.control import Control
+from forkd.admin.http import Server
 from forkd.admin.peers import Master, Qmgr
 from forkd.admin.rows import Others
 from forkd.config.schema import Config
@@ -101,9 +102,15 @@ class Admin:
             Others(master=master, qmgr=Qmgr(qmgr)),
         )
         link.open()
-        serving = loop.create_task(control.run())
+        serving = [loop.create_task(control.run())]
+        http = Server(start.sockets["metrics"], {}) if "metrics" in start.sockets else None
+        if http is not None:
+            serving.append(loop.create_task(http.run()))
         await link.stopping.wait()
-        serving.cancel()
+        for task in serving:
+            task.cancel()
+        if http is not None:
+            http.close()
         await control.close(wait_s=0.0 if link.orphaned else STOP_WAIT_S)
         qmgr.close()
         link.close()

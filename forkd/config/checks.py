@@ -20,6 +20,7 @@ from forkd.config.domains import DOMAIN_NAME, EVERY_SUBDOMAIN, domain_slip, is_d
 from forkd.config.folding import folded
 from forkd.config.lines import KeyPath
 from forkd.config.maildir_checks import maildirs
+from forkd.config.metrics_checks import metrics
 from forkd.config.next_hop_checks import next_hops
 from forkd.config.next_hop_schema import PATIENT_S
 from forkd.config.pipe_checks import pipes
@@ -298,6 +299,7 @@ CHECKS: Final[tuple[Callable[[Check], None], ...]] = (
     _timeouts,
     reports,
     roles,
+    metrics,
     *PLUGIN_CHECKS,
     _durability,
 )

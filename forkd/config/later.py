@@ -27,7 +27,6 @@ class Document(enum.Enum):
 _KEYS: Final[dict[Document, dict[KeyPath, str]]] = {
     Document.CONFIG: {
         ("trace",): "`forkd explain`",
-        ("metrics",): "metrics",
     },
     Document.ENTRY: {
         ("limits", "file_size"): "files a plugin may write",

@@ -33,6 +33,7 @@ from forkd.config.manifest_schema import (
     WantedThreads,
     Wants,
 )
+from forkd.config.metrics_schema import Metrics
 from forkd.config.next_hop_schema import Lmtp, NextHop, Smtp
 from forkd.config.pipe_schema import Pipe
 from forkd.config.plugin_schema import Capabilities, Entry, Grants, Member, PluginConfig, Powers, Scope
@@ -68,6 +69,7 @@ __all__ = [
     "Maildir",
     "Manifest",
     "Member",
+    "Metrics",
     "Names",
     "Networks",
     "NextHop",
@@ -331,4 +333,5 @@ class Config(Table, frozen=True):
     crash: Crash = Crash()
     log: Log = Log()
     admin: Admin = Admin()
+    metrics: Metrics = Metrics()
     plugins: Plugins = Plugins()

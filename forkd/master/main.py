@@ -26,7 +26,17 @@ from forkd import log
 from forkd.config.load import LoadedConfig
 from forkd.config.schema import Config, PluginConfig
 from forkd.exits import Exit
-from forkd.master import child, folders, listeners, privileges, refusals, rights, role_trial, zygote_places
+from forkd.master import (
+    child,
+    folders,
+    listeners,
+    metrics_socket,
+    privileges,
+    refusals,
+    rights,
+    role_trial,
+    zygote_places,
+)
 from forkd.master.certificates import Certificates
 from forkd.master.child import Child, Main
 from forkd.master.errors import StartError
@@ -159,6 +169,9 @@ class Daemon:
             self._notes += rights.launcher_notes(config)
         for sock in self._sockets.values():
             self._cleanup.callback(sock.close)
+        if metrics := metrics_socket.listen(config.metrics.listen, self._runtime):
+            self._sockets["metrics"] = metrics
+            self._cleanup.callback(metrics_socket.close, metrics)
         self._poke = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         for end in self._poke:
             self._cleanup.callback(os.close, end)

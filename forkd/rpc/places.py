@@ -7,6 +7,7 @@ run/anvil.sock    SEQPACKET  anvil's, for workers
 run/broker.sock   SEQPACKET  broker's, for workers; only where a plugin was granted what it does
 run/launcher.sock SEQPACKET  launcher's, for qmgr; only where a transport is a queue program
 run/proxy.sock    SEQPACKET  qmgr's, for workers; only where a listener has accept = "proxy"
+run/metrics.sock  STREAM     admin's, HTTP; everybody may ask; only where [metrics] listen is "auto"
 run/plugin/NAME   SEQPACKET  a zygote's, for workers; for qmgr where it starts a transport's program
 
 And beside run/, state/state.db: what plugins keep (the broker's). It stays.
@@ -24,6 +25,7 @@ ANVIL = "anvil.sock"
 BROKER = "broker.sock"
 LAUNCHER = "launcher.sock"
 PROXY = "proxy.sock"
+METRICS = "metrics.sock"
 PLUGINS = "plugin"
 PIPE = "@pipe-"
 """Before a transport's name: its zygote's. No plugin's name has an @."""
@@ -47,7 +49,7 @@ def plugin_socket(run: Path, plugin: str) -> Path:
 def clear(run: Path) -> None:
     """Remove all of it but the lock. Only for who holds that. Never raises; what is foreign stays."""
     plugins = run / PLUGINS
-    for name in (CONTROL, QMGR, ANVIL, BROKER, LAUNCHER, PROXY):
+    for name in (CONTROL, QMGR, ANVIL, BROKER, LAUNCHER, PROXY, METRICS):
         with contextlib.suppress(OSError):
             (run / name).unlink()
     with contextlib.suppress(OSError):

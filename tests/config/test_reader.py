@@ -107,7 +107,6 @@ def test_a_bad_value_has_no_consequences(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "feature"),
     [
-        ("[metrics]\nport = 1", "metrics"),
         ("[trace]\nkeep = '1d'", "explain"),
     ],
 )
