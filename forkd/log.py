@@ -255,6 +255,11 @@ def listening(*, listener: str, address: str, inherited: bool = False) -> None:
     write("info", "listening", listener=listener, address=address, **given(inherited=inherited or None))
 
 
+def readiness(*, ready: bool, reason: str = "") -> None:
+    """Clients should be sent to us no more, or again (admin/readiness.py)."""
+    write("info" if ready else "warning", "readiness", ready=ready, **given(reason=reason))
+
+
 def config_note(*, note: str, level: str = "warning") -> None:
     """What an admin should know about how we run."""
     write(level, "config", note=note)

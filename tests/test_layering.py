@@ -68,6 +68,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "forkd.sandbox.output",  # how a password looks in what a plugin printed
         "forkd.rpc",
         "forkd.queue",
+        "forkd.probe",
         "forkd.config",
         "forkd.lookups.servers",
         "forkd.sdk.headers",
@@ -90,6 +91,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "forkd.exits",
         "forkd.sandbox.host",
     ),
+    "forkd.probe": ("forkd.probe", "forkd.config", "forkd.sdk"),
     "forkd.admin": ("forkd.admin", "forkd.rpc", "forkd.config", "forkd.log", "forkd.exits"),
     "forkd.lookups": ("forkd.lookups", "forkd.config", "forkd.log"),
     "forkd.broker": (
@@ -104,6 +106,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "forkd.anvil": ("forkd.anvil", "forkd.rpc", "forkd.config", "forkd.log", "forkd.exits"),
     "forkd.master": (
         "forkd.master",
+        "forkd.probe",
         "forkd.config",
         "forkd.rpc",
         "forkd.log",

@@ -7,6 +7,7 @@ rows.py      what a request is: arguments, the role it needs, who answers, what 
 requests.py  the table of requests; what is not in it is refused. Its rows: requests_service.py and others
 http.py      answers over HTTP: the table of paths
 peers.py     whom it asks in turn: master over its channel, qmgr over its socket
+prober.py    is this forkd ready? It tries (probe.py), and readiness.py judges
 
 The protocol of the control socket (STREAM): one JSON object per line there, one per line back, in order.
 

@@ -1,7 +1,7 @@
 """PROCESS admin: the control socket; the tidying-up when master was killed.
 
 runs as        `forkd-admin` where root started us, else the calling user
-holds          the control socket, the lock on data_dir, a way to qmgr
+holds          the control socket, the lock on data_dir, ways to qmgr and to the workers' probe socket
 reads from     local admins (who they are is looked at first), master, qmgr
 if taken over  what admins may do
 restart        by master, with back-off
@@ -23,6 +23,7 @@ from forkd.admin.access import Roles
 from forkd.admin.control import Control
 from forkd.admin.http import Server
 from forkd.admin.peers import Master, Qmgr
+from forkd.admin.prober import Prober
 from forkd.admin.rows import Others
 from forkd.config.schema import Config
 from forkd.rpc import places
@@ -85,7 +86,8 @@ class Admin:
         start = self._start
         config: Config = start.config
         loop = asyncio.get_running_loop()
-        qmgr = RequestClient(loop, places.run_folder(config.server.data_dir) / places.QMGR, QueueAnswer)
+        run = places.run_folder(config.server.data_dir)
+        qmgr = RequestClient(loop, run / places.QMGR, QueueAnswer)
 
         def beat() -> Heartbeat:
             log.flush()
@@ -96,13 +98,14 @@ class Admin:
 
         link = MasterLink(start, accepts=ToRole, beat=beat, on_message=heard)
         master = Master(link.send)
+        prober = Prober(config.probe, master, qmgr, run / places.PROBE)
         control = Control(
             start.sockets["control"],
             Roles(config.admin, own=os.getuid(), overflow=start.overflow),
-            Others(master=master, qmgr=Qmgr(qmgr)),
+            Others(master=master, qmgr=Qmgr(qmgr), prober=prober),
         )
         link.open()
-        serving = [loop.create_task(control.run())]
+        serving = [loop.create_task(control.run()), loop.create_task(prober.run())]
         http = Server(start.sockets["metrics"], {}) if "metrics" in start.sockets else None
         if http is not None:
             serving.append(loop.create_task(http.run()))

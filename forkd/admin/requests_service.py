@@ -25,7 +25,7 @@ async def _status(context: Context, _arguments: StatusArguments) -> Any:
     answer = msgspec.to_builtins(await context.others.master.ask(lambda n: AskStatus(n=n)))
     for process in answer["processes"]:
         del process["t"]
-    return without_envelope(answer)
+    return {**without_envelope(answer), "readiness": context.others.prober.shown()}
 
 
 async def _stop(context: Context, arguments: StopArguments) -> Any:

@@ -13,6 +13,7 @@ import msgspec
 
 from forkd.admin.access import Access
 from forkd.admin.peers import Master, Qmgr
+from forkd.admin.prober import Prober
 
 
 class Arguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,6 +28,7 @@ class Others:
 
     master: Master
     qmgr: Qmgr
+    prober: Prober
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

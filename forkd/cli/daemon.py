@@ -68,6 +68,7 @@ def _facts(answer: dict[str, Any], data_dir: Path) -> list[tuple[str, object]]:
     facts: list[tuple[str, object]] = [
         ("forkd", answer.get("version", "")),
         ("state", answer.get("state", "")),
+        *_readiness(answer.get("readiness", {})),
         ("host name", answer.get("hostname", "")),
         ("master", f"pid {answer.get('pid')}, up {ago(answer['started_at'])}"),
         ("data", data_dir),
@@ -88,6 +89,15 @@ def _facts(answer: dict[str, Any], data_dir: Path) -> list[tuple[str, object]]:
         walls.setdefault(held, []).append(layer)
     facts += [(f"sandbox {held}", ", ".join(layers)) for held, layers in walls.items()]
     return facts + [("note", note) for note in answer.get("notes", ())]
+
+
+def _readiness(said: dict[str, Any]) -> list[tuple[str, object]]:
+    """Whether clients should be sent here, and if not, each reason in a line."""
+    wrong = [("not ready", f"{check}: {why}") for check, why in said.get("checks", {}).items() if why]
+    if wrong or not said:
+        return list(wrong)
+    tried = f", probed {ago(said['probed_at'])} ago in {said['took_ms']:g} ms" if "probed_at" in said else ""
+    return [("ready", f"yes{tried}")]
 
 
 _PLUGIN = "plugin."

@@ -14,8 +14,8 @@ from forkd.config.reader import nearest
 from forkd.config.schema import LAYERS, Config, PluginConfig
 from forkd.config.units import format_duration
 
-UIDS: Final = 65_536
-"""From sandbox.uid_base on, so many are for forkd to give out: to plugins, and to checkpassword."""
+UIDS: Final = 65_537
+"""From sandbox.uid_base on, so many are for forkd to give out: to plugins, checkpassword, the probe."""
 
 
 def _sandbox(c: Check) -> None:

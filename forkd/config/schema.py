@@ -37,6 +37,7 @@ from forkd.config.metrics_schema import Metrics
 from forkd.config.next_hop_schema import Lmtp, NextHop, Smtp
 from forkd.config.pipe_schema import Pipe
 from forkd.config.plugin_schema import Capabilities, Entry, Grants, Member, PluginConfig, Powers, Scope
+from forkd.config.probe_schema import Probe
 from forkd.config.report_schema import Reports
 from forkd.config.server_schema import Pool, Server
 from forkd.config.table import DAY, Between, NotEmpty, Ordered, Table, Text, Wait, WaitOrNone
@@ -334,4 +335,5 @@ class Config(Table, frozen=True):
     log: Log = Log()
     admin: Admin = Admin()
     metrics: Metrics = Metrics()
+    probe: Probe = Probe()
     plugins: Plugins = Plugins()

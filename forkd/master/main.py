@@ -159,6 +159,8 @@ class Daemon:
             "qmgr": listen(places.QMGR, socket.SOCK_SEQPACKET, mode=0o600, owner="admin_user"),
             "anvil": listen(places.ANVIL, socket.SOCK_SEQPACKET, mode=0o600, owner="user"),
         }
+        if config.probe.enabled:
+            self._sockets["probe"] = listen(places.PROBE, socket.SOCK_STREAM, mode=0o600, owner="admin_user")
         if self._brokered:
             self._sockets["broker"] = listen(places.BROKER, socket.SOCK_SEQPACKET, mode=0o600, owner="user")
         if self._proxied:

@@ -22,6 +22,7 @@ Need = Literal[
     "anvil",
     "broker",
     "qmgr",
+    "probe",
     "proxy",
     "launcher",
     "control",
@@ -190,7 +191,7 @@ ROLES: tuple[Role, ...] = (
         name="worker",
         main="forkd.worker.main:main",
         count=workers,
-        needs=frozenset({"listeners", "plugins", "poke_write"}),
+        needs=frozenset({"listeners", "plugins", "poke_write", "probe"}),
         may=May(
             # proc: start time of this process, boot id, sizes of its sandboxes
             reach=frozenset({"slot", "crash", "users", "resolver", "proc"}),

@@ -1,6 +1,7 @@
 """Which zygotes will there be, who is each, and do the walls around them stand? Before one is started.
 
-One for each plugin, one for a [auth] checkpassword program, one for each [transport] of kind "pipe". What
+One for each plugin, one for the probe's, one for a [auth] checkpassword program, one for each [transport] of
+kind "pipe". What
 keeps forkd from starting is found here: two with one uid, files that others may write, a layer of
 sandbox.require that does not hold.
 """
@@ -11,7 +12,7 @@ import dataclasses
 import functools
 
 from forkd.config.load import LoadedConfig
-from forkd.master import pipes, walls, zygotes
+from forkd.master import pipes, probe_place, walls, zygotes
 from forkd.master.privileges import Identities
 from forkd.master.runtime import Runtime
 from forkd.master.zygotes import Zygote
@@ -55,9 +56,10 @@ def prepare(loaded: LoadedConfig, behind: Behind) -> tuple[list[Zygote], dict[st
     files = [walls.files(plugin, spec.uid, notes) for plugin, spec in zip(plugins, specs, strict=True)]
     program = zygotes.checkpassword(config.auth, uid_base=config.sandbox.uid_base)
     specs = [walls.around(spec, config.sandbox) for spec in specs]
+    probe = probe_place.spec(config, policy, notes)
     program = program and walls.around(program, config.sandbox)
     ways = [walls.around(spec, config.sandbox) for spec in pipes.specs(config)]
-    walls.distinct([*specs, *filter(None, [program]), *ways], behind.identities)
+    walls.distinct([*specs, *filter(None, [program, probe]), *ways], behind.identities)
     layers = walls.self_test(
         config.sandbox.require,
         [*specs, *ways],
@@ -76,5 +78,5 @@ def prepare(loaded: LoadedConfig, behind: Behind) -> tuple[list[Zygote], dict[st
         make(spec, files=read, python=str(plugin.python or ""))
         for plugin, spec, read in zip(plugins, specs, files, strict=True)
     ]
-    found += [make(program)] if program is not None else []
+    found += [make(each) for each in (program, probe) if each is not None]
     return [*found, *(make(way, asked_by=QMGR) for way in ways)], layers

@@ -19,6 +19,7 @@ from forkd.master.errors import StartError
 from forkd.master.plugin_loaded import Loaded
 from forkd.master.plugin_replaced import BEATS, InUse
 from forkd.master.runtime import Runtime
+from forkd.probe import configured
 from forkd.rpc import places
 from forkd.rpc.channel import BadRecord
 from forkd.rpc.messages import Ready
@@ -263,6 +264,8 @@ def named(zygote: str) -> str:
     """What an admin calls that zygote."""
     if zygote.startswith(places.PIPE):
         return f"transport.{zygote.removeprefix(places.PIPE)}"
+    if zygote == configured.NAME:
+        return "the probe's plugin"
     return "auth.checkpassword" if zygote == CHECKPASSWORD else f"plugin {zygote!r}"
 
 

@@ -254,7 +254,8 @@ def _told(request: QueueRequest, ids: Sequence[QueueId], whys: dict[QueueId, str
     )
 
 
-_ACTS: dict[str, Callable[[Queue, QueueRequest, float], Act]] = {
+_ACTS: dict[str, Callable[[Queue, QueueRequest, float], Act | QueueAnswer]] = {
+    "count": lambda queue, request, _now: QueueAnswer(n=request.n, count=len(queue.schedule)),
     "list": functools.partial(_pages, list_page),
     "show": _show,
     "stat": functools.partial(_pages, stat_page),

@@ -6,6 +6,7 @@ run/qmgr.sock     SEQPACKET  qmgr's, for admin
 run/anvil.sock    SEQPACKET  anvil's, for workers
 run/broker.sock   SEQPACKET  broker's, for workers; only where a plugin was granted what it does
 run/launcher.sock SEQPACKET  launcher's, for qmgr; only where a transport is a queue program
+run/probe.sock    STREAM     the workers', for admin: SMTP (forkd/probe); only where [probe] is enabled
 run/proxy.sock    SEQPACKET  qmgr's, for workers; only where a listener has accept = "proxy"
 run/metrics.sock  STREAM     admin's, HTTP; everybody may ask; only where [metrics] listen is "auto"
 run/plugin/NAME   SEQPACKET  a zygote's, for workers; for qmgr where it starts a transport's program
@@ -24,6 +25,7 @@ QMGR = "qmgr.sock"
 ANVIL = "anvil.sock"
 BROKER = "broker.sock"
 LAUNCHER = "launcher.sock"
+PROBE = "probe.sock"
 PROXY = "proxy.sock"
 METRICS = "metrics.sock"
 PLUGINS = "plugin"
@@ -49,7 +51,7 @@ def plugin_socket(run: Path, plugin: str) -> Path:
 def clear(run: Path) -> None:
     """Remove all of it but the lock. Only for who holds that. Never raises; what is foreign stays."""
     plugins = run / PLUGINS
-    for name in (CONTROL, QMGR, ANVIL, BROKER, LAUNCHER, PROXY, METRICS):
+    for name in (CONTROL, QMGR, ANVIL, BROKER, LAUNCHER, PROBE, PROXY, METRICS):
         with contextlib.suppress(OSError):
             (run / name).unlink()
     with contextlib.suppress(OSError):

@@ -16,7 +16,7 @@ class RoleStart:
     master     SEQPACKET end: FromRole up, ToRole down; end of file means master is gone.
     listeners  listening SMTP sockets by listener name (workers only).
     sockets    our own listening sockets by name: anvil, broker, qmgr, proxy, launcher (SEQPACKET),
-               control, metrics (STREAM). They live in master, so they outlast a role's restart.
+               control, metrics, probe (STREAM). They live in master, so they outlast a role's restart.
     plugins    for workers: plugin name -> path of its zygote's SEQPACKET socket; for qmgr: those of the
                transports' programs (master/pipes.py).
     anvil      for workers: path of anvil's socket.

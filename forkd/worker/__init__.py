@@ -8,6 +8,7 @@ One event loop (uvloop), many sessions. The way of the bytes:
     plugins.py         the session's side of plugins: asks, tells the log
     transaction.py     MAIL to end of data: recipients, spool file, envelope, the commit
     expansion.py       aliases become their members, for the envelope alone
+    probing.py         forkd's own probe, beside all others
     doors.py           the listening sockets, shut while there is room elsewhere and none here
     room.py            who gives way when this worker is full
     patience.py        by when the client must have been heard

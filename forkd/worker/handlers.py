@@ -314,6 +314,8 @@ def log_refusal(
     recipient: str = "",
 ) -> None:
     """The line that answers "why was this refused?"; `command` is empty for the greeting."""
+    if not session.told:
+        return
     transaction = session.transaction
     if not sender and transaction is not None:
         sender = receiving.shown_sender(transaction.sender)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 
 from forkd.config.schema import PluginConfig
+from forkd.probe import configured
 from forkd.rpc.start import RoleStart
 from forkd.sandbox.host import Host, HostFilter, HostPlugin, HostProgram
 from forkd.worker.copies import CopyBudget
@@ -23,8 +24,11 @@ def host(start: RoleStart, on_blame: Callable[[str, int, str], None], room: Copy
     return Host(
         asyncio.get_running_loop(),
         [
-            _host_filter(start, plugin, room) if plugin.kind == "program" else _host_plugin(start, plugin)
-            for plugin in start.plugin_configs
+            *(
+                _host_filter(start, plugin, room) if plugin.kind == "program" else _host_plugin(start, plugin)
+                for plugin in start.plugin_configs
+            ),
+            *_host_probe(start),
         ],
         on_blame=on_blame,
         programs=[HostProgram(name=CHECKPASSWORD, socket_path=program)] if program else [],
@@ -45,6 +49,22 @@ def _host_plugin(start: RoleStart, plugin: PluginConfig) -> HostPlugin:
         reuse=plugin.limits.reuse,
         broker=plugin.capabilities.brokered,
     )
+
+
+def _host_probe(start: RoleStart) -> list[HostPlugin]:
+    """That of the probe's plugin; none where there is no probe. Nobody waits with a warm one for it."""
+    if configured.NAME not in start.plugins:
+        return []
+    return [
+        HostPlugin(
+            name=configured.NAME,
+            socket_path=start.plugins[configured.NAME],
+            sandboxes=configured.AT_ONCE,
+            spare=0,
+            cpu_s=configured.CPU_S,
+            memory=configured.MEMORY,
+        )
+    ]
 
 
 def _host_filter(start: RoleStart, plugin: PluginConfig, room: CopyBudget) -> HostFilter:

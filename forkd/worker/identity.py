@@ -49,6 +49,10 @@ class Identity:
     conn: ServerConnection
     plugins: SessionPlugins
     client: Client
+    told = True
+    """The log hears of it, and it is counted: not so forkd's own probe (probing.py)."""
+    unnamed_peer: tuple[str, int] | None = None
+    """Who it is, where its socket has no address."""
 
     def __init__(self, services: Services, listener: str) -> None:
         self.services = services

@@ -43,6 +43,7 @@ from forkd.worker.doors import Doors
 from forkd.worker.failures import Failures
 from forkd.worker.names import Resolver
 from forkd.worker.next_hop import NextHop
+from forkd.worker.probing import Probing
 from forkd.worker.rates import Rates
 from forkd.worker.services import Services
 from forkd.worker.session import Session
@@ -91,6 +92,7 @@ class Worker:
         self._crashes: Crashes | None = None
         self._watcher: Watcher
         self._doors: Doors
+        self._probing: Probing
         self._vitals = Vitals()
         self._gently = False
         self._stop_by: float | None = None
@@ -114,6 +116,8 @@ class Worker:
             full=services.admission.full,
         )
         await doors.begin()
+        probing = self._probing = Probing(services, host, anvil, self._background)
+        await probing.open(start.sockets.get("probe"))
         start.master.setblocking(False)
         loop.add_reader(start.master.fileno(), self._from_master)
         channel.try_send(start.master, Ready())
@@ -125,10 +129,12 @@ class Worker:
         await self._stopping.wait()
 
         doors.close()
+        probing.close()
         await self._run_dry()
         ticking.cancel()
         for session in tuple(services.sessions):
             session.transport.abort()
+        probing.abort()
         services.committer.close()
         await services.names.close()
         await services.authenticator.close()
@@ -247,6 +253,7 @@ class Worker:
                 transactions += session.transaction is not None
                 if self._gently and (session.idle_since or now) <= now - QUIET_S:
                     session.drain()
+            self._probing.sweep(now)
             self._doors.look()
             channel.try_send(
                 self._start.master,

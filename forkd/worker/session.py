@@ -82,7 +82,7 @@ class Session(Identity, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is there: what comes before the greeting is opening.py's."""
         self.transport = cast(asyncio.Transport, transport)
-        peername = transport.get_extra_info("peername")
+        peername = transport.get_extra_info("peername") or self.unnamed_peer
         if not peername:
             self.transport.abort()  # gone before we could look: nobody to talk to, nothing to count
             return

@@ -19,6 +19,9 @@ def one_line(reply: Reply) -> str:
 
 def session_ended(session: Session) -> None:
     """The connection is gone: who it was, how long, what came of it."""
+    if not session.told:
+        log.debug("a probe's session ended", session=session.id, reason=session.reason or "lost")
+        return
     log.session_end(
         session=session.id,
         reason=session.reason or "lost",

@@ -343,7 +343,7 @@ def test_a_uid_is_one_plugins(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("uid", "rule"),
-    [(1_900_000_007, "forkd gives out 1900000000 to 1900065535 itself"), (0, "this is 1 to 4294967000")],
+    [(1_900_000_007, "forkd gives out 1900000000 to 1900065536 itself"), (0, "this is 1 to 4294967000")],
 )
 def test_a_uid_is_nobody_elses(tmp_path: Path, uid: int, rule: str):
     """Neither root's nor one that forkd gives to another plugin."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import itertools
 import os
 
-_SIZE = 65_536
-"""From sandbox.uid_base to its CHECKPASSWORD_UID (forkd/master/zygotes.py)."""
+_SIZE = 65_537
+"""From sandbox.uid_base to that of the probe (forkd/master/probe_place.py)."""
 _RANGES = 3_500
 """They end below 2**31, and begin behind the range of a daemon on defaults."""
 

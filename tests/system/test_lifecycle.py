@@ -39,7 +39,7 @@ def test_each_process_shows_its_role(daemon: Daemon):
     assert len(daemon.role("worker")) == len(os.sched_getaffinity(0))
     for role in ("qmgr", "admin", "anvil"):
         assert len(daemon.role(role)) == 1, role
-    assert len(daemon.role("zygote")) == 2
+    assert len(daemon.role("zygote")) == 3, "two plugins, and the probe's"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -212,7 +212,7 @@ def test_status_shows_what_was_loaded(make_daemon: Make):
     )
     (loaded,) = daemon.told("plugin_loaded")
     status = json.loads(daemon.forkd("status", "--json", "--config", "forkd.toml").stdout)
-    (zygote,) = [one for one in status["processes"] if one["role"] == "zygote"]
+    (zygote,) = [one for one in status["processes"] if one["name"] == "mark"]
     assert zygote["info"] == {"sha256 mark": loaded["sha256"]}
     rows = json.loads(daemon.forkd("plugin", "list", "--json", "--config", "forkd.toml").stdout)
     (row,) = [row for row in rows if row["on"]]

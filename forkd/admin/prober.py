@@ -1,0 +1,124 @@
+"""Is this forkd ready? Asked again and again, so that whoever wants to know is told at once.
+
+Every probe.interval: a probe, a question to qmgr, a question to master. While something is wrong, or forkd
+starts, more often, so that a service that came back is in use again within a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+from forkd import log
+from forkd.admin.peers import Master, Refused
+from forkd.admin.probe import probe
+from forkd.admin.readiness import Probed, Rule, Seen, first_problem, judge
+from forkd.config.probe_schema import Probe
+from forkd.rpc.channel import RequestClient, Unavailable
+from forkd.rpc.messages import AskStatus, QueueRequest, Status
+
+STARTING_S = 0.2
+"""Between two looks while forkd starts."""
+TROUBLED_S = 1.0
+"""Between two while it is not ready."""
+
+
+class Prober:
+    """From run() to its cancellation.
+
+    path   of the workers' socket
+    """
+
+    def __init__(self, settings: Probe, master: Master, qmgr: RequestClient, path: Path) -> None:
+        self._settings = settings
+        self._master = master
+        self._qmgr = qmgr
+        self._path = path
+        self._rule = Rule(
+            interval_s=float(settings.interval) if settings.enabled else 0.0,
+            timeout_s=float(settings.timeout),
+        )
+        self._seen = Seen()
+        self._asking: asyncio.Task[tuple[str, str]] | None = None
+        self._was = ""
+        """The problem that the log has heard of."""
+
+    async def run(self) -> None:
+        """Look, for ever."""
+        while True:
+            await self._look()
+            await asyncio.sleep(self._pause_s())
+
+    def checks(self) -> dict[str, str]:
+        """Check -> why not, by what was seen last."""
+        return dict(judge(self._seen, time.monotonic(), self._rule))
+
+    async def checks_now(self) -> dict[str, str]:
+        """The same, with master asked again: it may have begun to stop. Waits for it, or probe.timeout."""
+        await self._see_state()
+        return self.checks()
+
+    async def master_lives(self) -> str:
+        """Why not; empty: it answers."""
+        return (await self._state())[1]
+
+    def shown(self) -> dict[str, Any]:
+        """For `forkd status`."""
+        checks, probed = self.checks(), self._seen.probed
+        shown: dict[str, Any] = {"ready": not any(checks.values()), "checks": checks}
+        if probed is not None:
+            shown["probed_at"] = time.time() - (time.monotonic() - probed.at)
+            shown["took_ms"] = round(probed.took_s * 1000, 1)
+        return shown
+
+    async def _look(self) -> None:
+        await self._see_state()
+        if self._seen.state != "running":
+            return
+        queue, probed = await asyncio.gather(self._queue(), self._probe())
+        self._seen = dataclasses.replace(self._seen, queue=queue, probed=probed)
+        self._tell()
+
+    async def _see_state(self) -> None:
+        state, silent = await self._state()
+        self._seen = dataclasses.replace(self._seen, state=state, silent=silent)
+
+    def _pause_s(self) -> float:
+        every_s = float(self._settings.interval)
+        if self._seen.state in ("", "starting"):
+            return min(every_s, STARTING_S)
+        return min(every_s, TROUBLED_S) if any(self.checks().values()) else every_s
+
+    def _tell(self) -> None:
+        """A line when it becomes ready, or is not any more; not for each probe."""
+        problem = first_problem(self.checks())
+        if bool(problem) != bool(self._was):
+            log.readiness(ready=not problem, reason=problem)
+        self._was = problem
+
+    async def _state(self) -> tuple[str, str]:
+        """What master says, or why it does not; whoever asks meanwhile is told the same."""
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask_master())
+            self._asking.add_done_callback(lambda _: setattr(self, "_asking", None))
+        return await asyncio.shield(self._asking)
+
+    async def _ask_master(self) -> tuple[str, str]:
+        try:
+            answer = await self._master.ask(lambda n: AskStatus(n=n))
+        except Refused as why:
+            return "", str(why)
+        return (answer.state, "") if isinstance(answer, Status) else ("", "master gave no status")
+
+    async def _queue(self) -> str:
+        try:
+            await self._qmgr.request(lambda n: QueueRequest(n=n, act="count"), timeout_s=self._rule.timeout_s)
+        except Unavailable:
+            return "qmgr does not answer"
+        return ""
+
+    async def _probe(self) -> Probed | None:
+        return await probe(self._path, self._rule.timeout_s) if self._rule.interval_s else None
