@@ -20,11 +20,12 @@ from tests.support.pki import Authority
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "deployment.md"
 SHOWN = blocks(PAGE)
-MX, SUBMISSION, HAPROXY, BEHIND = (
+MX, SUBMISSION, HAPROXY, BEHIND, ROLES = (
     "As MX on port 25, with systemd",
     "Submission for your own users",
     "Behind HAProxy",
     "In front of Postfix and Dovecot",
+    "Who may look, and who may act",
 )
 README = [one for one in blocks(PAGE.parent.parent / "README.md") if one.language == "toml"]
 CHECKED = {"toml", "haproxy", "postfix", "postfix-master", "dovecot", "ini"}
@@ -47,7 +48,8 @@ def forkd_files() -> dict[str, dict[str, str]]:
     more, dovecot = of(SUBMISSION)
     (haproxy,) = of(HAPROXY)
     postfix, store = of(BEHIND)
-    submission = mx.text + more.text
+    (roles,) = of(ROLES)
+    submission = mx.text + more.text + roles.text
     return {
         "mx": {one.name: one.text for one in (mx, dnsbl)},
         "submission": {mx.name: submission, dnsbl.name: dnsbl.text},
@@ -147,8 +149,8 @@ def test_the_others_take_what_is_shown_for_them(language: str, tmp_path: Path):
 def test_nothing_on_the_page_goes_unchecked():
     """A new block has a case above."""
     assert {one.language for one in SHOWN} == CHECKED
-    assert len([one for one in SHOWN if one.language == "toml"]) == 7
-    assert len(SHOWN) == 7 + len(OTHERS) + 2  # and master.cf, and the drop-in of systemd
+    assert len([one for one in SHOWN if one.language == "toml"]) == 8
+    assert len(SHOWN) == 8 + len(OTHERS) + 2  # and master.cf, and the drop-in of systemd
     assert len(README) == 3
 
 
