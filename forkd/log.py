@@ -17,15 +17,16 @@ import sys
 import traceback
 
 from forkd.logline import MAX_LINE_BYTES, escape
-from forkd.logmail import Who, delivery, message, queue_event, refused, session_end
+from forkd.logmail import Who, connected, delivery, message, queue_event, refused, session_end
 from forkd.logsink import LIMIT_BYTES, Sink
-from forkd.logwriter import descriptor, finish, flush, given, hold, identify, setup, write
+from forkd.logwriter import descriptor, finish, flush, given, hold, identify, observe, setup, write
 
 __all__ = [
     "LIMIT_BYTES",
     "MAX_LINE_BYTES",
     "Sink",
     "Who",
+    "connected",
     "delivery",
     "descriptor",
     "escape",
@@ -34,6 +35,7 @@ __all__ = [
     "hold",
     "identify",
     "message",
+    "observe",
     "queue_event",
     "refused",
     "session_end",
@@ -82,6 +84,25 @@ def certificate(*, act: str, name: str = "", reason: str = "", level: str = "inf
 
 
 # --- plugins and their sandboxes ----------------------------------------------------------------------
+
+
+def plugin_call(
+    *,
+    session: str,
+    plugin: str,
+    hook: str,
+    verdict: str,
+    ms: float,
+    by: str = "",
+    failure: str = "",
+    edits: int = 0,
+) -> None:
+    """A plugin was asked; level debug, since the line of the message or the refusal tells it in short.
+
+    Fields as hooks.decision.PluginRecord has them; what a failure is about, plugin_failure says.
+    """
+    fields = given(by=by, failure=failure, edits=edits)
+    write("debug", "plugin_call", session=session, plugin=plugin, hook=hook, verdict=verdict, ms=ms, **fields)
 
 
 def plugin_failure(

@@ -29,6 +29,11 @@ class Who(TypedDict):
     user: str
 
 
+def connected(*, session: str, client: str, listener: str) -> None:
+    """A client's dialogue begins; level debug, since its end has a line that tells all."""
+    write("debug", "connected", session=session, client=client, listener=listener)
+
+
 def session_end(
     *,
     session: str,

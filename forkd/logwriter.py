@@ -2,6 +2,9 @@
 
 setup() is called once in master, before it forks; children name themselves and go on with it. Nothing is
 written before setup(): a library user or a test that does not ask for a log gets none.
+
+A process may have one observer beside the log: it is told every event, whatever the level, and by it
+`forkd explain` knows what the log knows (rpc/tracing.py).
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 # structlog loads rich where it finds it, for tracebacks that we never print: a hundred modules
 # and 40 ms of processor time, at each start and each command.
@@ -35,7 +38,14 @@ class _SinkLogger:
         self.debug = self.info = self.warning = self.error = self.critical = self.msg = sink.write
 
 
+class Observer(Protocol):
+    """Is told every event as it happens, on the thread where it does; must neither wait nor raise."""
+
+    def __call__(self, event: str, fields: dict[str, object], /) -> None: ...
+
+
 _sink: Sink | None = None
+_observer: Observer | None = None
 _renderer = Renderer("logfmt")
 _shows_info = False
 _bound: Any = structlog.make_filtering_bound_logger
@@ -59,6 +69,12 @@ def setup(format: str = "logfmt", level: str = "info", fd: int = 2) -> None:
 def identify(process: str) -> None:
     """Name this process in its lines, e.g. `worker.0`; called once after the fork."""
     _renderer.process = process
+
+
+def observe(observer: Observer | None) -> None:
+    """From now on this process' events go there too; the fields of one are the observer's to keep."""
+    global _observer  # noqa: PLW0603 - as the log: one for a process
+    _observer = observer
 
 
 def hold(soon: Callable[[], object]) -> None:
@@ -103,10 +119,14 @@ def given(**fields: object) -> dict[str, object]:
 
 def write(level: str, event: str, **fields: object) -> None:
     """One line, at once."""
+    if _observer is not None:
+        _observer(event, fields)
     getattr(_log, level)(event, **fields)
 
 
 def often(event: str, **fields: object) -> None:
     """One line at info of what every session and message has; structlog's own work is a fifth of one."""
+    if _observer is not None:
+        _observer(event, fields)
     if _sink is not None and _shows_info:
         _sink.write(_renderer.line("info", event, fields), at_once=False)

@@ -73,6 +73,7 @@ class Early:
 
 def begin(session: Session) -> None:
     """The connection stands: everything up to the greeting."""
+    log.connected(session=session.id, client=session.who()["client"], listener=session.listener)
     listening = session.services.listeners[session.listener]
     if listening.proxy or listening.implicit_tls:
         session.early = Early(keeps=True)

@@ -102,6 +102,16 @@ class SessionPlugins:
 
     def _tell(self, records: Sequence[PluginRecord]) -> None:
         for record in records:
+            log.plugin_call(
+                session=self._session.id,
+                plugin=record.plugin,
+                hook=record.hook,
+                verdict=record.verdict,
+                ms=record.ms,
+                by=record.by,
+                failure=record.failure,
+                edits=record.edits,
+            )
             if record.failure:
                 self._tell_failure(record)
             elif record.log or record.count:
