@@ -1,8 +1,9 @@
 """PROCESS admin: the control socket; the tidying-up when master was killed.
 
 runs as        `forkd-admin` where root started us, else the calling user
-holds          the control socket, the lock on data_dir, ways to qmgr and to the workers' probe socket
-reads from     local admins (who they are is looked at first), master, qmgr
+holds          the control socket, the lock on data_dir, what `forkd explain` knows, ways to qmgr and to the
+               workers' probe socket
+reads from     local admins (who they are is looked at first), master, qmgr; what others tell of mail
 if taken over  what admins may do
 restart        by master, with back-off
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 import uvloop
 
 from forkd import log
+from forkd.admin import traces
 from forkd.admin.access import Roles
 from forkd.admin.control import Control
 from forkd.admin.http import Server
@@ -89,9 +91,12 @@ class Admin:
         run = places.run_folder(config.server.data_dir)
         qmgr = RequestClient(loop, run / places.QMGR, QueueAnswer)
 
+        store = traces.of(start, loop)
+
         def beat() -> Heartbeat:
             log.flush()
-            return Heartbeat(counters={"requests": control.answered})
+            info = {} if store is None else store.info()
+            return Heartbeat(counters={"requests": control.answered}, info=info)
 
         def heard(message: Message) -> None:
             master.answer(message)
@@ -102,8 +107,10 @@ class Admin:
         control = Control(
             start.sockets["control"],
             Roles(config.admin, own=os.getuid(), overflow=start.overflow),
-            Others(master=master, qmgr=Qmgr(qmgr), prober=prober),
+            Others(master=master, qmgr=Qmgr(qmgr), prober=prober, traces=store),
         )
+        if store is not None:
+            store.open()
         link.open()
         serving = [loop.create_task(control.run()), loop.create_task(prober.run())]
         http = Server(start.sockets["metrics"], {}) if "metrics" in start.sockets else None
@@ -116,5 +123,7 @@ class Admin:
             http.close()
         await control.close(wait_s=0.0 if link.orphaned else STOP_WAIT_S)
         qmgr.close()
+        if store is not None:
+            await store.close()
         link.close()
         return link.orphaned

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from forkd import log
-from forkd.admin import requests_queue, requests_service
+from forkd.admin import requests_explain, requests_queue, requests_service
 from forkd.admin.access import Access
 from forkd.admin.peers import Away, Refused
 from forkd.admin.rows import Arguments, Context, Row
@@ -20,6 +20,7 @@ MAX_LINE_BYTES = 32_768
 REQUESTS: dict[str, Row] = {
     **requests_service.ROWS,
     **requests_queue.ROWS,
+    **requests_explain.ROWS,
 }
 
 

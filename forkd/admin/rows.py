@@ -14,6 +14,7 @@ import msgspec
 from forkd.admin.access import Access
 from forkd.admin.peers import Master, Qmgr
 from forkd.admin.prober import Prober
+from forkd.admin.traces import TraceStore
 
 
 class Arguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,11 +25,12 @@ class Arguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Others:
-    """Who is there to be asked."""
+    """Who is there to be asked; `traces`: None where nothing is kept."""
 
     master: Master
     qmgr: Qmgr
     prober: Prober
+    traces: TraceStore | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,11 +26,12 @@ from forkd.broker.sqlite_store import SqliteStore
 from forkd.broker.state import Store
 from forkd.config.schema import Config
 from forkd.lookups.resolver import Resolver
-from forkd.rpc import channel, passing, places
+from forkd.rpc import channel, passing, places, tracing
 from forkd.rpc.link import MasterLink
 from forkd.rpc.messages import SandboxChannel, SandboxSession, ToBroker, ToRole
 from forkd.rpc.messages_pool import Heartbeat
 from forkd.rpc.start import RoleStart
+from forkd.rpc.tracing import Tracer
 
 AT_ONCE = 64
 """Records of one worker in one turn of the loop."""
@@ -55,12 +56,15 @@ class Broker:
         """Plugins whose sandboxes serve several sessions."""
         self._service: Service
         self._loop: asyncio.AbstractEventLoop
+        self._tracer: Tracer | None = None
 
     async def run(self) -> int:
         """Open, serve, stop: what was written is made durable, nothing else has to be finished."""
         start = self._start
         config: Config = start.config
         loop = self._loop = asyncio.get_running_loop()
+        tracer = self._tracer = tracing.on_loop(start, loop)
+        log.observe(tracer)
         os.umask(0o077)  # what plugins keep is nobody else's, not even its group's
         plugins = [plugin for plugin in start.plugin_configs if plugin.capabilities.brokered]
         self._reused = {plugin.name for plugin in plugins if plugin.limits.reuse > 1}
@@ -85,10 +89,14 @@ class Broker:
         if self._store is not None:
             await self._store.close()
         link.close()
+        if tracer is not None:
+            tracer.finish()
         return 0
 
     def _beat(self) -> Heartbeat:
         log.flush()
+        if self._tracer is not None:
+            self._tracer.flush()
         channels = sum(len(worker.channels) for worker in self._workers.values())
         info = {"channels": str(channels), "cached": str(len(self._resolver))}
         if self._store is not None:

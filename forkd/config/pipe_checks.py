@@ -23,7 +23,7 @@ _LANGUAGES: Final = re.compile(r"(?:ba|da|a|k|mk|z)?sh|(?:python|perl|ruby|php|n
 _CODE: Final = re.compile(r"-[A-Za-z]*[ceEr][A-Za-z]*")
 _STARTERS: Final = frozenset({"env", "busybox", "nice", "setsid", "timeout"})
 """Programs that start the one behind them."""
-_OURS: Final = ("spool", "run", "state", "crash")
+_OURS: Final = ("spool", "run", "state", "crash", "trace")
 """Folders in data_dir that are nobody's to write but ours."""
 
 

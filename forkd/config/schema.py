@@ -41,6 +41,7 @@ from forkd.config.probe_schema import Probe
 from forkd.config.report_schema import Reports
 from forkd.config.server_schema import Pool, Server
 from forkd.config.table import DAY, Between, NotEmpty, Ordered, Table, Text, Wait, WaitOrNone
+from forkd.config.trace_schema import Trace
 from forkd.config.units import Bytes, Seconds
 
 __all__ = [
@@ -96,6 +97,7 @@ __all__ = [
     "Table",
     "Timeouts",
     "Tls",
+    "Trace",
     "Transport",
     "Wanted",
     "WantedCapabilities",
@@ -332,6 +334,7 @@ class Config(Table, frozen=True):
     state: State = State()
     breaker: Breaker = Breaker()
     crash: Crash = Crash()
+    trace: Trace = Trace()
     log: Log = Log()
     admin: Admin = Admin()
     metrics: Metrics = Metrics()

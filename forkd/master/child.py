@@ -160,6 +160,8 @@ def put_on(identity: Identity | None, walls: Walls | None, *, may_gain: bool = F
 
 def _descriptors(start: RoleStart) -> list[int]:
     sockets = [start.master, *start.listeners.values(), *start.sockets.values()]
+    if start.trace is not None:
+        sockets.append(start.trace)
     given = (*start.certificates.values(), *start.next_hops.values())
     files = [number for each in given for number in each]
     own = [log.descriptor(), start.poke, start.lock, start.client_ca, *files]

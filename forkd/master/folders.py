@@ -38,6 +38,8 @@ def make(config: Config, plugins: Sequence[PluginConfig], identities: Identities
                 _make(folder, identities, "queue_user")
         if config.crash.keep:
             _make(crash_folder(data_dir), identities, "user")
+        if config.trace.keep:
+            _make(rights.trace_folder(data_dir), identities, "admin_user")
         if any(plugin.capabilities.brokered for plugin in plugins):
             _make(rights.state_folder(data_dir), identities, "broker_user")
     except OSError as error:

@@ -54,7 +54,7 @@ from forkd.master.signals import Signals
 from forkd.master.status import Service
 from forkd.master.supervisor import Supervisor
 from forkd.master.zygotes import Zygote
-from forkd.rpc import places
+from forkd.rpc import places, tracing
 from forkd.rpc.start import RoleStart
 from forkd.sandbox.role_walls import Walls
 from forkd.sandbox.selftest import Finding
@@ -119,6 +119,7 @@ class Daemon:
         self._zygotes: list[Zygote] = []
         self._layers: dict[str, str] = {}
         self._poke = (-1, -1)
+        self._trace: dict[str, socket.socket] = {}
         self._certificates = Certificates(loaded.config)
         self._next_hops = NextHopFiles(loaded.config)
         self._refusals: Refusals | None = None
@@ -177,6 +178,10 @@ class Daemon:
         self._poke = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         for end in self._poke:
             self._cleanup.callback(os.close, end)
+        if config.trace.keep:
+            self._trace = dict(zip(("trace_read", "trace_write"), tracing.pair(), strict=True))
+            for sock in self._trace.values():
+                self._cleanup.callback(sock.close)
 
     def supervise(self, roles: Sequence[Role]) -> None:
         """Put up the walls, start every role, and stay until all have been stopped. Raises StartError."""
@@ -336,6 +341,7 @@ class Daemon:
             aliases=self._loaded.aliases if needs & {"listeners", "poke_read"} else None,
             workers=workers(self._config),
             poke=self._poke[0] if "poke_read" in needs else self._poke[1] if "poke_write" in needs else -1,
+            trace=next((end for need, end in self._trace.items() if need in needs), None),
             certificates=self._certificates.pairs if "listeners" in needs else {},
             client_ca=self._certificates.client_ca if "listeners" in needs else -1,
             next_hops=self._next_hops.current() if "next_hops" in needs else {},

@@ -102,6 +102,11 @@ def state_folder(data_dir: Path) -> Path:
     return data_dir / "state"
 
 
+def trace_folder(data_dir: Path) -> Path:
+    """Where admin keeps what happened to sessions and messages."""
+    return places.trace_file(data_dir).parent
+
+
 def existing(path: Path) -> Path:
     """`path`, or the nearest folder above it that is there."""
     return next(each for each in (path, *path.parents) if os.path.exists(each))  # noqa: PTH110 - never raises
@@ -194,6 +199,11 @@ def _crash(setting: Setting) -> Granted:
     return [(crash_folder(setting.config.server.data_dir), WRITE)] if setting.config.crash.keep else []
 
 
+def _trace(setting: Setting) -> Granted:
+    config = setting.config
+    return [(trace_folder(config.server.data_dir), WRITE)] if config.trace.keep else []
+
+
 def _etc(_: Setting) -> Granted:
     # libc reads resolv.conf again when it was replaced, and on many systems it is a link into /run.
     return [(Path("/etc"), READ), (Path("/etc/resolv.conf").resolve().parent, READ)]
@@ -217,6 +227,7 @@ REACHES: dict[Reach, Callable[[Setting], Granted]] = {
     "mailboxes": _mailboxes,
     "crash": _crash,
     "state": lambda setting: [(state_folder(setting.config.server.data_dir), WRITE)],
+    "trace": _trace,
     "run": lambda setting: [(places.run_folder(setting.config.server.data_dir), TIDY)],
     "users": _users,
     "resolver": _RESOLVER,

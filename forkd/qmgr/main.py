@@ -33,10 +33,11 @@ from forkd.qmgr.requests_desk import Desk
 from forkd.qmgr.routing import KINDS
 from forkd.queue import recovery
 from forkd.queue.spool import spool_root
-from forkd.rpc import channel
+from forkd.rpc import channel, tracing
 from forkd.rpc.messages import Ready
 from forkd.rpc.messages_pool import Heartbeat, Stop
 from forkd.rpc.start import RoleStart
+from forkd.rpc.tracing import FLUSH_S
 
 BEAT_S = 1.0
 TIDY_S = 60.0
@@ -103,6 +104,9 @@ class Loop:
         self._clients = Clients(
             self.manager, Desk(Queue(self.manager), self._wake), self._poll, start.sockets
         )
+        self._tracer = tracing.of(start)
+        log.observe(self._tracer)
+        self._traced_at = 0.0
         self._draining = False
         self._deadline: float | None = None
         """Monotonic; None while draining: no limit."""
@@ -128,6 +132,8 @@ class Loop:
             for fd, _ in self._poll.poll(timeout_s):
                 self._ready(fd)
         self.manager.close(GOOD_BYE_S)
+        if self._tracer is not None:
+            self._tracer.finish()
 
     def _over(self) -> bool:
         if not self._draining:
@@ -141,6 +147,7 @@ class Loop:
         self._see_clock(wall - now)
         manager.take_back()
         self._clients.take_back()
+        trace_s = self._trace(now)
         if now >= self._next_beat:
             self._next_beat = now + BEAT_S
             self._beat()
@@ -149,18 +156,33 @@ class Loop:
             if now >= self._cut_at:
                 self._cut_at = math.inf
                 manager.cut_short()
-            return max(0.0, min(self._next_beat, self._cut_at, self._deadline or self._next_beat) - now)
+            wake_at = min(self._next_beat, self._cut_at, self._deadline or self._next_beat)
+            return max(0.0, min(wake_at - now, trace_s))
         if now >= self._next_tidy:
             self._next_tidy = now + TIDY_S
             self._tidy()
         if now >= self._next_walk:
             self._walk(now, wall)
         manager.pump(wall)
-        sleep_s = min(self._next_beat, self._next_walk, self._next_tidy) - now
+        sleep_s = min(min(self._next_beat, self._next_walk, self._next_tidy) - now, trace_s)
         wake = manager.next_wake()
         if wake is not None:
             sleep_s = min(sleep_s, wake - wall)
         return max(0.0, sleep_s)
+
+    def _trace(self, now: float) -> float:
+        """Tell admin what happened, FLUSH_S after the last time at the earliest; seconds until the next one.
+
+        What threads log meanwhile is told when they wake the loop, or with the next beat.
+        """
+        if self._tracer is None or not self._tracer.waits:
+            return BEAT_S
+        early_s = self._traced_at + FLUSH_S - now
+        if early_s > 0:
+            return early_s
+        self._traced_at = now
+        self._tracer.flush()
+        return FLUSH_S if self._tracer.waits else BEAT_S
 
     def _see_clock(self, ahead_s: float) -> None:
         """Set forward, what waits is due early, as it should be; set back, it would wait for the old time."""
@@ -201,6 +223,8 @@ class Loop:
         )
         self._start.title(f"{state} {len(manager.schedule)} queued")
         log.flush()
+        if self._tracer is not None:
+            self._tracer.flush()
 
     # --- what is ready ------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 messages.py  every message, one struct each            channel.py  one record there, one record back
 start.py     what master hands to a role it forked     link.py     a role's side of its channel to master
+tracing.py   a process tells admin what its log is told, and waits for nobody
 calls.py     a sandbox's answers, hostile input        PROTOCOL.md the wire, for people
 
 A leaf: imports nothing of ours. Both ends of a msgpack channel are forks of one master, so there is

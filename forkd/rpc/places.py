@@ -11,7 +11,8 @@ run/proxy.sock    SEQPACKET  qmgr's, for workers; only where a listener has acce
 run/metrics.sock  STREAM     admin's, HTTP; everybody may ask; only where [metrics] listen is "auto"
 run/plugin/NAME   SEQPACKET  a zygote's, for workers; for qmgr where it starts a transport's program
 
-And beside run/, state/state.db: what plugins keep (the broker's). It stays.
+And beside run/, state/state.db: what plugins keep (the broker's); trace/trace.db: what `forkd explain` knows
+(admin's). They stay.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ def run_folder(data_dir: Path) -> Path:
 def state_file(data_dir: Path) -> Path:
     """The state store's database; its folder is the broker's alone."""
     return data_dir / "state" / "state.db"
+
+
+def trace_file(data_dir: Path) -> Path:
+    """The database of what happened to sessions and messages; its folder is admin's alone."""
+    return data_dir / "trace" / "trace.db"
 
 
 def plugin_socket(run: Path, plugin: str) -> Path:

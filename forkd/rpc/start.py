@@ -26,6 +26,8 @@ class RoleStart:
     workers    how many workers there are (each applies limit / workers while anvil is away).
     poke       pipe to qmgr: workers hold the write end, qmgr the read end, both non-blocking.
                A poke is `<slot>/<queue id>\\n`, written at once (below PIPE_BUF, so never torn).
+    trace      our end of a pair of SEQPACKET sockets (messages_trace.py): admin reads, whoever observes his
+               log writes; None: nothing is kept (trace.keep = 0).
     certificates  for workers: name of a [certificate] -> descriptors of sealed memory files with its chain
                and its key, as they were when the worker was forked (rpc.messages.Certificate brings
                newer ones). They are master's too: whoever closes its own copies harms nobody.
@@ -60,6 +62,7 @@ class RoleStart:
     """For workers and qmgr: forkd.config.aliases.Aliases; None: there are none."""
     workers: int = 1
     poke: int = -1
+    trace: socket.socket | None = None
     certificates: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     client_ca: int = -1
     next_hops: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)

@@ -30,10 +30,11 @@ from forkd.hooks.dispatcher import Dispatcher
 from forkd.hooks.given import KeptCopy
 from forkd.queue.ids import Ids
 from forkd.queue.spool import Spool, spool_root
-from forkd.rpc import channel, passing, records
+from forkd.rpc import channel, passing, records, tracing
 from forkd.rpc.messages import Blame, Certificate, FromAnvil, Ready, RefusedCall, ToRole
 from forkd.rpc.messages_pool import Heartbeat, Room, Stop
 from forkd.rpc.start import RoleStart
+from forkd.rpc.tracing import Tracer
 from forkd.sandbox.host import Host
 from forkd.worker import hosting
 from forkd.worker.authenticator import Authenticator
@@ -95,6 +96,7 @@ class Worker:
         self._probing: Probing
         self._vitals = Vitals()
         self._gently = False
+        self._tracer: Tracer | None = None
         self._stop_by: float | None = None
         self._stopping = asyncio.Event()
 
@@ -104,6 +106,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_log_stray)
         log.hold(lambda: loop.call_later(LOG_DELAY_S, log.flush))
+        tracer = self._tracer = tracing.on_loop(start, loop)
+        log.observe(tracer)
         anvil = channel.RequestClient(loop, start.anvil, FromAnvil)
         host = self._host = hosting.host(start, self._blame, self._budget)
         host.named.expected = start.names_calls
@@ -151,6 +155,8 @@ class Worker:
         if services.next_hop is not None:
             services.next_hop.close()
         log.finish()
+        if tracer is not None:
+            tracer.finish()
         return 0
 
     async def _run_dry(self) -> None:
@@ -272,6 +278,8 @@ class Worker:
             )
             self._show()
             log.flush()
+            if self._tracer is not None:
+                self._tracer.flush()
 
     @property
     def _state(self) -> str:

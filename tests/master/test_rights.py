@@ -19,7 +19,7 @@ from forkd.master import rights
 from forkd.master.rights import Setting
 from forkd.master.roles import ROLES, May
 from forkd.queue.spool import spool_root
-from forkd.sandbox.role_walls import READ, TIDY, TREE
+from forkd.sandbox.role_walls import READ, TIDY, TREE, WRITE
 
 CONFINED = [role for role in ROLES if role.may is not None]
 
@@ -41,7 +41,10 @@ def test_a_role_is_given_what_its_row_names_and_nothing_else(tmp_path: Path):
     assert {path for path, right in given["worker"] if right != READ} == {
         str(spool / where / "w3") for where in ("tmp", "new", "free")
     }
-    assert {each for each in given["admin"] if each[1] != READ} == {(str(tmp_path / "run"), TIDY)}
+    assert {each for each in given["admin"] if each[1] != READ} == {
+        (str(tmp_path / "run"), TIDY),
+        (str(tmp_path / "trace"), WRITE),
+    }
 
 
 def mailboxes(tmp_path: Path, path: str, catch_all: str = "") -> set[str]:

@@ -1,0 +1,356 @@
+"""How is kept what happened to sessions and messages, in a file of SQLite? All of it runs on one thread.
+
+    writer  a process that tells: how much it has told, when it was last heard of
+    piece   what one record had of one session (or of a message without one): its events as they came
+    link    a queue id and the session that the message came in by
+    gap     events that are known to be missing
+
+A record is committed with its writer's count, so whatever is lost between a process and the disk shows as a
+gap: what the process dropped, what admin had read and not committed when it was killed. Commits are not
+synced (WAL, synchronous = NORMAL): a power cut takes the last seconds, and the file stays whole. No mail
+depends on what is in it: it may be removed while no forkd runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sqlite3
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from forkd.rpc.messages_trace import Event, Story, Traces
+
+SCHEMA: Final = 1
+STEP: Final = 500
+"""Rows removed at once: some milliseconds."""
+SLACK_S: Final = 600.0
+"""Links and gaps outlive the sessions that were there before them by so much."""
+PIECES: Final = 2000
+"""Of one answer; a session has one to three, as a rule."""
+ANSWER_BYTES: Final = 8 << 20
+"""Of events in one answer, as they are kept."""
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS writer (
+    n INTEGER PRIMARY KEY, name TEXT NOT NULL, pid INTEGER NOT NULL, since REAL NOT NULL,
+    told INTEGER NOT NULL, seen REAL NOT NULL, ended INTEGER NOT NULL, UNIQUE (pid, since, name)
+);
+CREATE TABLE IF NOT EXISTS piece (
+    n INTEGER PRIMARY KEY, at REAL NOT NULL, key TEXT NOT NULL, writer INTEGER NOT NULL,
+    begins INTEGER NOT NULL, events BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS piece_key ON piece (key);
+CREATE TABLE IF NOT EXISTS link (
+    n INTEGER PRIMARY KEY, at REAL NOT NULL, id TEXT NOT NULL, session TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS link_id ON link (id);
+CREATE TABLE IF NOT EXISTS gap (
+    n INTEGER PRIMARY KEY, at REAL NOT NULL, after REAL NOT NULL, writer INTEGER NOT NULL,
+    events INTEGER NOT NULL
+);
+"""
+
+
+_events = msgspec.msgpack.Decoder(list[Event])
+
+
+class Unusable(Exception):  # noqa: N818 - a state of the world
+    """The file is damaged, or another forkd's: it is to be put aside."""
+
+
+@dataclasses.dataclass(slots=True)
+class Writer:
+    """A row of `writer`, as it is now."""
+
+    n: int
+    told: int
+    seen: float
+    ended: bool = False
+    changed: bool = True
+
+
+class TraceFile:
+    """The database. Raises sqlite3.Error wherever the file fails: drop() it then."""
+
+    def __init__(self, path: Path, *, keep_s: float, sessions: int, max_bytes: int) -> None:
+        self._path = path
+        self._keep_s = keep_s
+        self._most = sessions
+        self._max_bytes = max_bytes
+        self._database: sqlite3.Connection | None = None
+        self._begun = False
+        self._writers: dict[tuple[int, float, str], Writer] = {}
+        self.sessions = 0
+        """How many are kept."""
+        self.lost = 0
+        """Events that did not reach the file since it was opened."""
+
+    @property
+    def opened(self) -> bool:
+        """It can be used, as far as is known."""
+        return self._database is not None
+
+    @property
+    def dirty(self) -> bool:
+        """There is something to commit."""
+        return self._begun
+
+    def open(self) -> None:
+        """Open it, make it where there is none. Raises sqlite3.Error, Unusable."""
+        database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        try:
+            # Before the first table, else it needs a VACUUM.
+            database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+            version = database.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, SCHEMA):
+                raise Unusable(f"its format is {version}, and this forkd writes {SCHEMA}")
+            database.executescript(TABLES)
+            database.execute(f"PRAGMA user_version = {SCHEMA}")
+            problem = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if problem != "ok":
+                raise Unusable(f"damaged: {problem}")
+            self.sessions = database.execute("SELECT COALESCE(SUM(begins), 0) FROM piece").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            database.close()
+            if isinstance(error, sqlite3.OperationalError):
+                raise  # no space, no permission, locked: it may be well tomorrow
+            raise Unusable(f"damaged: {error}") from error
+        except BaseException:
+            database.close()
+            raise
+        self._database = database
+        self._begun = False
+        self._writers.clear()
+
+    def open_to_read(self) -> None:
+        """Open it for find() alone, where no admin has it open. Raises sqlite3.Error, Unusable."""
+        database = sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True)
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        if version != SCHEMA:
+            database.close()
+            raise Unusable(f"its format is {version}, and this forkd reads {SCHEMA}")
+        self._database = database
+
+    def put_aside(self) -> Path:
+        """Rename a file that cannot be used, over the one that was put aside before; its new name."""
+        aside = self._path.with_suffix(".bad")
+        for end in ("-wal", "-shm"):
+            self._path.with_name(self._path.name + end).unlink(missing_ok=True)
+        self._path.replace(aside)
+        return aside
+
+    def drop(self) -> None:
+        """Let go of a file that failed; what was not committed is lost, and shows as a gap."""
+        database, self._database = self._database, None
+        self._begun = False
+        if database is not None:
+            with contextlib.suppress(sqlite3.Error):
+                database.close()
+
+    def close(self) -> None:
+        """Commit and close."""
+        with contextlib.suppress(sqlite3.Error):
+            self.commit()
+        self.drop()
+
+    # --- writing --------------------------------------------------------------------------------------
+
+    def add(self, pid: int, traces: Traces, now: float) -> None:
+        """A record of the process with that pid, within a transaction that commit() ends."""
+        database = self._begin()
+        writer = self._writer(pid, traces, now)
+        lost = max(0, traces.before - writer.told) + traces.dropped
+        if lost:
+            self.lost += lost
+            row = (now, writer.seen, writer.n, lost)
+            database.execute("INSERT INTO gap (at, after, writer, events) VALUES (?, ?, ?, ?)", row)
+        writer.told = traces.before + traces.count
+        writer.seen, writer.ended, writer.changed = now, traces.ended, True
+        for story in traces.stories:
+            self._add_story(database, writer.n, story)
+
+    def _add_story(self, database: sqlite3.Connection, writer: int, story: Story) -> None:
+        database.execute(
+            "INSERT INTO piece (at, key, writer, begins, events) VALUES (?, ?, ?, ?, ?)",
+            (story.at, story.key, writer, story.begins, bytes(story.events)),
+        )
+        self.sessions += story.begins
+        for id_ in story.ids:
+            row = (story.at, id_, story.key)
+            database.execute("INSERT INTO link (at, id, session) VALUES (?, ?, ?)", row)
+
+    def _writer(self, pid: int, traces: Traces, now: float) -> Writer:
+        database = self._begin()
+        who = (pid, traces.since, traces.writer)
+        writer = self._writers.get(who)
+        if writer is None:
+            sql = "SELECT n, told, seen FROM writer WHERE pid = ? AND since = ? AND name = ?"
+            found = database.execute(sql, who).fetchone()
+            if found is None:
+                n = database.execute(
+                    "INSERT INTO writer (pid, since, name, told, seen, ended) VALUES (?, ?, ?, 0, ?, 0)",
+                    (*who, now),
+                ).lastrowid
+                found = (n, 0, traces.since)
+            writer = self._writers[who] = Writer(*found)
+        return writer
+
+    def commit(self) -> None:
+        """What add() and prune() did, together."""
+        if not self._begun or self._database is None:
+            return
+        for who, writer in tuple(self._writers.items()):
+            if writer.changed:
+                sql = "UPDATE writer SET told = ?, seen = ?, ended = ? WHERE n = ?"
+                self._database.execute(sql, (writer.told, writer.seen, writer.ended, writer.n))
+                writer.changed = False
+            if writer.ended:
+                del self._writers[who]
+        self._begun = False
+        self._database.execute("COMMIT")
+
+    def prune(self, now: float) -> bool:
+        """Remove a step of what is too old or too much; true where there is more of it."""
+        database = self._begin()
+        oldest = now - self._keep_s
+        more = self._prune_pieces(database, oldest)
+        first = database.execute("SELECT at FROM piece ORDER BY n LIMIT 1").fetchone()
+        # What is told of sessions that are gone explains nothing. Records come in no strict order of time.
+        oldest = max(oldest, first[0] - SLACK_S if first else oldest)
+        for table in ("link", "gap"):
+            rows = f"SELECT n FROM {table} ORDER BY n LIMIT {STEP}"  # noqa: S608 - of the line above
+            gone = database.execute(f"DELETE FROM {table} WHERE n IN ({rows}) AND at < ?", (oldest,))  # noqa: S608
+            more |= gone.rowcount == STEP
+        database.execute("DELETE FROM writer WHERE seen < ?", (now - self._keep_s - 60,))
+        pages, free, _ = self._pages(database)
+        if free > max(1000, pages // 4):
+            database.execute("PRAGMA incremental_vacuum(200)").fetchall()
+        return more
+
+    def _prune_pieces(self, database: sqlite3.Connection, oldest: float) -> bool:
+        """The oldest: those from before `oldest`, and as many as there are too many."""
+        pages, free, size = self._pages(database)
+        excess = (pages - free) * size - self._max_bytes
+        sql = "SELECT n, begins, at, length(events) FROM piece ORDER BY n LIMIT ?"
+        rows = database.execute(sql, (STEP,)).fetchall()
+        last = 0
+        for n, begins, at, octets in rows:
+            if at >= oldest and self.sessions <= self._most and excess <= 0:
+                break
+            last = n
+            self.sessions -= begins
+            excess -= octets
+        database.execute("DELETE FROM piece WHERE n <= ?", (last,))
+        return len(rows) == STEP and last == rows[-1][0]
+
+    @staticmethod
+    def _pages(database: sqlite3.Connection) -> tuple[int, int, int]:
+        """All, those of them that hold nothing, octets of one."""
+        pages, free, size = (
+            database.execute(f"PRAGMA {what}").fetchone()[0]
+            for what in ("page_count", "freelist_count", "page_size")
+        )
+        return pages, free, size
+
+    # --- reading --------------------------------------------------------------------------------------
+
+    def find(self, id_: str, *, since: float, now: float) -> dict[str, Any]:
+        """What is known of a session or a message: its events in order, and what may be missing of them.
+
+        since  Unix time from which something may have happened to it; gaps after it are told
+        """
+        database = self._database
+        assert database is not None
+        sql = "SELECT DISTINCT session FROM link WHERE id = ?"
+        sessions = [session for (session,) in database.execute(sql, (id_,))]
+        reading = _Reading(database)
+        for key in (id_, *sessions):
+            reading.read(key)
+        for key in reading.ids - {id_} if not sessions else ():
+            reading.read(key)  # what was done to the session's messages by hand
+        if reading.events:
+            since = min(since, reading.events[0]["at"]) if since else reading.events[0]["at"]
+        gaps = database.execute(
+            "SELECT gap.after, gap.at, writer.name, writer.pid, gap.events FROM gap "
+            "JOIN writer ON writer.n = gap.writer WHERE gap.at >= ? ORDER BY gap.n LIMIT 100",
+            (since,),
+        )
+        first = database.execute("SELECT at FROM piece ORDER BY n LIMIT 1").fetchone()
+        return {
+            "id": id_,
+            "sessions": sessions or ([id_] if reading.begins else []),
+            "events": sorted(reading.events, key=lambda event: event["at"]),
+            "more": reading.more,
+            "writers": self._tellers(database, reading.writers),
+            "gaps": [
+                {"after": after, "before": at, "writer": name, "pid": pid, "events": events}
+                for after, at, name, pid, events in gaps
+            ],
+            "oldest": first[0] if first else now,
+            "now": now,
+        }
+
+    @staticmethod
+    def _tellers(database: sqlite3.Connection, writers: set[int]) -> list[dict[str, Any]]:
+        marks = ",".join("?" * len(writers))
+        rows = database.execute(
+            f"SELECT n, name, pid, since, seen, ended FROM writer WHERE n IN ({marks})",  # noqa: S608 - marks
+            tuple(writers),
+        )
+        names = ("n", "name", "pid", "since", "seen", "ended")
+        return [dict(zip(names, row, strict=True)) | {"ended": bool(row[-1])} for row in rows]
+
+    def _begin(self) -> sqlite3.Connection:
+        database = self._database
+        assert database is not None
+        if not self._begun:
+            database.execute("BEGIN IMMEDIATE")
+            self._begun = True
+        return database
+
+
+class _Reading:
+    """Pieces of one answer."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        self._pieces = 0
+        self._octets = 0
+        self.events: list[dict[str, Any]] = []
+        self.writers: set[int] = set()
+        self.ids: set[str] = set()
+        """Queue ids that the events tell of."""
+        self.begins = False
+        self.more = False
+        """There was more than one answer has."""
+
+    def read(self, key: str) -> None:
+        rows = self._database.execute(
+            "SELECT writer, begins, events FROM piece WHERE key = ? ORDER BY n LIMIT ?",
+            (key, PIECES - self._pieces + 1),
+        )
+        for writer, begins, octets in rows:
+            self._pieces += 1
+            self._octets += len(octets)
+            if self._pieces > PIECES or self._octets > ANSWER_BYTES:
+                self.more = True
+                return
+            self.writers.add(writer)
+            self.begins |= bool(begins)
+            for at, name, fields in self._decoded(octets):
+                self.events.append({"at": at, "writer": writer, "event": name, "fields": fields})
+                if name == "message" and isinstance(fields.get("id"), str):
+                    self.ids.add(fields["id"])
+
+    @staticmethod
+    def _decoded(octets: bytes) -> list[Event]:
+        """The events of a piece; what a process taken over has put there is none, and is said to be."""
+        try:
+            return _events.decode(octets)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            return [(0.0, "unreadable", {"detail": str(error)})]
