@@ -161,6 +161,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "forkd.message.edits",
         "forkd.qmgr.requests_look",
         "forkd.qmgr.requests_pages",
+        "forkd.admin.trace_file",  # explain, where no forkd runs
     ),
 }
 

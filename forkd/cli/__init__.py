@@ -11,6 +11,7 @@ run       forkd run
 config    forkd config check | show | where | import-qmail
 daemon    forkd status | stop
 queue     forkd queue list | show | remove | flush
+explain   forkd explain: explain_story (which events matter, what is missing), explain_words (each in words)
 plugin    forkd plugin check | list | show | diff …: its table; each has a module plugin_*.py of its own
 sandbox   forkd sandbox status
 version   forkd version

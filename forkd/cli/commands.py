@@ -23,6 +23,7 @@ COMMANDS: Final[Rows] = {
     "status": ("forkd.cli.daemon", "status", "What runs, and how it is."),
     "stop": ("forkd.cli.daemon", "stop", "Stop the daemon; nothing accepted is lost."),
     "queue": ("forkd.cli.queue", "queue", "List, count, export, retry, hold, remove queued mail."),
+    "explain": ("forkd.cli.explain", "explain", "What happened to a session or a message, and why."),
     "user": ("forkd.cli.user", "user", "Who may hand in mail with AUTH."),
     "plugin": ("forkd.cli.plugin", "plugin", "What plugins are, what they may do, whether they are right."),
     "sandbox": ("forkd.cli.sandbox", "sandbox", "Which walls around plugins hold on this machine."),
@@ -30,7 +31,7 @@ COMMANDS: Final[Rows] = {
 }
 """Name -> module, attribute, line of help. A module is imported when its command is called."""
 
-LATER: Final = frozenset({"sessions", "explain", "reload", "drain", "top"})
+LATER: Final = frozenset({"sessions", "reload", "drain", "top"})
 """Commands of later versions: said so, instead of "no such command"."""
 
 INTERRUPTED: Final = 130

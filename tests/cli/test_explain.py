@@ -1,0 +1,147 @@
+"""What is told of a session or a message, and what is said to be unknown (cli/explain_story.py)."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+from forkd import log, logmail
+from forkd.cli.explain import _wanted
+from forkd.cli.explain_story import Story
+from forkd.cli.explain_words import TOLD, told
+from forkd.cli.failure import CommandFailed
+
+SESSION, FIRST, SECOND = "HOFUBH6H4VPC93W1", "HOFUBH6KNL8A9EW1", "HOFUBH6KNL8B9EW1"
+T0 = 1_795_467_149.0
+
+
+def answer(*events: tuple[str, dict[str, Any]], id: str = SESSION, **more: Any) -> dict[str, Any]:
+    return {
+        "id": id,
+        "sessions": [SESSION],
+        "events": [
+            {"at": T0 + n, "writer": 1, "event": name, "fields": {"session": SESSION, **fields}}
+            for n, (name, fields) in enumerate(events)
+        ],
+        "more": False,
+        "writers": [{"n": 1, "name": "worker.0", "pid": 7, "since": T0 - 9, "seen": T0 + 9, "ended": False}],
+        "gaps": [],
+        "oldest": T0 - 99,
+        "now": T0 + 10,
+        **more,
+    }
+
+
+TWO = (
+    ("connected", {"client": "192.0.2.1:4711", "listener": "mx"}),
+    ("plugin_call", {"plugin": "dnsbl", "hook": "connect", "verdict": "none", "ms": 1.0}),
+    ("plugin_call", {"plugin": "a", "hook": "mail", "verdict": "none", "ms": 1.0}),
+    ("message", {"id": FIRST, "sender": "a@example.org", "recipients": ["b@example.org"], "reply": "250 1"}),
+    ("plugin_call", {"plugin": "b", "hook": "mail", "verdict": "none", "ms": 1.0}),
+    ("refused", {"command": "RCPT", "reply": "550 5.1.1 No", "recipient": "c@example.org"}),
+    ("message", {"id": SECOND, "sender": "<>", "recipients": ["b@example.org"], "reply": "250 2"}),
+    ("delivery", {"id": FIRST, "recipient": "b@example.org", "status": "deferred", "tls": "TLSv1.3 X"}),
+    ("delivery", {"id": SECOND, "recipient": "b@example.org", "status": "delivered"}),
+    ("session", {"client": "192.0.2.1:4711", "reason": "quit", "seconds": 9.0, "messages": 2}),
+)
+
+
+def names(story: Story) -> list[str]:
+    return [f"{event['event']}:{event['fields'].get('plugin', '')}" for event in story.events]
+
+
+def test_of_one_message_others_of_its_session_are_left_out():
+    """What the session as such went through stays."""
+    story = Story(answer(*TWO, id=SECOND))
+    assert names(story) == [
+        "connected:", "plugin_call:dnsbl", "plugin_call:b", "refused:", "message:", "delivery:", "session:",
+    ]  # fmt: skip
+    facts = dict(story.facts())
+    assert (facts["message"], facts["in session"], facts["outcome"]) == (SECOND, SESSION, "1 delivered")
+    assert "tls" not in facts  # that was the next hop's
+
+
+def test_of_a_session_everything_is_told():
+    """In order, with the time since it began."""
+    story = Story(answer(*TWO))
+    assert len(story.rows()) == len(TWO)
+    assert story.rows()[2] == ("+2.000 s", "mail hook", "plugin a: none; 1.0 ms")
+    assert story.notes() == []
+    assert story.data()["events"][0]["process"] == "worker.0[7]"
+
+
+@pytest.mark.parametrize(
+    ("writer", "said"),
+    [
+        ({}, "the session has not ended yet"),
+        ({"seen": T0 - 60}, "worker.0[7] was killed"),
+        ({"ended": True}, "worker.0[7] has ended meanwhile"),
+    ],
+)
+def test_a_session_without_an_end_is_said_to_have_none(writer, said):
+    """Open, or its worker was killed: the two are not the same."""
+    given = answer(*TWO[:-1])
+    given["writers"][0] |= writer
+    [note] = Story(given).notes()
+    assert said in note
+
+
+def test_what_was_lost_is_said_where_it_may_be_of_this_story():
+    """A gap a day later is not."""
+    gap = {"after": T0 + 1, "before": T0 + 4, "writer": "worker.0", "pid": 7, "events": 3}
+    [note] = Story(answer(*TWO, gaps=[gap])).notes()
+    assert note.startswith("3 events of worker.0 between ")
+    late = gap | {"after": T0 + 86_000, "before": T0 + 86_001}
+    done = [*TWO[:7], TWO[8], TWO[9]]
+    assert Story(answer(*done, gaps=[late])).notes() == []
+    assert Story(answer(*TWO, gaps=[late])).notes() != []  # a recipient still waits
+
+
+def test_a_story_without_a_beginning_says_so():
+    """The oldest go first."""
+    assert "the beginning is not kept any more, or was lost" in Story(answer(*TWO[2:])).notes()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SESSION,
+        f"451 4.3.0 Local error, please try again later (session {SESSION})",
+        f"250 2.0.0 Ok: queued as {SESSION}",
+        f"level=info event=session session={SESSION} client=192.0.2.1:4711",
+        f"by mx.example.org (forkd) with ESMTP id {SESSION};",
+    ],
+)
+def test_an_id_is_found_in_whatever_has_it(text):
+    """Users send the whole bounce."""
+    assert _wanted(text) == SESSION
+
+
+@pytest.mark.parametrize("text", ["", "hello", "HOFUBH6H4VPC93", "hofubh6h4vpc93w1", "ZZZZZZZZZZZZZZZZ"])
+def test_what_is_no_id_is_said_to_be_none(text):
+    """Too short, too long, from another century."""
+    with pytest.raises(CommandFailed, match="there is no id"):
+        _wanted(text)
+
+
+def test_every_event_of_a_session_has_its_words():
+    """What the log says under a session's id is told in words, not as key=value."""
+    of_sessions = {
+        name
+        for module in (log, logmail)
+        for name, function in vars(module).items()
+        if inspect.isfunction(function) and "session" in inspect.signature(function).parameters
+    }
+    assert of_sessions >= {"refused", "message", "delivery", "plugin_failure"}
+    assert of_sessions - TOLD.keys() == {"session_end"}  # the event's name is `session`
+
+
+@pytest.mark.parametrize("event", sorted(TOLD))
+def test_words_are_found_for_whatever_stands_in_an_event(event):
+    """A process that was taken over tells what it likes; an event may lack what is empty."""
+    for fields in ({}, {name: object() for name in ("ms", "edits", "seconds", "size", "cpu_ms", "errors")}):
+        what, how = told(event, fields)
+        assert isinstance(what, str)
+        assert isinstance(how, str)
