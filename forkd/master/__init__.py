@@ -6,6 +6,9 @@ table (roles.py) and treats them alike: a child has a process id, a channel, and
 main.py        the start-up sequence and the way out; the card
 supervisor.py  the loop: what happened, what is due, what is late
 roster.py      the places there are: they come and go
+generation.py  one configuration in force: what it holds, its places, what each process is given
+ground.py      what is the same for all generations (ground_paths.py: where each has its sockets)
+given.py       what a role goes by: is another process needed after a reload?
 place.py       where one process at a time is    watch.py    whose descriptor can be read
 lives.py       its births and deaths             hearing.py  what it says, and what follows
 pool.py        pure: when is a process started, replaced, given up, killed

@@ -99,11 +99,11 @@ class _Told:
 
 @dataclasses.dataclass(slots=True, eq=False)
 class _Plugin:
-    """One zygote, and what it left behind when it died."""
+    """Its zygotes (two generations may have one each), and what dead ones left behind."""
 
     sessions: dict[int, int]
-    newest: int = 0
-    """Its living zygote; 0: it is dead."""
+    living: set[int] = dataclasses.field(default_factory=set)
+    """pids of its zygotes."""
     seen: set[Process] = dataclasses.field(default_factory=set)
     looked: bool = False
     suspicions: int = 0
@@ -129,15 +129,15 @@ class Census:
         """
         entry = self._plugins.setdefault(plugin, _Plugin({}))
         entry.sessions[pid] = at
-        entry.newest = pid
+        entry.living.add(pid)
         entry.looked = False
         entry.suspicions = 0
 
     def reaped(self, plugin: str, pid: int) -> None:
         """Its zygote is dead: as soon as nobody is in its session, the number may be another's."""
         entry = self._plugins.get(plugin)
-        if entry is not None and entry.newest == pid:
-            entry.newest = 0
+        if entry is not None:
+            entry.living.discard(pid)
 
     def sessions(self, plugin: str) -> dict[int, int]:
         """Of its zygote, and of dead ones whose processes live."""
@@ -171,7 +171,7 @@ class Census:
             plugin.suspicions = plugin.suspicions + 1 if why else 0
             plugin.seen, plugin.looked = there, True
             plugin.sessions = {
-                pid: at for pid, at in plugin.sessions.items() if seen.get(pid) or pid == plugin.newest
+                pid: at for pid, at in plugin.sessions.items() if seen.get(pid) or pid in plugin.living
             }
             if plugin.suspicions >= TWICE:
                 condemned.append((name, why))

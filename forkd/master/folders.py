@@ -6,7 +6,7 @@ Made by master while it still may give folders away; what is there already stays
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from forkd.auth import users
@@ -16,7 +16,7 @@ from forkd.master import rights
 from forkd.master.errors import StartError
 from forkd.master.privileges import Identities
 from forkd.master.roles import workers
-from forkd.queue.spool import Spool, spool_root
+from forkd.queue.spool import TMP, Spool, spool_root
 from forkd.rpc.records import crash_folder
 from forkd.sandbox import launch
 
@@ -25,13 +25,7 @@ def make(config: Config, plugins: Sequence[PluginConfig], identities: Identities
     """Every folder that some role writes in. Raises StartError."""
     data_dir = config.server.data_dir
     try:
-        Spool.prepare(
-            spool_root(data_dir),
-            [f"w{number}" for number in range(workers(config))],
-            worker_uid=identities.uid("user"),
-            queue_uid=identities.uid("queue_user"),
-            queue_gid=identities.gid("queue_user"),
-        )
+        _prepare(config, range(workers(config)), identities)
         for _, _, _, folder in rights.mail_folders(config):
             # Elsewhere it is the admin's.
             if folder != data_dir and folder.is_relative_to(data_dir):
@@ -44,6 +38,23 @@ def make(config: Config, plugins: Sequence[PluginConfig], identities: Identities
             _make(rights.state_folder(data_dir), identities, "broker_user")
     except OSError as error:
         raise StartError(Exit.SYSTEM, f"{error.filename or data_dir}: {error.strerror}") from error
+
+
+def make_slot(config: Config, number: int, identities: Identities) -> None:
+    """The folders of one more worker's slot, where they are missing. Raises OSError."""
+    root = spool_root(config.server.data_dir)
+    if not all((root / where / f"w{number}").is_dir() for where in (TMP, "new", "free")):
+        _prepare(config, [number], identities)
+
+
+def _prepare(config: Config, numbers: Iterable[int], identities: Identities) -> None:
+    Spool.prepare(
+        spool_root(config.server.data_dir),
+        [f"w{number}" for number in numbers],
+        worker_uid=identities.uid("user"),
+        queue_uid=identities.uid("queue_user"),
+        queue_gid=identities.gid("queue_user"),
+    )
 
 
 def _make(folder: Path, identities: Identities, owner: str) -> None:

@@ -9,12 +9,13 @@ another can take up again, though systemd has the address and nobody else could 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import os
 import socket
 import stat
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 
 from forkd import log
 from forkd.config.schema import Listener
@@ -83,27 +84,43 @@ def passed(environ: MutableMapping[str, str] = os.environ) -> list[Passed]:
     return found
 
 
-def open_all(listeners: Mapping[str, Listener], inherited: Sequence[Passed]) -> dict[str, socket.socket]:
-    """Listener name -> listening, non-blocking socket. Raises StartError, with all of them closed again.
+Bound = Mapping[str, tuple[socket.socket, str]]
+"""Name of a listener -> its socket, and its address as it was configured."""
+
+
+def open_all(
+    listeners: Mapping[str, Listener], inherited: Sequence[Passed], bound: Bound | None = None
+) -> dict[str, socket.socket]:
+    """Listener name -> listening, non-blocking socket. Raises StartError, with all that it opened closed.
+
+    bound       those of the generation before: whose address is the same goes over, whatever its name. The
+                others serve on, and stay open
 
     inherited   stay the caller's
     """
     opened: dict[str, socket.socket] = {}
+    fresh: list[socket.socket] = []
+    bound = bound or {}
     try:
         for name, listener in listeners.items():
             wanted = _resolve(name, listener.address)
+            if (had := _had(name, listener, wanted, bound)) is not None:
+                had.listen(listener.backlog)
+                opened[name] = had
+                continue
             match = next((each.sock for each in inherited if _matches(each.sock, wanted)), None)
             if match is not None:
                 sock = match.dup()
                 # Again, with our backlog: systemd's own is its socket unit's.
                 sock.listen(listener.backlog)
             else:
-                sock = _bind(name, listener, wanted, inherited)
+                sock = _bind(name, listener, wanted, inherited, [each for each, _ in bound.values()])
+            fresh.append(sock)
             sock.setblocking(False)
             opened[name] = sock
             log.listening(listener=name, address=shown(sock), inherited=match is not None)
     except StartError:
-        for sock in opened.values():
+        for sock in fresh:
             sock.close()
         raise
     return opened
@@ -161,16 +178,48 @@ def _matches(sock: socket.socket, wanted: Address) -> bool:
     return _is_tcp(sock) and sock.family == wanted[0] and sock.getsockname()[:2] == wanted[1]
 
 
-def _bind(name: str, listener: Listener, wanted: Address, inherited: Sequence[Passed]) -> socket.socket:
+def _had(name: str, listener: Listener, wanted: Address, bound: Bound) -> socket.socket | None:
+    """The socket that serves this address already. A port that the kernel chose stays the same listener's."""
+    if not wanted[1][1]:
+        return bound[name][0] if name in bound and bound[name][1] == listener.address else None
+    return next((sock for sock, _ in bound.values() if _matches(sock, wanted)), None)
+
+
+@contextlib.contextmanager
+def _beside(sock: socket.socket, others: Iterable[socket.socket]) -> Iterator[None]:
+    """Inside, `sock` may be bound and listen beside sockets of ours that have its port at an address which
+    includes its own, or is included (0.0.0.0 and 127.0.0.1). Afterwards nobody can join them (SO_REUSEPORT
+    is looked at when a socket is bound and when it begins to listen)."""
+    together = [sock, *others]
+    try:
+        for each in together:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        yield
+    finally:
+        for each in together:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+
+
+def _bind(
+    name: str,
+    listener: Listener,
+    wanted: Address,
+    inherited: Sequence[Passed],
+    ours: Sequence[socket.socket],
+) -> socket.socket:
     family, where = wanted
+    same_port = [
+        each for each in ours if each.family == family and where[1] and each.getsockname()[1] == where[1]
+    ]
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             # One meaning everywhere: [::] is IPv6, and 0.0.0.0 is a listener of its own.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(where)
-        sock.listen(listener.backlog)
+        with _beside(sock, same_port) if same_port else contextlib.nullcontext():
+            sock.bind(where)
+            sock.listen(listener.backlog)
     except OSError as error:
         sock.close()
         said = f"[listener.{name}] cannot listen on {listener.address}: {error.strerror}"

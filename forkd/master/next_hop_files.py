@@ -46,6 +46,11 @@ class NextHopFiles:
             if isinstance(table, NextHop) and any(_paths(table))
         ]
 
+    @property
+    def paths(self) -> list[Path]:
+        """All that are read."""
+        return [path for held in self._held for path in held.paths if path is not None]
+
     def open(self) -> None:
         """Read all of them. Raises StartError, which names table, key and file."""
         for held in self._held:

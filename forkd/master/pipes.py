@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from forkd.config.schema import Config, Pipe
 from forkd.exits import Exit
@@ -29,17 +29,18 @@ def configured(config: Config) -> Iterator[tuple[str, Pipe]]:
             yield name, table
 
 
-def specs(config: Config) -> list[launch.ZygoteSpec]:
+def specs(config: Config, numbers: Mapping[str, int]) -> list[launch.ZygoteSpec]:
     """How their zygotes are started; by root each as a uid of its own: counted down from checkpassword's, so
     that plugins, which are counted up, do not meet them.
 
+    numbers  of the transports, from 0: each uid is one's alone, also while two generations live
     Raises StartError where this machine has no filters to give, or a program cannot be started as it is.
     """
     found = []
-    for place, (name, table) in enumerate(configured(config), start=1):
+    for name, table in configured(config):
         uid = None
         if os.geteuid() == 0:
-            uid = table.uid or config.sandbox.uid_base + CHECKPASSWORD_UID - place
+            uid = table.uid or config.sandbox.uid_base + CHECKPASSWORD_UID - 1 - numbers[name]
         try:
             spec = dataclasses.replace(_spec(name, table), uid=uid, gid=uid)
             launch.check_program(spec)

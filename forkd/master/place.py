@@ -35,14 +35,14 @@ class Place:
     role: Role
     slot: Slot
     start: Callable[[], Child]
-    generation: int = 1
-    on_gone: Callable[[], None] = _nothing
     child: Child | None = None
     said: Heartbeat | None = None
     failed: Failed | None = None
     output: Output | None = None
     refused: str = ""
     """Why no process could be made the last time: said once, not at each try."""
+    generation: int = 1
+    on_gone: Callable[[], None] = _nothing
 
     @property
     def shown(self) -> str:

@@ -42,6 +42,13 @@ class InUse:
             return cls(spec.compiled.files, content=True)
         return cls(spec.started() if spec.kind == "program" else (), content=False)
 
+    def __eq__(self, other: object) -> bool:
+        """The same files, and none of them another one meanwhile."""
+        return isinstance(other, InUse) and self._stamps == other._stamps
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._stamps.items()))
+
     def look(self) -> str:
         """Which one is another now, and what to do; empty: none, or it was said already."""
         if self._told:

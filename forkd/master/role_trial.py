@@ -20,7 +20,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from forkd.master import child
@@ -48,7 +48,7 @@ class Subject:
     walls: Walls
 
 
-def examine(subjects: list[Subject], data_dir: Path) -> Finding:
+def examine(subjects: Sequence[Subject], data_dir: Path) -> Finding:
     """Try the walls of each. Blocks for two forks per role, some 3 ms each. Raises nothing for a wall."""
     wrong: list[str] = []
     with _targets(data_dir) as targets:

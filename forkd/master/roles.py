@@ -79,6 +79,8 @@ class Role:
     may_gain        programs it starts may become other users: it is not given no_new_privs
     start_limit_s   until it must be ready; 0: sandbox.start_timeout
     stop_limit_s    until it must have ended after being told; None: stop_timeout, or no limit for a drain
+    reload          after one that changed what it is given (given.py): renew: it is always another process;
+                    beside: the next one is ready before it ends; after: it ends first; keep: it stays
     may_ask         may send AskStatus and AskStop
     """
 
@@ -97,6 +99,7 @@ class Role:
     stop_limit_s: float | None = 10.0
     heartbeat: bool = True
     may_ask: bool = False
+    reload: Literal["renew", "beside", "after", "keep"] = "keep"
 
 
 def workers(config: Config) -> int:
@@ -155,6 +158,7 @@ ROLES: tuple[Role, ...] = (
         start_phase=1,
         stop_phase=2,
         stop_limit_s=5.0,
+        reload="beside",
     ),
     Role(
         name="launcher",
@@ -167,6 +171,7 @@ ROLES: tuple[Role, ...] = (
         start_phase=1,
         stop_phase=3,
         stop_limit_s=3.0,
+        reload="beside",
     ),
     Role(
         name="qmgr",
@@ -178,6 +183,7 @@ ROLES: tuple[Role, ...] = (
         stop_phase=2,
         # It looks at every file of the spool before it is ready.
         start_limit_s=600.0,
+        reload="after",
     ),
     Role(
         name="admin",
@@ -189,6 +195,7 @@ ROLES: tuple[Role, ...] = (
         stop_phase=4,
         stop_limit_s=3.0,
         may_ask=True,
+        reload="beside",
     ),
     Role(
         name="worker",
@@ -203,5 +210,6 @@ ROLES: tuple[Role, ...] = (
         start_phase=2,
         stop_phase=0,
         stop_limit_s=None,
+        reload="renew",
     ),
 )

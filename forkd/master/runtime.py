@@ -24,6 +24,9 @@ from forkd.rpc import places
 SUN_PATH_BYTES = 107
 """The longest path of a unix socket (unix(7), without the final NUL)."""
 
+BESIDE = "~1"
+"""Behind a path while another generation has it (ground_paths.py): there must be room for it at the start."""
+
 LEFTOVER_WAIT_S = 10.0
 """For what a killed forkd left: its roles end within 5 s of losing their master."""
 
@@ -89,19 +92,18 @@ class Runtime:
         """A listening unix socket run/NAME of the user that the key `owner` of [server] names."""
         return self.listen_at(self.folder / name, kind, mode=mode, uid=self._identities.uid(owner))
 
-    def listen_plugin(self, plugin: str, *, owner: str = "user") -> socket.socket:
+    def listen_plugin(self, path: Path, *, owner: str = "user") -> socket.socket:
         """The socket on which workers (those of the user that the key `owner` of [server] names), and nobody
-        else, ask for that plugin's sandboxes."""
-        path = places.plugin_socket(self.folder, plugin)
+        else, ask for a plugin's sandboxes."""
         return self.listen_at(path, socket.SOCK_SEQPACKET, mode=0o600, uid=self._identities.uid(owner))
 
     def listen_at(self, path: Path, kind: socket.SocketKind, *, mode: int, uid: int) -> socket.socket:
         """A listening unix socket at `path`, non-blocking. Raises StartError."""
-        if len(os.fsencode(path)) > SUN_PATH_BYTES:
+        if len(os.fsencode(path)) + len(BESIDE) > SUN_PATH_BYTES:
             raise StartError(
                 Exit.CONFIG,
                 f"server.data_dir is too long: a socket's path has {SUN_PATH_BYTES} octets at most, {path} "
-                f"has {len(os.fsencode(path))}",
+                f"has {len(os.fsencode(path))}, and a reload needs {len(BESIDE)} more",
             )
         sock = socket.socket(socket.AF_UNIX, kind)
         try:

@@ -62,7 +62,7 @@ class Trust:
         by.log("blamed", reason=f"{blame.plugin}: {blame.reason}", level="warning")
         session = census.session_of(blame.pid)
         if session and session in self._census.sessions(blame.plugin):
-            self._end(blame.plugin, blame.reason)
+            self._end(blame.plugin, blame.reason, session)
 
     def look(self, now: float) -> None:
         """Ask and count, where that is due. Blocks for some milliseconds: see census.py."""
@@ -88,9 +88,13 @@ class Trust:
             if isinstance(child, ZygoteChild) and slot.state is State.RUNNING and not slot.killed:
                 yield place, child
 
-    def _end(self, plugin: str, why: str) -> None:
-        for place in self._roster:
-            if place.role.starter == "zygote" and place.slot.name == plugin:
+    def _end(self, plugin: str, why: str, session: int = 0) -> None:
+        """`session`: of the zygote that it was, where that is known; else of all generations'."""
+        zygotes = [
+            place for place in self._roster if place.role.starter == "zygote" and place.slot.name == plugin
+        ]
+        for place in [each for each in zygotes if each.slot.pid == session] or zygotes:
+            if place.slot.name == plugin:
                 place.slot.distrust()
                 if place.child is not None:
                     place.kill(why)

@@ -123,23 +123,27 @@ def self_test(
     programs: bool,
     roles: Finding,
     sandbox: SandboxLike,
+    tested: dict[object, list[Finding]],
 ) -> dict[str, str]:
     """Layer -> enforced | absent | failed | unverified, tried by a real sandbox; each is logged.
 
     programs   such are run too (checkpassword): their filter is another, and is tried as well.
     roles      what role_trial.py found.
     sandbox    what zygotes are given: what is switched off is not tried.
+    tested     what was tried before, which is not tried again.
     Blocks for a few hundred milliseconds. Raises StartError when a required layer does not hold, unless the
     layer is `files` and every plugin is marked trusted.
     """
     uid = next((spec.uid for spec in specs), None)
-    tried = selftest.examine(
-        uid=uid,
-        gid=uid,
-        programs=programs,
-        namespaces=sandbox.namespaces == "auto",
-        cgroup=sandbox.cgroup == "auto",
-    )
+    key = (uid is None, programs, sandbox.namespaces, sandbox.cgroup)
+    if (tried := tested.get(key)) is None:
+        tried = tested[key] = selftest.examine(
+            uid=uid,
+            gid=uid,
+            programs=programs,
+            namespaces=sandbox.namespaces == "auto",
+            cgroup=sandbox.cgroup == "auto",
+        )
     found = [*tried, roles]
     layers = {finding.layer: finding.result for finding in found}
     wanted = set(require)

@@ -16,6 +16,7 @@ from forkd.exits import Exit
 from forkd.master import signals
 from forkd.master.child import Child, Failed, Said
 from forkd.master.errors import StartError
+from forkd.master.ground_paths import free_path, shut
 from forkd.master.plugin_loaded import Loaded
 from forkd.master.plugin_replaced import BEATS, InUse
 from forkd.master.runtime import Runtime
@@ -183,8 +184,9 @@ def _one_line(text: str) -> str:
     return "; ".join(text.strip().splitlines()).replace(":; ", ": ")
 
 
-class Zygote:
-    """One plugin's place: makes its process, again and again, on one listening socket.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A zygote as a configuration wants it.
 
     files   what it may load; None: it loads no plugin
     python  its own interpreter, as the admin named it
@@ -193,24 +195,44 @@ class Zygote:
     asked_by    whose socket it is: a key of [server]
     """
 
-    def __init__(
-        self,
-        spec: launch.ZygoteSpec,
-        runtime: Runtime,
-        files: Loaded | None = None,
-        python: str = "",
-        *,
-        shown: Mapping[str, str] | None = None,
-        patience_s: float = 10.0,
-        asked_by: str = "user",
-    ) -> None:
-        self.spec = spec
-        self.asked_by = asked_by
-        self.shown = shown or {}
-        self.patience_s = patience_s
-        self.files = files
-        self.python = python
-        self.listener = runtime.listen_plugin(spec.name, owner=asked_by)
+    spec: launch.ZygoteSpec
+    files: Loaded | None = None
+    python: str = ""
+    shown: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    patience_s: float = 10.0
+    asked_by: str = "user"
+
+
+class Zygote:
+    """One plugin's place: makes its process, again and again, on one listening socket."""
+
+    def __init__(self, wanted: Wanted, runtime: Runtime) -> None:
+        self.spec = wanted.spec
+        self.asked_by = wanted.asked_by
+        self.shown = wanted.shown
+        self.patience_s = wanted.patience_s
+        self.files = wanted.files
+        self.python = wanted.python
+        self.path = free_path(places.plugin_socket(runtime.folder, self.spec.name))
+        self.listener = runtime.listen_plugin(self.path, owner=self.asked_by)
+        self._used = _used(self.spec)
+
+    def still(self, fresh: Wanted) -> bool:
+        """Is this what a reload wants, so that it may stay? Not where the admin granted the plugin files: it
+        may have read them at its start."""
+        same = (self.spec, self.python, self.patience_s, self.asked_by) == (
+            *(fresh.spec, fresh.python, fresh.patience_s, fresh.asked_by),
+        )
+        if not same or fresh.spec.files or dict(self.shown) != dict(fresh.shown):
+            return False
+        if self.files is None or fresh.files is None:
+            return self.files is fresh.files and self._used == _used(fresh.spec)
+        read = (self.files.digests, self.files.installed) == (fresh.files.digests, fresh.files.installed)
+        return read and self._used == _used(fresh.spec)
+
+    def close(self) -> None:
+        """Give the socket up; nobody asks here any more."""
+        shut(self.listener, self.path)
 
     def start(self) -> Child:
         """Exec a zygote. Raises OSError, also when its files are not those forkd started with."""
@@ -238,6 +260,14 @@ class Zygote:
             patience_s=self.patience_s,
             in_use=in_use,
         )
+
+
+def _used(spec: launch.ZygoteSpec) -> InUse | None:
+    """The files that its processes will have leave for; None: that cannot be known now."""
+    try:
+        return InUse.of(spec)
+    except executables.ExecutableError:
+        return None
 
 
 def own_ids(spec: launch.ZygoteSpec, uid: int) -> launch.ZygoteSpec:

@@ -11,6 +11,9 @@ run/proxy.sock    SEQPACKET  qmgr's, for workers; only where a listener has acce
 run/metrics.sock  STREAM     admin's, HTTP; everybody may ask; only where [metrics] listen is "auto"
 run/plugin/NAME   SEQPACKET  a zygote's, for workers; for qmgr where it starts a transport's program
 
+Of plugin/NAME, broker.sock and launcher.sock there is a second one (NAME~1) while a reload has put another
+process beside the one that old sessions go on with.
+
 And beside run/, state/state.db: what plugins keep (the broker's); trace/trace.db: what `forkd explain` knows
 (admin's). They stay.
 """
@@ -57,9 +60,11 @@ def plugin_socket(run: Path, plugin: str) -> Path:
 def clear(run: Path) -> None:
     """Remove all of it but the lock. Only for who holds that. Never raises; what is foreign stays."""
     plugins = run / PLUGINS
-    for name in (CONTROL, QMGR, ANVIL, BROKER, LAUNCHER, PROBE, PROXY, METRICS):
+    beside = [path for name in (BROKER, LAUNCHER) for path in run.glob(f"{name}~*")]
+    names = (CONTROL, QMGR, ANVIL, BROKER, LAUNCHER, PROBE, PROXY, METRICS)
+    for path in (*(run / name for name in names), *beside):
         with contextlib.suppress(OSError):
-            (run / name).unlink()
+            path.unlink()
     with contextlib.suppress(OSError):
         for socket_file in plugins.iterdir():
             with contextlib.suppress(OSError):

@@ -121,6 +121,7 @@ def test_what_a_dead_zygote_left_behind_is_counted_with_its_successors_processes
 def test_a_session_without_processes_is_forgotten():
     """Or a look would cost more with each death."""
     story = Story()
+    story.census.reaped("p", ZYGOTE)
     story.census.started("p", 200, 2)
     story.sessions = {ZYGOTE: processes(), 200: processes()}
     story.census.judge(story.sessions, (WORKER,), story.now)
