@@ -1,9 +1,10 @@
 """PROCESS admin: the control socket; the tidying-up when master was killed.
 
 runs as        `forkd-admin` where root started us, else the calling user
-holds          the control socket, the lock on data_dir, what `forkd explain` knows, ways to qmgr and to the
-               workers' probe socket
-reads from     local admins (who they are is looked at first), master, qmgr; what others tell of mail
+holds          the control socket, workers' socket, the lock on data_dir, what `forkd explain` knows, ways to
+               qmgr and to the workers' probe socket
+reads from     local admins (who they are is looked at first), master, qmgr, workers (distrusted); what others
+               tell of mail
 if taken over  what admins may do
 restart        by master, with back-off
 """
@@ -27,6 +28,7 @@ from forkd.admin.http import Server
 from forkd.admin.peers import Master, Qmgr
 from forkd.admin.prober import Prober
 from forkd.admin.rows import Others
+from forkd.admin.workers import Workers
 from forkd.config.schema import Config
 from forkd.rpc import places
 from forkd.rpc.channel import RequestClient
@@ -104,15 +106,16 @@ class Admin:
         link = MasterLink(start, accepts=ToRole, beat=beat, on_message=heard)
         master = Master(link.send)
         prober = Prober(config.probe, master, qmgr, run / places.PROBE)
+        workers = Workers(start.sockets["workers"], master.processes)
         control = Control(
             start.sockets["control"],
             Roles(config.admin, own=os.getuid(), overflow=start.overflow),
-            Others(master=master, qmgr=Qmgr(qmgr), prober=prober, traces=store),
+            Others(master=master, qmgr=Qmgr(qmgr), prober=prober, workers=workers, traces=store),
         )
         if store is not None:
             store.open()
         link.open()
-        serving = [loop.create_task(control.run()), loop.create_task(prober.run())]
+        serving = [loop.create_task(work) for work in (control.run(), prober.run(), workers.run())]
         http = Server(start.sockets["metrics"], {}) if "metrics" in start.sockets else None
         if http is not None:
             serving.append(loop.create_task(http.run()))
@@ -122,6 +125,7 @@ class Admin:
         if http is not None:
             http.close()
         await control.close(wait_s=0.0 if link.orphaned else STOP_WAIT_S)
+        workers.close()
         qmgr.close()
         if store is not None:
             await store.close()

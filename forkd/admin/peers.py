@@ -1,4 +1,5 @@
-"""Whom does admin ask, and what when they do not answer? Master over its channel, qmgr over its socket."""
+"""Whom does admin ask, and what when they do not answer? Master over its channel, qmgr over its socket;
+workers are asked over a socket of admin's (workers.py)."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import TypeVar
 
 from forkd.rpc.channel import RequestClient, Unavailable
 from forkd.rpc.message import Message
-from forkd.rpc.messages import Done, QueueAnswer, Status
+from forkd.rpc.messages import AskStatus, Done, ProcessStatus, QueueAnswer, Status
 
 MASTER_TIMEOUT_S = 5.0
 QMGR_TIMEOUT_S = 30.0
@@ -50,6 +51,16 @@ class Master:
         if isinstance(answer, Done) and answer.error:
             raise Refused(answer.error)
         return answer
+
+    async def status(self) -> Status:
+        """What there is. Raises Refused."""
+        answer = await self.ask(lambda n: AskStatus(n=n))
+        assert isinstance(answer, Status)
+        return answer
+
+    async def processes(self) -> tuple[ProcessStatus, ...]:
+        """Which processes there are. Raises Refused."""
+        return (await self.status()).processes
 
     def answer(self, message: Message) -> None:
         """What master said; an answer that nobody waits for any more is dropped."""

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from forkd import log
-from forkd.admin import requests_explain, requests_queue, requests_service
+from forkd.admin import requests_explain, requests_queue, requests_service, requests_sessions
 from forkd.admin.access import Access
 from forkd.admin.peers import Away, Refused
 from forkd.admin.rows import Arguments, Context, Row
@@ -21,6 +21,7 @@ REQUESTS: dict[str, Row] = {
     **requests_service.ROWS,
     **requests_queue.ROWS,
     **requests_explain.ROWS,
+    **requests_sessions.ROWS,
 }
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from forkd.admin.access import Access
 from forkd.admin.rows import Arguments, Context, Row, always, without_envelope
-from forkd.rpc.messages import AskStatus, AskStop
+from forkd.rpc.messages import AskStop
 
 
 class StatusArguments(Arguments, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -22,7 +22,7 @@ class StopArguments(Arguments, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 async def _status(context: Context, _arguments: StatusArguments) -> Any:
-    answer = msgspec.to_builtins(await context.others.master.ask(lambda n: AskStatus(n=n)))
+    answer = msgspec.to_builtins(await context.others.master.status())
     for process in answer["processes"]:
         del process["t"]
     return {**without_envelope(answer), "readiness": context.others.prober.shown()}

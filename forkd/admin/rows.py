@@ -15,6 +15,7 @@ from forkd.admin.access import Access
 from forkd.admin.peers import Master, Qmgr
 from forkd.admin.prober import Prober
 from forkd.admin.traces import TraceStore
+from forkd.admin.workers import Workers
 
 
 class Arguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,6 +31,7 @@ class Others:
     master: Master
     qmgr: Qmgr
     prober: Prober
+    workers: Workers
     traces: TraceStore | None = None
 
 

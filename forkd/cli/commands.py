@@ -21,7 +21,10 @@ COMMANDS: Final[Rows] = {
     "run": ("forkd.cli.run", "run", "Serve mail until told to stop."),
     "config": ("forkd.cli.config", "config", "Check, show a configuration; make one from qmail's."),
     "status": ("forkd.cli.daemon", "status", "What runs, and how it is."),
+    "sessions": ("forkd.cli.sessions", "sessions", "Who is connected, and what he is about."),
+    "kick": ("forkd.cli.sessions", "kick", "End sessions: 421."),
     "stop": ("forkd.cli.daemon", "stop", "Stop the daemon; nothing accepted is lost."),
+    "drain": ("forkd.cli.daemon", "drain", "The same without a limit: transactions finish."),
     "queue": ("forkd.cli.queue", "queue", "List, count, export, retry, hold, remove queued mail."),
     "explain": ("forkd.cli.explain", "explain", "What happened to a session or a message, and why."),
     "user": ("forkd.cli.user", "user", "Who may hand in mail with AUTH."),
@@ -31,7 +34,7 @@ COMMANDS: Final[Rows] = {
 }
 """Name -> module, attribute, line of help. A module is imported when its command is called."""
 
-LATER: Final = frozenset({"sessions", "reload", "drain", "top"})
+LATER: Final = frozenset({"reload", "top"})
 """Commands of later versions: said so, instead of "no such command"."""
 
 INTERRUPTED: Final = 130
@@ -45,8 +48,7 @@ class _Commands(LazyGroup):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] in LATER:
-            hint = " (use `forkd stop --drain`)" if args[0] == "drain" else ""
-            ctx.fail(f"not in this version of forkd: `{args[0]}` comes with a later one{hint}")
+            ctx.fail(f"not in this version of forkd: `{args[0]}` comes with a later one")
         return super().resolve_command(ctx, args)
 
 

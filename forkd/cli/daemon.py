@@ -1,4 +1,4 @@
-"""forkd status, forkd stop: how is the running daemon, and how does it end?"""
+"""forkd status, forkd stop, forkd drain: how is the running daemon, and how does it end?"""
 
 from __future__ import annotations
 
@@ -45,10 +45,27 @@ def status(data_dir: Path, as_json: bool) -> int:
 @json_option
 def stop(data_dir: Path, drain: bool, no_wait: bool, as_json: bool) -> int:
     """Stop: no new connections, 421 to idle sessions, transactions finish. Nothing accepted is lost."""
+    return _stop(data_dir, "drain" if drain else "stop", wait=not no_wait, as_json=as_json)
+
+
+@click.command()
+@daemon_options
+@click.option("--no-wait", is_flag=True, help="Do not wait until it has stopped.")
+@json_option
+def drain(data_dir: Path, no_wait: bool, as_json: bool) -> int:
+    """Stop when the last transaction has finished, without a limit: as `forkd stop --drain`.
+
+    No new connections; sessions without a transaction get their 421 now, others when it is done.
+    `forkd sessions` shows for whom it waits, `forkd kick` ends one, `forkd stop` sets a limit after all.
+    """
+    return _stop(data_dir, "drain", wait=not no_wait, as_json=as_json)
+
+
+def _stop(data_dir: Path, mode: str, *, wait: bool, as_json: bool) -> int:
     master = request(data_dir, "status").get("pid")
-    watched = _watch(master) if isinstance(master, int) and not no_wait else None
+    watched = _watch(master) if isinstance(master, int) and wait else None
     try:
-        request(data_dir, "stop", mode="drain" if drain else "stop")
+        request(data_dir, "stop", mode=mode)
         stopped = watched is not None and _wait(watched, as_json=as_json)
     finally:
         if watched is not None:

@@ -113,7 +113,7 @@ def _regex(context: click.Context, parameter: click.Parameter, value: str | None
         raise click.BadParameter(f"not a regular expression: {error}", param=parameter) from None
 
 
-def _unit(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+def unit(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
     def parsed(_context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
         try:
             return None if value is None else parse(value)
@@ -144,13 +144,13 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--reason-regex", callback=_regex, metavar="REGEX", help="The same as a regular expression."
     ),
     click.option(
-        "--older-than", callback=_unit(parse_duration), metavar="AGE", help="Received longer ago, as in 4h."
+        "--older-than", callback=unit(parse_duration), metavar="AGE", help="Received longer ago, as in 4h."
     ),
     click.option(
-        "--newer-than", callback=_unit(parse_duration), metavar="AGE", help="Received since, as in 30m."
+        "--newer-than", callback=unit(parse_duration), metavar="AGE", help="Received since, as in 30m."
     ),
     click.option(
-        "--min-size", default="0B", callback=_unit(parse_size), metavar="SIZE", help="As large, as in 1MiB."
+        "--min-size", default="0B", callback=unit(parse_size), metavar="SIZE", help="As large, as in 1MiB."
     ),
-    click.option("--max-size", callback=_unit(parse_size), metavar="SIZE", help="No larger."),
+    click.option("--max-size", callback=unit(parse_size), metavar="SIZE", help="No larger."),
 )  # fmt: skip

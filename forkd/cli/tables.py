@@ -95,6 +95,11 @@ def ago(then: float, now: float | None = None) -> str:
     return " ".join(part for part in parts if not part.startswith("0") or len(parts) == 1)
 
 
+def seconds_ago(seconds: float) -> str:
+    """The same of an interval."""
+    return ago(0.0, seconds)
+
+
 def last_end(process: dict[str, Any]) -> str:
     """How the process ended that was there before this one: `ended 12m 5s ago: SIGKILL`; empty: none did."""
     return (

@@ -127,7 +127,17 @@ class Dispatcher:
 class SessionHooks:
     """One session's side of all plugins. Calls come one at a time, in the order of the commands."""
 
-    __slots__ = ("_by_hook", "_dispatcher", "_frames", "_holder", "_host", "_parties", "_smtputf8", "cut_off")
+    __slots__ = (
+        "_by_hook",
+        "_dispatcher",
+        "_frames",
+        "_holder",
+        "_host",
+        "_parties",
+        "_smtputf8",
+        "asking",
+        "cut_off",
+    )
 
     def __init__(
         self,
@@ -144,6 +154,8 @@ class SessionHooks:
         self._frames = Frames(facts)
         self._parties: dict[str, Party] = {}
         self._smtputf8 = False
+        self.asking: tuple[str, str] | None = None
+        """(plugin, hook) whose answer is awaited; None: nobody's."""
         self.cut_off: Sequence[PluginRecord] = ()
         """Of a hook that raised: what plugins had said until then. Who takes them closes what they keep."""
 
@@ -206,6 +218,8 @@ class SessionHooks:
                 question.drop()
             self.cut_off = walk.records
             raise
+        finally:
+            self.asking = None
         for shadow, question in questions:
             shadow.ask_later(question, decision)
         return decision
@@ -229,6 +243,7 @@ class SessionHooks:
                 if question is not None:
                     questions.append((party, question))
                 continue
+            self.asking = (plugin.name, walk.spec.name)
             decision = await walk.ask(party, self._host, self._holder)
             if decision is not None:
                 return decision

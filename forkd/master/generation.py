@@ -105,7 +105,7 @@ class Generation:
         self.listeners = listeners.open_all(config.listener, ground.inherited, had)
         self.notes += listeners.mismatches(self.listeners, ground.inherited)
         folders.make(config, self.loaded.plugins, ground.identities)
-        self._common = {"control", "qmgr", "anvil"}
+        self._common = {"control", "qmgr", "workers", "anvil"}
         self._common |= {"proxy"} if proxied(config) else set()
         self._common |= {"probe"} if config.probe.enabled else set()
         for name in self._common:
@@ -308,6 +308,7 @@ class Generation:
                 if zygote.files is not None
             },
             anvil=str(ground.run / places.ANVIL),
+            control=str(ground.run / places.WORKERS) if with_plugins else "",
             broker=self.socket_of("broker") if with_plugins else "",
             launcher=self.socket_of("launcher") if "qmgr" in needs else "",
             proxy=str(ground.run / places.PROXY) if proxied(self.config) and "listeners" in needs else "",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _SOCKETS = {
     "control": (places.CONTROL, socket.SOCK_STREAM, 0o666, "admin_user"),
     "qmgr": (places.QMGR, socket.SOCK_SEQPACKET, 0o600, "admin_user"),
+    "workers": (places.WORKERS, socket.SOCK_SEQPACKET, 0o600, "user"),
     "anvil": (places.ANVIL, socket.SOCK_SEQPACKET, 0o600, "user"),
     "probe": (places.PROBE, socket.SOCK_STREAM, 0o600, "admin_user"),
     "proxy": (places.PROXY, socket.SOCK_SEQPACKET, 0o600, "user"),

@@ -3,6 +3,7 @@
 run/lock          held by every forked role (master/runtime.py)
 run/control.sock  STREAM     admin's; everybody may connect, admin looks at who it is
 run/qmgr.sock     SEQPACKET  qmgr's, for admin
+run/workers.sock  SEQPACKET  admin's, for workers: it asks, they answer
 run/anvil.sock    SEQPACKET  anvil's, for workers
 run/broker.sock   SEQPACKET  broker's, for workers; only where a plugin was granted what it does
 run/launcher.sock SEQPACKET  launcher's, for qmgr; only where a transport is a queue program
@@ -26,6 +27,7 @@ from pathlib import Path
 LOCK = "lock"
 CONTROL = "control.sock"
 QMGR = "qmgr.sock"
+WORKERS = "workers.sock"
 ANVIL = "anvil.sock"
 BROKER = "broker.sock"
 LAUNCHER = "launcher.sock"
@@ -61,7 +63,7 @@ def clear(run: Path) -> None:
     """Remove all of it but the lock. Only for who holds that. Never raises; what is foreign stays."""
     plugins = run / PLUGINS
     beside = [path for name in (BROKER, LAUNCHER) for path in run.glob(f"{name}~*")]
-    names = (CONTROL, QMGR, ANVIL, BROKER, LAUNCHER, PROBE, PROXY, METRICS)
+    names = (CONTROL, QMGR, WORKERS, ANVIL, BROKER, LAUNCHER, PROBE, PROXY, METRICS)
     for path in (*(run / name for name in names), *beside):
         with contextlib.suppress(OSError):
             path.unlink()

@@ -15,11 +15,12 @@ class RoleStart:
 
     master     SEQPACKET end: FromRole up, ToRole down; end of file means master is gone.
     listeners  listening SMTP sockets by listener name (workers only).
-    sockets    our own listening sockets by name: anvil, broker, qmgr, proxy, launcher (SEQPACKET),
+    sockets    our own listening sockets by name: anvil, broker, qmgr, proxy, launcher, workers (SEQPACKET),
                control, metrics, probe (STREAM). They live in master, so they outlast a role's restart.
     plugins    for workers: plugin name -> path of its zygote's SEQPACKET socket; for qmgr: those of the
                transports' programs (master/pipes.py).
     anvil      for workers: path of anvil's socket.
+    control    for workers: path of the socket on which admin asks them.
     broker     for workers: path of the broker's socket; empty where no plugin needs one.
     launcher   for qmgr: path of the launcher's socket; empty where no transport needs one.
     proxy      for workers: path of qmgr's socket for them; empty where no listener needs it.
@@ -55,6 +56,7 @@ class RoleStart:
     plugin_configs: tuple[Any, ...] = ()
     """forkd.config.schema.PluginConfig of each plugin that is on, in the order in which they are asked."""
     anvil: str = ""
+    control: str = ""
     broker: str = ""
     launcher: str = ""
     proxy: str = ""

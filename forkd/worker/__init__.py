@@ -34,6 +34,7 @@ Who the client is, and what that allows:
     authenticator.py   who knows the passwords, and the exchanges under way; one per worker
     authentication.py  AUTH as one session has it, and which senders a user may use
 
+control.py answers admin: which sessions there are (showing.py), and ends one that it names.
 services.py is what all sessions share, listening.py what follows from a listener's table, hosting.py what the
 handle on sandboxes is told, vitals.py what the size of the pool goes by, main.py the process.
 

@@ -38,6 +38,7 @@ from forkd.rpc.tracing import Tracer
 from forkd.sandbox.host import Host
 from forkd.worker import hosting
 from forkd.worker.authenticator import Authenticator
+from forkd.worker.control import Control
 from forkd.worker.copies import CopyBudget
 from forkd.worker.crashes import Crashes
 from forkd.worker.doors import Doors
@@ -94,6 +95,7 @@ class Worker:
         self._watcher: Watcher
         self._doors: Doors
         self._probing: Probing
+        self._control: Control
         self._vitals = Vitals()
         self._gently = False
         self._tracer: Tracer | None = None
@@ -122,6 +124,8 @@ class Worker:
         await doors.begin()
         probing = self._probing = Probing(services, host, anvil, self._background)
         await probing.open(start.sockets.get("probe"))
+        control = self._control = Control(start.control, services, self._background)
+        control.look()
         start.master.setblocking(False)
         loop.add_reader(start.master.fileno(), self._from_master)
         channel.try_send(start.master, Ready())
@@ -136,6 +140,7 @@ class Worker:
         probing.close()
         await self._run_dry()
         ticking.cancel()
+        control.close()
         for session in tuple(services.sessions):
             session.transport.abort()
         probing.abort()
@@ -261,6 +266,7 @@ class Worker:
                     session.drain()
             self._probing.sweep(now)
             self._doors.look()
+            self._control.look()
             channel.try_send(
                 self._start.master,
                 Heartbeat(

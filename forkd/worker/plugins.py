@@ -39,6 +39,12 @@ class SessionPlugins:
         self._stories += [record.short() for record in decision.records]
         return decision
 
+    @property
+    def asking(self) -> str:
+        """`clamav message`: who is asked just now, and what; empty: nobody."""
+        asking = None if self._hooks is None else self._hooks.asking
+        return "" if asking is None else " ".join(asking)
+
     def update(self, **facts: Any) -> None:
         """Facts have changed; names of SessionFacts. Who is asked later is told them all then."""
         if self._hooks is not None:
