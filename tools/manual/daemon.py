@@ -77,6 +77,7 @@ DATA_DIR/spool          The queue; forkd/queue/FORMAT.md in the sources is its f
 DATA_DIR/mail           Maildirs, unless a transport says otherwise.
 DATA_DIR/crash          Records of failed calls of plugins, where `crash.keep` is set.
 DATA_DIR/state          What plugins keep, where one was granted it.
+DATA_DIR/trace          What `forkd explain` knows; may be removed while forkd does not run.
 """
 
 

@@ -221,7 +221,7 @@ def _about(cls: type[msgspec.Struct]) -> str:
     text = inspect.getdoc(cls) or ""
     first, colon, rest = text.partition(": ")
     if first.startswith("[") and colon and "\n" not in first:
-        text = rest[:1].upper() + rest[1:]
+        text = rest if rest.startswith("forkd") else rest[:1].upper() + rest[1:]
     elif first.startswith("["):
         text = text.partition("\n\n")[2]
     return text
