@@ -118,6 +118,8 @@ class Daemon:
     json_log: bool = True
     listener: str = ""
     """More keys for [listener.default]."""
+    descriptors: tuple[int, ...] = ()
+    """What it inherits, beside the three of every process."""
     port: int = 0
     """Where it listens, once it is ready."""
     process: subprocess.Popen[bytes] | None = None
@@ -157,6 +159,7 @@ class Daemon:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
+                pass_fds=self.descriptors,
                 env={
                     "PATH": os.environ["PATH"],
                     "PYTHONPATH": str(self.root),
