@@ -35,6 +35,9 @@ STILL_THERE_S = 2.0
 BESIDE_BYTES = socket.CMSG_SPACE(struct.calcsize("3i"))
 """What recvmsg() needs for pid_of()."""
 
+PROBE = "@probe"
+"""Of forkd's own probe nothing is told (forkd/probe/configured.py, NAME)."""
+
 _encoder = msgspec.msgpack.Encoder(enc_hook=str)
 
 
@@ -62,6 +65,8 @@ class Tracer:
     def __call__(self, event: str, fields: dict[str, Any]) -> None:
         """Observe an event (logwriter.Observer)."""
         if "session" not in fields and "id" not in fields:
+            return
+        if event == "debug" or fields.get("plugin") == PROBE or fields.get("listener") == PROBE:
             return
         if len(self._waiting) >= KEPT:
             self._dropped += 1  # two threads may count as one here: it is many, not how many, that matters

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from forkd.probe import configured
 from forkd.rpc import tracing
 from forkd.rpc.channel import MAX_RECORD_BYTES, decode
 from forkd.rpc.messages_trace import Event, Traces
@@ -58,6 +59,17 @@ def test_what_happened_to_one_session_leaves_together(ends):
         OTHER: ((), True),
         MESSAGE: ((), False),
     }
+
+
+def test_of_forkds_own_probe_nothing_is_told(ends):
+    """It asks every few seconds: who looks for a client's session would find little else."""
+    reads, writes = ends
+    tracer = Tracer(writes, "worker.0")
+    tracer("connected", {"session": SESSION, "listener": configured.NAME})
+    tracer("plugin_call", {"session": SESSION, "plugin": configured.NAME})
+    tracer("debug", {"session": SESSION, "text": "a probe's session ended"})
+    tracer.finish()
+    assert [traces.count for traces in records(reads)] == [0, 0]
 
 
 def test_a_message_that_was_refused_has_no_id(ends):
