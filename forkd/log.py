@@ -17,7 +17,7 @@ import sys
 import traceback
 
 from forkd.logline import MAX_LINE_BYTES, escape
-from forkd.logmail import Who, connected, delivery, message, queue_event, refused, session_end
+from forkd.logmail import Who, connected, delivery, edited, message, queue_event, refused, session_end
 from forkd.logsink import LIMIT_BYTES, Sink
 from forkd.logwriter import descriptor, finish, flush, given, hold, identify, observe, setup, write
 
@@ -29,6 +29,7 @@ __all__ = [
     "connected",
     "delivery",
     "descriptor",
+    "edited",
     "escape",
     "finish",
     "flush",

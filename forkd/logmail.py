@@ -111,6 +111,14 @@ def message(
     )  # fmt: skip
 
 
+def edited(*, session: str, id: str, edits: Sequence[str]) -> None:
+    """What plugins, and submission, changed in a message's header; level debug.
+
+    edits  `op Name`, in order
+    """
+    write("debug", "edited", session=session, id=id, edits=edits)
+
+
 def _some(addresses: Sequence[str]) -> Sequence[str]:
     """The first ten, and how many there are beyond."""
     if len(addresses) <= 10:

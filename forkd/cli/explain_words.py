@@ -166,6 +166,7 @@ TOLD: dict[str, Callable[[Fields], tuple[str, str]]] = {
     "broker_breach": lambda f: ("broker", f"{_plugin(f)} broke the protocol: {f.get('detail')}"),
     "overload": lambda f: ("overload", _some((f.get("what"), f.get("detail")))),
     "refused": _refused,
+    "edited": lambda f: ("edited", _list(f.get("edits"))),
     "message": _message,
     "delivery": _delivery,
     "queue": _queue,

@@ -170,6 +170,9 @@ def _accept(session: Session, transaction: Transaction, edits: tuple[Edit, ...])
     )
     if services.config.listener[session.listener].role == "submission":
         edits += _completed(transaction, edits, queue_id=file.id, host=services.hostname, at=now)
+    if edits:
+        said = [f"{edit.op} {edit.name}" for edit in edits]
+        log.edited(session=session.id, id=file.id, edits=said)
     envelope = transaction.envelope(
         received=received,
         edits=edits,
