@@ -164,12 +164,16 @@ class TraceFile:
         """A record of the process with that pid, within a transaction that commit() ends."""
         database = self._begin()
         writer = self._writer(pid, traces, now)
+        if traces.before > writer.told:
+            # At a reload two admins read for a moment, each some of the records.
+            row = database.execute("SELECT told FROM writer WHERE n = ?", (writer.n,)).fetchone()
+            writer.told = max(writer.told, *row)
         lost = max(0, traces.before - writer.told) + traces.dropped
         if lost:
             self.lost += lost
             row = (now, writer.seen, writer.n, lost)
             database.execute("INSERT INTO gap (at, after, writer, events) VALUES (?, ?, ?, ?)", row)
-        writer.told = traces.before + traces.count
+        writer.told = max(writer.told, traces.before + traces.count)
         writer.seen, writer.ended, writer.changed = now, traces.ended, True
         for story in traces.stories:
             self._add_story(database, writer.n, story)
@@ -206,7 +210,7 @@ class TraceFile:
             return
         for who, writer in tuple(self._writers.items()):
             if writer.changed:
-                sql = "UPDATE writer SET told = ?, seen = ?, ended = ? WHERE n = ?"
+                sql = "UPDATE writer SET told = max(told, ?), seen = max(seen, ?), ended = ? WHERE n = ?"
                 self._database.execute(sql, (writer.told, writer.seen, writer.ended, writer.n))
                 writer.changed = False
             if writer.ended:

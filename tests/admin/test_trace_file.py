@@ -93,6 +93,17 @@ def test_a_record_that_comes_in_order_is_no_gap(path):
     assert (found["gaps"], found["writers"][0]["ended"]) == ([], True)
 
 
+def test_two_admins_at_once_miss_nothing(path):
+    """At a reload the old one still writes what it has read while the new one begins."""
+    old, new = opened(path), opened(path)
+    for n in range(6):
+        file = (old, new)[n % 2]
+        file.add(PID, record(story(key(n), ("connected", {})), before=n), T0 + n)
+        file.commit()
+    assert (old.lost, new.lost) == (0, 0)
+    assert new.find(key(5), since=T0, now=T0)["gaps"] == []
+
+
 def test_the_oldest_sessions_go_when_there_are_too_many(path):
     """trace.sessions; those that come after stay."""
     file = opened(path, sessions=10)
