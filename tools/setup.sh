@@ -11,7 +11,7 @@ what=${1:-run}
 packages="libcap-dev libseccomp2 gcc libc6-dev"
 if [ "$what" = test ]; then
     # Clients, servers and senders that the tests start.
-    packages="$packages swaks postfix curl make util-linux libcap2-bin openssl haproxy mount e2fsprogs btrfs-progs msmtp dovecot-core dovecot-lmtpd clamav-daemon perl"
+    packages="$packages swaks postfix curl make util-linux systemd libcap2-bin openssl haproxy mount e2fsprogs btrfs-progs msmtp dovecot-core dovecot-lmtpd clamav-daemon perl"
     # What manual pages must pass.
     packages="$packages man-db mandoc"
     packages="$packages libnet-ssleay-perl libio-socket-ssl-perl libauthen-sasl-perl libnet-dns-perl"
