@@ -12,6 +12,7 @@ given.py       what a role goes by: is another process needed after a reload?
 place.py       where one process at a time is    watch.py    whose descriptor can be read
 lives.py       its births and deaths             hearing.py  what it says, and what follows
 pool.py        pure: when is a process started, replaced, given up, killed
+sizing.py      pure: how many workers, and whose time is over; workforce.py does it
 roles.py       the table; `main` of each role by name, so that nothing of it is imported here
 child.py       fork, close, drop, run a role         zygotes.py  the same for an exec'd zygote
 listeners.py   SMTP sockets, ours or systemd's       runtime.py  data_dir: lock, folders, our own sockets

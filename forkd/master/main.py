@@ -37,6 +37,7 @@ from forkd.master.roster import Roster
 from forkd.master.runtime import Runtime
 from forkd.master.signals import Signals
 from forkd.master.supervisor import Supervisor
+from forkd.master.workforce import WORKER, Workforce
 
 GENERATION = 1
 """Of the configuration; a reload counts it up."""
@@ -140,6 +141,8 @@ class Daemon:
             certificates=first.certificates,
             refusals=ground.refusals,
         )
+        if any(role.name == WORKER for role in wanted):
+            supervisor.tasks.append(Workforce(supervisor, first))
         # Collecting writes to every object it looks at. What children share with us is none of theirs: with
         # this a worker has 6 MiB of its own instead of 19.
         gc.collect()

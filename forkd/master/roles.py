@@ -104,8 +104,13 @@ class Role:
 
 
 def workers(config: Config) -> int:
-    """`server.workers`, or one per CPU that this process may use."""
+    """How many there are at most: `server.workers`, or one per CPU that this process may use."""
     return config.server.workers or len(os.sched_getaffinity(0))
+
+
+def least_workers(config: Config) -> int:
+    """How many always run: `pool.min`, or all of them."""
+    return min(config.pool.min or workers(config), workers(config))
 
 
 def launchers(config: Config) -> int:
@@ -201,7 +206,7 @@ ROLES: tuple[Role, ...] = (
     Role(
         name="worker",
         main="forkd.worker.main:main",
-        count=workers,
+        count=least_workers,
         needs=frozenset({"listeners", "plugins", "poke_write", "trace_write", "probe"}),
         may=May(
             # proc: start time of this process, boot id, sizes of its sandboxes

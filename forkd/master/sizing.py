@@ -18,11 +18,11 @@ moment there are a worker and its successor.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 BUSY_S = 3.0
 """One heartbeat a second: three of them, so that a burst starts nobody who comes when it is over."""
-YOUNG_S = 60.0
+YOUNG_S = 20.0
 """How long a worker lives at least before it may be retired."""
 
 
@@ -174,18 +174,6 @@ class Sizing:
             self._retiring, self._beside = worker.number, len(seen)
             return Change(add=1, why=f"successor of worker {worker.number}: {why}")
         return NOTHING
-
-
-def free_numbers(taken: Collection[int], count: int) -> list[int]:
-    """The lowest numbers of slots that nobody has: folders of the spool go by them, so there are no more of
-    those than there ever were workers at once."""
-    found: list[int] = []
-    number = 0
-    while len(found) < count:
-        if number not in taken:
-            found.append(number)
-        number += 1
-    return found
 
 
 def _places(seen: Sequence[Seen]) -> int:

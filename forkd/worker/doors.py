@@ -18,6 +18,7 @@ class Doors:
     listeners  by name; each with its backlog, since listening anew sets it anew
     welcome    makes the protocol of a connection to that listener
     full       has this worker as many sessions as it may, with so many more that are on their way in?
+    on_shut    called when they are shut because of that
     """
 
     def __init__(
@@ -27,14 +28,17 @@ class Doors:
         *,
         welcome: Callable[[str], asyncio.Protocol],
         full: Callable[[int], bool],
+        on_shut: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = loop
         self._listeners = listeners
         self._welcome = welcome
         self._full = full
+        self._on_shut = on_shut
         self._servers: list[asyncio.Server] = []
         self._moving: asyncio.Task[None] | None = None
-        self._coming = 0
+        self.coming = 0
+        """Connections that were accepted, and are no sessions yet."""
         self._closed = False
         self.elsewhere = False
 
@@ -62,6 +66,7 @@ class Doors:
             return
         if self.open and self._must_shut():
             self._shut()
+            self._on_shut()
         elif not self.open and not self._must_shut():
             self._moving = self._loop.create_task(self._reopen())
 
@@ -73,19 +78,20 @@ class Doors:
             sock.close()
 
     def _must_shut(self) -> bool:
-        return self.elsewhere and self._full(self._coming)
+        return self.elsewhere and self._full(self.coming)
 
     def _let_in(self, name: str) -> asyncio.Protocol:
-        # Called while the kernel's whole queue is being accepted; connection_made() comes a turn of the loop
-        # later, so those on their way are counted here.
-        self._coming += 1
+        # Called in the middle of accepting; connection_made() comes a turn of the loop later, so those on
+        # their way are counted here. Nor can a server be closed here: this connection would be lost. So what
+        # the kernel had queued when the last place was taken comes in with it, and goes by room.py.
+        self.coming += 1
         self._loop.call_soon(self._loop.call_soon, self._came)
         if self._must_shut():
-            self._shut()
+            self._loop.call_soon(self.look)
         return self._welcome(name)
 
     def _came(self) -> None:
-        self._coming -= 1
+        self.coming -= 1
 
     def _shut(self) -> None:
         servers, self._servers = self._servers, []

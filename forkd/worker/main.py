@@ -120,6 +120,7 @@ class Worker:
             {name: (sock, services.config.listener[name].backlog) for name, sock in start.listeners.items()},
             welcome=lambda name: Session(services, name),
             full=services.admission.full,
+            on_shut=self._beat,
         )
         await doors.begin()
         probing = self._probing = Probing(services, host, anvil, self._background)
@@ -258,34 +259,38 @@ class Worker:
         while True:
             await asyncio.sleep(TICK_S)
             now = time.monotonic()
-            transactions = 0
             for session in tuple(services.sessions):
                 session.sweep(now)
-                transactions += session.transaction is not None
                 if self._gently and (session.idle_since or now) <= now - QUIET_S:
                     session.drain()
             self._probing.sweep(now)
             self._doors.look()
             self._control.look()
-            channel.try_send(
-                self._start.master,
-                Heartbeat(
-                    state=self._state,
-                    sessions=len(services.sessions),
-                    transactions=transactions,
-                    counters=dataclasses.asdict(services.counters) | services.failures.tally,
-                    info={f"breaker.{name}": state for name, state in self._watcher.breakers.items()},
-                    sandboxes=self._host.held(),
-                    places=services.config.limits.sessions,
-                    busy=self._vitals.busy(),
-                    memory=self._vitals.memory(),
-                    served=services.counters.connections,
-                ),
-            )
+            self._vitals.look()
+            self._beat()
             self._show()
             log.flush()
             if self._tracer is not None:
                 self._tracer.flush()
+
+    def _beat(self) -> None:
+        """Once a second, and when the last place is taken: master may have somebody else to send."""
+        services = self._services
+        channel.try_send(
+            self._start.master,
+            Heartbeat(
+                state=self._state,
+                sessions=len(services.sessions) + self._doors.coming,
+                transactions=sum(session.transaction is not None for session in services.sessions),
+                counters=dataclasses.asdict(services.counters) | services.failures.tally,
+                info={f"breaker.{name}": state for name, state in self._watcher.breakers.items()},
+                sandboxes=self._host.held(),
+                places=services.config.limits.sessions,
+                busy=self._vitals.busy,
+                memory=self._vitals.memory,
+                served=services.counters.connections,
+            ),
+        )
 
     @property
     def _state(self) -> str:

@@ -5,24 +5,26 @@ from __future__ import annotations
 import contextlib
 import resource
 import time
+from pathlib import Path
 
 
 class Vitals:
-    """Looked at once a second; a look costs some 15 µs."""
+    """As of the last look, which costs some 15 µs; looked at once a second.
+
+    busy    processor time since the look before it, as a share of one processor; more than 1 with threads
+    memory  octets that are not a file's nor shared (proc(5), statm); 0: not known
+    """
 
     def __init__(self) -> None:
         self._at, self._spent = time.monotonic(), time.process_time()
+        self.busy = 0.0
+        self.memory = 0
 
-    def busy(self) -> float:
-        """Processor time since the last look, as a share of one processor; more than 1 with threads."""
+    def look(self) -> None:
+        """Once more."""
         at, spent = time.monotonic(), time.process_time()
-        share = (spent - self._spent) / max(at - self._at, 1e-3)
+        self.busy = round((spent - self._spent) / max(at - self._at, 1e-3), 3)
         self._at, self._spent = at, spent
-        return round(share, 3)
-
-    def memory(self) -> int:
-        """Octets in memory that are not a file's nor shared (proc(5), statm); 0: not known."""
-        with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/self/statm", "rb") as statm:  # noqa: PTH123
-            fields = statm.read().split()
-            return (int(fields[1]) - int(fields[2])) * resource.getpagesize()
-        return 0
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            fields = Path("/proc/self/statm").read_text().split()
+            self.memory = (int(fields[1]) - int(fields[2])) * resource.getpagesize()

@@ -6,7 +6,6 @@ import dataclasses
 
 import pytest
 
-from forkd.master import sizing
 from forkd.master.sizing import BUSY_S, NOTHING, YOUNG_S, Change, Policy, Seen, Sizing
 
 POLICY = Policy(least=1, most=4, spare=0.25, busy=0.75, idle_s=300, retire_sessions=0, retire_bytes=0)
@@ -139,8 +138,3 @@ def test_a_full_worker_hears_whether_there_is_room_elsewhere(sessions, coming: i
 def test_one_that_does_not_come_is_no_room():
     """It was tried and failed: nobody waits for it."""
     assert not size().elsewhere(pool(100, 100), soon=0, late=1, number=0)
-
-
-def test_slots_are_used_again():
-    """Their folders in the spool are as many as there ever were workers at once."""
-    assert sizing.free_numbers({0, 2, 3}, 3) == [1, 4, 5]
