@@ -8,8 +8,8 @@ requests.py  the table of requests; what is not in it is refused. Its rows: requ
 http.py      answers over HTTP: the table of paths
 traces.py    what happened to sessions and messages, for `forkd explain`; trace_file.py: SQLite
 peers.py     whom it asks in turn: master over its channel, qmgr over its socket
-prober.py    is this forkd ready? It tries (probe.py), and readiness.py judges
 workers.py   likewise, workers, over connections that they open
+prober.py    is this forkd ready? It tries (probe.py), readiness.py judges, health.py says so over HTTP
 
 The protocol of the control socket (STREAM): one JSON object per line there, one per line back, in order.
 

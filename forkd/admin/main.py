@@ -21,7 +21,7 @@ from pathlib import Path
 import uvloop
 
 from forkd import log
-from forkd.admin import traces
+from forkd.admin import health, traces
 from forkd.admin.access import Roles
 from forkd.admin.control import Control
 from forkd.admin.http import Server
@@ -116,7 +116,7 @@ class Admin:
             store.open()
         link.open()
         serving = [loop.create_task(work) for work in (control.run(), prober.run(), workers.run())]
-        http = Server(start.sockets["metrics"], {}) if "metrics" in start.sockets else None
+        http = Server(start.sockets["metrics"], health.paths(prober)) if "metrics" in start.sockets else None
         if http is not None:
             serving.append(loop.create_task(http.run()))
         await link.stopping.wait()

@@ -57,12 +57,12 @@ class Prober:
         return dict(judge(self._seen, time.monotonic(), self._rule))
 
     async def checks_now(self) -> dict[str, str]:
-        """The same, with master asked again: it may have begun to stop. Waits for it, or probe.timeout."""
+        """The same, with master asked again, which may have begun to stop: MASTER_TIMEOUT_S at most."""
         await self._see_state()
         return self.checks()
 
-    async def master_lives(self) -> str:
-        """Why not; empty: it answers."""
+    async def master_silent(self) -> str:
+        """Why master says nothing; empty: it answers. Waits for it as checks_now()."""
         return (await self._state())[1]
 
     def shown(self) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import re
 import socket
 import stat
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support import asking_http
 from tests.support.daemon import Daemon
 from tests.support.waiting import wait_for
 
@@ -96,7 +98,16 @@ def test_a_full_session_table_refuses_clients_and_not_the_probe(probed: Daemon):
         assert client.greeting.startswith(b"421 4.3.2")
         assert next_probes(probed)["ready"]
     shown = probed.forkd("status", "--config", "forkd.toml").stdout
-    assert "ready             yes, probed" in shown
+    assert re.search(r"^ready +yes, probed", shown, re.M), shown
+
+
+def test_balancers_are_told_over_http(probed: Daemon):
+    """200 and each check by name; whether master lives is another question."""
+    next_probes(probed)
+    found = asking_http.get(probed.var / "run" / "metrics.sock", "/readyz")
+    assert (found.status, found.text) == (200, "service: ok\nprobe: ok\nqueue: ok\nspool: ok\n")
+    found = asking_http.get(probed.var / "run" / "metrics.sock", "/healthz")
+    assert (found.status, found.text) == (200, "ok\n")
 
 
 def test_probes_are_in_no_count_and_no_line_of_the_log(probed: Daemon):
