@@ -142,7 +142,7 @@ class Daemon:
             refusals=ground.refusals,
         )
         if any(role.name == WORKER for role in wanted):
-            supervisor.tasks.append(Workforce(supervisor, first))
+            supervisor.tasks.append(Workforce(supervisor, current=lambda: first))
         # Collecting writes to every object it looks at. What children share with us is none of theirs: with
         # this a worker has 6 MiB of its own instead of 19.
         gc.collect()

@@ -9,6 +9,8 @@ Each worker is told when it changes whether there is room elsewhere (rpc.message
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from forkd import log
 from forkd.config.schema import Config
 from forkd.master.generation import Generation
@@ -39,31 +41,39 @@ def policy(config: Config) -> Policy:
 class Workforce:
     """A Task of the supervisor.
 
-    held  nothing is changed while it is true: somebody else is about to (a reload)
+    current  the generation that serves
+    held     nothing is changed while that is true: somebody else is about to (a reload)
     """
 
-    def __init__(self, supervisor: Supervisor, generation: Generation) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        *,
+        current: Callable[[], Generation],
+        held: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._supervisor = supervisor
+        self._current, self._held = current, held
         self._told: dict[int, bool] = {}
         self._due: float | None = 0.0
-        self.held = False
-        self.serve(generation)
+        self._serve(current())
 
     @property
     def due(self) -> float | None:
         """At once, and then with each turn of the loop: where nobody says anything, nothing changes."""
         return self._due
 
-    def serve(self, generation: Generation) -> None:
-        """From now on its workers are those that serve, and it says how many."""
+    def _serve(self, generation: Generation) -> None:
         self._generation = generation
         self._sizing = Sizing(policy(generation.config))
 
     def look(self, now: float) -> None:
         """Add, let go, tell."""
         self._due = None
-        if self.held:
+        if self._held():
             return
+        if self._current() is not self._generation:
+            self._serve(self._current())
         roster = self._supervisor.roster
         ours = [place for place in roster.of(WORKER) if place.generation == self._generation.number]
         serving = [place for place in ours if place.slot.state is State.RUNNING]
