@@ -46,7 +46,9 @@ def test_the_wheel_carries_plugins_sample_configuration_and_units(wheel: Path):
         "forkd/queue/FORMAT.md",
     ):
         assert name in names, name
-    assert not [name for name in names if "__pycache__" in name or name.startswith("tests/")]
+    for name in ("man8/forkd.8", "man5/forkd.toml.5", "man7/forkd-plugin.7"):
+        assert [one for one in names if one.endswith(f".data/data/share/man/{name}")], name
+    assert not [name for name in names if "__pycache__" in name or name.startswith(("tests/", "tools/"))]
 
 
 @pytest.fixture
