@@ -23,6 +23,7 @@ COMMANDS: Final[Rows] = {
     "status": ("forkd.cli.daemon", "status", "What runs, and how it is."),
     "sessions": ("forkd.cli.sessions", "sessions", "Who is connected, and what he is about."),
     "kick": ("forkd.cli.sessions", "kick", "End sessions: 421."),
+    "top": ("forkd.cli.top", "top", "Workers, rates, plugins, queue, sessions: live."),
     "stop": ("forkd.cli.daemon", "stop", "Stop the daemon; nothing accepted is lost."),
     "drain": ("forkd.cli.daemon", "drain", "The same without a limit: transactions finish."),
     "queue": ("forkd.cli.queue", "queue", "List, count, export, retry, hold, remove queued mail."),
@@ -34,7 +35,7 @@ COMMANDS: Final[Rows] = {
 }
 """Name -> module, attribute, line of help. A module is imported when its command is called."""
 
-LATER: Final = frozenset({"reload", "top"})
+LATER: Final = frozenset({"reload"})
 """Commands of later versions: said so, instead of "no such command"."""
 
 INTERRUPTED: Final = 130

@@ -146,9 +146,11 @@ def _plugins(answer: dict[str, Any], counters: dict[str, int]) -> list[tuple[str
     )
     lines: list[tuple[str, object]] = []
     for plugin in sorted(told.keys() | open_.keys()):
-        said = [
-            _shown({what.replace(".", " "): n for what, n in told.get(plugin, {}).items()}, lambda _: True)
-        ]
+        counted = dict(told.get(plugin, {}))
+        took = counted.pop("us", 0) / 1000
+        said = [_shown({what.replace(".", " "): n for what, n in counted.items()}, lambda _: True)]
+        if calls := counted.get("calls", 0):
+            said.append(f"{took / calls:.1f} ms each")
         if open_[plugin]:
             said.insert(0, f"BREAKER OPEN in {open_[plugin]} of {len(workers)} workers")
         lines.append((f"plugin {plugin}", "; ".join(part for part in said if part)))

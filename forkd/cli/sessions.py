@@ -20,6 +20,13 @@ MOST = 20_000
 """As admin/requests_sessions.py has it."""
 
 
+COLUMNS = (
+    *("id", "client", "listener", "state", "age", "idle"),
+    *("user", "tls", "mails", "refused", "transaction"),
+)
+RIGHT = ("mails", "refused")
+
+
 @click.command()
 @daemon_options
 @click.option("--client", metavar="ADDRESS", help="Of this address or network: 192.0.2.0/24.")
@@ -51,23 +58,7 @@ def sessions(data_dir: Path, sort: str, limit: int, as_json: bool, **chosen: Any
         return 0
     found = answer["sessions"]
     if found:
-        print_table(
-            (
-                "id",
-                "client",
-                "listener",
-                "state",
-                "age",
-                "idle",
-                "user",
-                "tls",
-                "mails",
-                "refused",
-                "transaction",
-            ),
-            [row(session) for session in found],
-            right=("mails", "refused"),
-        )
+        print_table(COLUMNS, [row(session) for session in found], right=RIGHT)
     else:
         click.echo("no session fits" if answer["total"] else "no sessions")
     if len(found) < answer["fit"]:

@@ -33,7 +33,7 @@ _STATE_STYLES = {
 }
 
 
-def _console() -> Console:
+def console() -> Console:
     """Standard output; under NO_COLOR not a single escape sequence, bold included."""
     plain = bool(os.environ.get("NO_COLOR"))
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else PIPE_COLUMNS
@@ -65,9 +65,9 @@ def print_facts(facts: Iterable[tuple[str, object]]) -> None:
 
 def _print(table: Table) -> None:
     """Without the blanks that pad the last column: they would wrap, and disturb who compares output."""
-    console = _console()
-    with console.capture() as capture:
-        console.print(table)
+    terminal = console()
+    with terminal.capture() as capture:
+        terminal.print(table)
     click.echo(_PADDING.sub("", capture.get()), nl=False, color=True)
 
 

@@ -52,11 +52,29 @@ class Failures:
         hashes: Mapping[str, str] | None = None,
     ) -> None:
         self.tally: Counter[str] = Counter()
+        self._took: dict[str, list[float]] = {}
         self._plugins = {plugin.name: plugin for plugin in plugins}
         self._background = background
         self._ids = ids
         self._crashes = crashes
         self._hashes = hashes or {}
+
+    def asked(self, plugin: str, ms: float) -> None:
+        """A call was made, and took so long: `plugin.NAME.calls`, and `plugin.NAME.us`, of all together."""
+        took = self._took.get(plugin)
+        if took is None:
+            took = self._took[plugin] = [0, 0.0]
+        took[0] += 1
+        took[1] += ms
+
+    def counters(self) -> dict[str, int]:
+        """All that is counted by plugin, for the heartbeat."""
+        times = {
+            f"plugin.{plugin}.{what}": number
+            for plugin, (calls, ms) in self._took.items()
+            for what, number in (("calls", int(calls)), ("us", int(ms * 1000)))
+        }
+        return {**self.tally, **times}
 
     def count(self, plugin: str, what: str, by: int = 1) -> None:
         """One more of `plugin.NAME.WHAT`."""

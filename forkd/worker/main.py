@@ -282,7 +282,7 @@ class Worker:
                 state=self._state,
                 sessions=len(services.sessions) + self._doors.coming,
                 transactions=sum(session.transaction is not None for session in services.sessions),
-                counters=dataclasses.asdict(services.counters) | services.failures.tally,
+                counters=dataclasses.asdict(services.counters) | services.failures.counters(),
                 info={f"breaker.{name}": state for name, state in self._watcher.breakers.items()},
                 sandboxes=self._host.held(),
                 places=services.config.limits.sessions,

@@ -11,6 +11,9 @@ from forkd.hooks.walk import BREAKER_OPEN, FAILED_EARLIER
 from forkd.smtp.address import Mailbox
 from forkd.worker.services import Services
 
+NO_CALL = frozenset({"overload", BREAKER_OPEN, FAILED_EARLIER})
+"""Failures of a call that was not even made."""
+
 
 class Asker(Holder, Protocol):
     """The session, as its plugins need it: who it is, and what it tells them."""
@@ -118,6 +121,8 @@ class SessionPlugins:
                 failure=record.failure,
                 edits=record.edits,
             )
+            if record.failure not in NO_CALL:
+                self._services.failures.asked(record.plugin, record.ms)
             if record.failure:
                 self._tell_failure(record)
             elif record.log or record.count:
