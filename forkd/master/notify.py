@@ -40,6 +40,8 @@ class Notifier:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
             with contextlib.suppress(OSError):
                 self._socket.connect("\0" + address[1:] if address[0] == "@" else address)
+        # Walls are tried, and what is left of another forkd is waited for, before there is a loop.
+        self.send("STATUS=starting", _EXTEND)
 
     def close(self) -> None:
         """Nothing is said any more."""

@@ -126,6 +126,7 @@ def test_why_it_does_not_start_is_told(tmp_path, notified):
     environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "ADDRESS": "127.0.0.1:smtp"}
     with Trivial(tmp_path, "good", environment=environment, wait_ready=False) as forkd:
         assert forkd.ended() == 78
+    assert notified.recv(4096).decode().startswith("STATUS=starting\n")
     said = notified.recv(4096).decode()
     assert said.startswith("STATUS=did not start: [listener.default] address = '127.0.0.1:smtp': "), said
 
@@ -140,7 +141,7 @@ def test_a_reload_is_told_with_its_time(notified, tmp_path):
     notifier.look(2.0, lambda: "reloading")
     notifier.ready()
     notifier.look(3.0, lambda: "running")
-    said = [notified.recv(4096).decode().split("\n") for _ in range(6)]
+    said = [notified.recv(4096).decode().split("\n") for _ in range(7)][1:]
     extend = "EXTEND_TIMEOUT_USEC=30000000"
     assert [said[0], said[1], said[3], said[4], said[5]] == [
         ["READY=1"], ["STATUS=running"], ["STATUS=reloading", extend], ["READY=1"], ["STATUS=running"],

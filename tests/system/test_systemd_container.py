@@ -308,3 +308,26 @@ def test_a_key_comes_as_a_credential(machine: Machine, tmp_path: Path):
         "print(c.starttls(context=ssl._create_unverified_context())[0])\n"
     )
     assert machine.box.run("/opt/python/bin/python", "-c", talk).stdout == "220\n"
+
+
+def test_a_start_outlasts_systemds_patience(machine: Machine):
+    """A plugin that loads slowly, a qmgr with a large spool: within our limits, beyond TimeoutStartSec."""
+    folder = machine.box.path("/etc/forkd")
+    (folder / "slow").mkdir(mode=0o755)
+    (folder / "slow/plugin.toml").write_text(MANIFEST)
+    (folder / "slow/slow.py").write_text(MODULE)
+    entry = folder / "plugins.d/50-slow.toml"
+    entry.write_text('plugin = "../slow"\n')
+    machine.drop_in("TimeoutStartSec=5")
+    try:
+        machine.systemctl("start", "forkd")
+        assert machine.box.shown("forkd", "NRestarts")["NRestarts"] == "0"
+    finally:
+        entry.unlink()
+
+
+MANIFEST = 'name = "slow"\nversion = "1"\napi = 1\nhooks = ["mail"]\n'
+MODULE = (
+    "import time\nfrom forkd.sdk import Plugin\ntime.sleep(8)\n\n\n"
+    "def plugin_init(settings):\n    return Plugin(mail=lambda session, sender: None)\n"
+)
