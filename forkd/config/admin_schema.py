@@ -10,7 +10,7 @@ class Admin(Table, frozen=True):
     entry is a user's name, "%group", or a number: a uid, "%gid"."""
 
     view: tuple[str, ...] = ()
-    """May look: status, sessions, queue, top. What they see holds addresses of clients and of mail."""
+    """May look: status, sessions, queue, top, explain. It shows addresses of clients and of mail."""
     operate: tuple[str, ...] = ()
     """May also do what mail survives and a client only notices: flush, hold, release, kick."""
     admin: tuple[str, ...] = ()
