@@ -25,9 +25,7 @@ class Document(enum.Enum):
 
 
 _KEYS: Final[dict[Document, dict[KeyPath, str]]] = {
-    Document.CONFIG: {
-        ("trace",): "`forkd explain`",
-    },
+    Document.CONFIG: {},
     Document.ENTRY: {
         ("limits", "file_size"): "files a plugin may write",
     },

@@ -104,20 +104,6 @@ def test_a_bad_value_has_no_consequences(tmp_path: Path):
     assert [found.key for found in problems(tmp_path, text)] == ["command"]
 
 
-@pytest.mark.parametrize(
-    ("text", "feature"),
-    [
-        ("[trace]\nkeep = '1d'", "explain"),
-    ],
-)
-def test_what_comes_later_is_refused_by_name(tmp_path: Path, text: str, feature: str):
-    """Designed and not built is not the same as a typing error."""
-    found = problem(tmp_path, text)
-    assert found.rule.startswith("not in this version of forkd: ")
-    assert feature in found.rule
-    assert "did you mean" not in found.hint
-
-
 def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """operations.md: paths are relative to the file, wherever forkd is started."""
     folder = tmp_path / "etc"

@@ -34,7 +34,7 @@ def start(st: Stage, *argv: str | Path, **settings: Any) -> Config:
     """The configuration of such a transport; its zygote runs. Raises StartError."""
     table = Pipe(argv=tuple(map(str, argv)), **{"uid": st.uid or 0, **settings})
     config = Config(transport={NAME: table})
-    (spec,) = zygotes.specs(config)
+    (spec,) = zygotes.specs(config, {NAME: 0})
     given = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
     # By the stage's user, where it is one that forkd would not give out itself.
     st.launch(**given)
