@@ -19,19 +19,14 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
-from forkd.rpc.messages_trace import Event, Story, Traces
+from forkd.admin.trace_reading import Reading
+from forkd.rpc.messages_trace import Story, Traces
 
 SCHEMA: Final = 1
 STEP: Final = 500
 """Rows removed at once: some milliseconds."""
 SLACK_S: Final = 600.0
 """Links and gaps outlive the sessions that were there before them by so much."""
-PIECES: Final = 2000
-"""Of one answer; a session has one to three, as a rule."""
-ANSWER_BYTES: Final = 8 << 20
-"""Of events in one answer, as they are kept."""
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS writer (
@@ -52,9 +47,6 @@ CREATE TABLE IF NOT EXISTS gap (
     events INTEGER NOT NULL
 );
 """
-
-
-_events = msgspec.msgpack.Decoder(list[Event])
 
 
 class Unusable(Exception):  # noqa: N818 - a state of the world
@@ -272,7 +264,7 @@ class TraceFile:
         assert database is not None
         sql = "SELECT DISTINCT session FROM link WHERE id = ?"
         sessions = [session for (session,) in database.execute(sql, (id_,))]
-        reading = _Reading(database)
+        reading = Reading(database)
         for key in (id_, *sessions):
             reading.read(key)
         for key in reading.ids - {id_} if not sessions else ():
@@ -316,45 +308,3 @@ class TraceFile:
             database.execute("BEGIN IMMEDIATE")
             self._begun = True
         return database
-
-
-class _Reading:
-    """Pieces of one answer."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-        self._pieces = 0
-        self._octets = 0
-        self.events: list[dict[str, Any]] = []
-        self.writers: set[int] = set()
-        self.ids: set[str] = set()
-        """Queue ids that the events tell of."""
-        self.begins = False
-        self.more = False
-        """There was more than one answer has."""
-
-    def read(self, key: str) -> None:
-        rows = self._database.execute(
-            "SELECT writer, begins, events FROM piece WHERE key = ? ORDER BY n LIMIT ?",
-            (key, PIECES - self._pieces + 1),
-        )
-        for writer, begins, octets in rows:
-            self._pieces += 1
-            self._octets += len(octets)
-            if self._pieces > PIECES or self._octets > ANSWER_BYTES:
-                self.more = True
-                return
-            self.writers.add(writer)
-            self.begins |= bool(begins)
-            for at, name, fields in self._decoded(octets):
-                self.events.append({"at": at, "writer": writer, "event": name, "fields": fields})
-                if name == "message" and isinstance(fields.get("id"), str):
-                    self.ids.add(fields["id"])
-
-    @staticmethod
-    def _decoded(octets: bytes) -> list[Event]:
-        """The events of a piece; what a process taken over has put there is none, and is said to be."""
-        try:
-            return _events.decode(octets)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            return [(0.0, "unreadable", {"detail": str(error)})]
