@@ -10,8 +10,11 @@ from typing import TypeVar
 from forkd.rpc.channel import RequestClient, Unavailable
 from forkd.rpc.message import Message
 from forkd.rpc.messages import AskStatus, Done, ProcessStatus, QueueAnswer, Status
+from forkd.rpc.messages_reload import Reloaded
 
 MASTER_TIMEOUT_S = 5.0
+RELOAD_TIMEOUT_S = 900.0
+"""qmgr ends its deliveries, and looks through the queue before it is ready; plugins load."""
 QMGR_TIMEOUT_S = 30.0
 """A list of a long queue, or a flush, while the disk is busy."""
 
@@ -32,23 +35,25 @@ class Master:
     def __init__(self, send: Callable[[Message], bool]) -> None:
         self._send = send
         self._n = 0
-        self._waiting: dict[int, asyncio.Future[Status | Done]] = {}
+        self._waiting: dict[int, asyncio.Future[Status | Done | Reloaded]] = {}
 
-    async def ask(self, make: Callable[[int], Message]) -> Status | Done:
+    async def ask(
+        self, make: Callable[[int], Message], timeout_s: float = MASTER_TIMEOUT_S
+    ) -> Status | Done | Reloaded:
         """The answer to `make(n)`. Raises Refused when master does not give one, or gives an error."""
         self._n += 1
         n = self._n
-        future: asyncio.Future[Status | Done] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Status | Done | Reloaded] = asyncio.get_running_loop().create_future()
         self._waiting[n] = future
         try:
             if not self._send(make(n)):
                 raise Refused("master does not read its channel")
-            answer = await asyncio.wait_for(future, MASTER_TIMEOUT_S)
+            answer = await asyncio.wait_for(future, timeout_s)
         except TimeoutError:
-            raise Refused(f"master did not answer within {MASTER_TIMEOUT_S:g} s") from None
+            raise Refused(f"master did not answer within {timeout_s:g} s") from None
         finally:
             del self._waiting[n]
-        if isinstance(answer, Done) and answer.error:
+        if isinstance(answer, Done | Reloaded) and answer.error:
             raise Refused(answer.error)
         return answer
 
@@ -64,7 +69,7 @@ class Master:
 
     def answer(self, message: Message) -> None:
         """What master said; an answer that nobody waits for any more is dropped."""
-        if isinstance(message, Status | Done):
+        if isinstance(message, Status | Done | Reloaded):
             future = self._waiting.get(message.n)
             if future is not None and not future.done():
                 future.set_result(message)

@@ -24,6 +24,7 @@ COMMANDS: Final[Rows] = {
     "sessions": ("forkd.cli.sessions", "sessions", "Who is connected, and what he is about."),
     "kick": ("forkd.cli.sessions", "kick", "End sessions: 421."),
     "top": ("forkd.cli.top", "top", "Workers, rates, plugins, queue, sessions: live."),
+    "reload": ("forkd.cli.reload", "reload", "Read the configuration anew, without losing a session."),
     "stop": ("forkd.cli.daemon", "stop", "Stop the daemon; nothing accepted is lost."),
     "drain": ("forkd.cli.daemon", "drain", "The same without a limit: transactions finish."),
     "queue": ("forkd.cli.queue", "queue", "List, count, export, retry, hold, remove queued mail."),
@@ -35,25 +36,11 @@ COMMANDS: Final[Rows] = {
 }
 """Name -> module, attribute, line of help. A module is imported when its command is called."""
 
-LATER: Final = frozenset({"reload"})
-"""Commands of later versions: said so, instead of "no such command"."""
-
 INTERRUPTED: Final = 130
 """What a shell shows for a command ended by Ctrl-C: 128 + SIGINT."""
 
 
-class _Commands(LazyGroup):
-    """The table above, and a word about what is not there yet."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] in LATER:
-            ctx.fail(f"not in this version of forkd: `{args[0]}` comes with a later one")
-        return super().resolve_command(ctx, args)
-
-
-@click.group(cls=_Commands, rows=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, rows=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """A pre-forking SMTP daemon whose plugins run sandboxed.
 

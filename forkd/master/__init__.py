@@ -8,6 +8,8 @@ supervisor.py  the loop: what happened, what is due, what is late
 roster.py      the places there are: they come and go
 generation.py  one configuration in force: what it holds, its places, what each process is given
 ground.py      what is the same for all generations (ground_paths.py: where each has its sockets)
+reload.py      how a new configuration comes into force, step by step
+reload_report.py  what changed, and what of it needs a restart
 given.py       what a role goes by: is another process needed after a reload?
 place.py       where one process at a time is    watch.py    whose descriptor can be read
 lives.py       its births and deaths             hearing.py  what it says, and what follows

@@ -20,6 +20,7 @@ from forkd.rpc import channel
 from forkd.rpc.message import Message
 from forkd.rpc.messages import AskStatus, AskStop, Blame, FromRole, Ready
 from forkd.rpc.messages_pool import Heartbeat, Stop
+from forkd.rpc.messages_reload import AskReload
 from forkd.rpc.start import RoleStart
 from forkd.sandbox import role_walls
 from forkd.sandbox.role_walls import Walls
@@ -35,7 +36,7 @@ class Failed:
     detail: str = ""
 
 
-Said = Ready | Heartbeat | Blame | AskStatus | AskStop | Failed
+Said = Ready | Heartbeat | Blame | AskStatus | AskStop | AskReload | Failed
 
 
 @dataclasses.dataclass(slots=True, eq=False)

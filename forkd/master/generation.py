@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -130,6 +131,8 @@ class Generation:
             kept = [] if self.before is None else self.before.zygotes
             behind = zygote_places.Behind(ground, tried, self.notes, kept)
             self.zygotes, self.layers = zygote_places.prepare(self.loaded, behind)
+            if ground.refusals is not None:
+                ground.refusals.also((zygote.spec.uid, zygote.spec.name) for zygote in self.zygotes)
             ground.zygotes += [zygote for zygote in self.zygotes if zygote not in ground.zygotes]
 
     def same(self, role: str, other: Generation) -> bool:
@@ -205,6 +208,50 @@ class Generation:
         one is asked for."""
         assert self._worker is not None, "the table has workers"
         return self.place(self._worker, self.ground.roster.free_number(self._worker.name))
+
+    @property
+    def most_workers(self) -> int:
+        """As many may serve."""
+        return 0 if self._worker is None else workers(self.config)
+
+    def succeed(self, old: Generation, roles: Sequence[Role]) -> list[Place]:
+        """Take over the places that need no other process; those that do, not on the roster yet."""
+        fresh: list[Place] = []
+        for role in roles:
+            if role.starter == "zygote":
+                taken = {place.slot.number for place in self.ground.roster.of(role.name)}
+                free = (number for number in itertools.count() if number not in taken)
+                for zygote in self.zygotes:
+                    key = f"zygote {zygote.spec.name}"
+                    if zygote in old.zygotes:
+                        self.services[key] = old.services[key]
+                    else:
+                        fresh.append(self._zygote(role, zygote, next(free)))
+            elif role.reload == "renew":
+                self._worker = role
+            elif role.name in old.services and (role.reload == "keep" or self.same(role.name, old)):
+                self.services[role.name] = old.services[role.name]
+            elif role.count(self.config):
+                place = self.place(role, self.ground.roster.free_number(role.name))
+                self.services[role.name] = place
+                fresh.append(place)
+        return fresh
+
+    def take_over(self) -> None:
+        """It is in force: who is started from now on in a place that was kept is given what is new."""
+        for place in self.services.values():
+            place.generation = self.number
+            if place.role.main:
+                start = functools.partial(self._fork, place.role, load(place.role), place.slot.number)
+                place.start = start
+
+    def close_listeners(self, beside: Generation) -> None:
+        """Give up master's hold on sockets that the other generation has not. Each lives until the last
+        worker that has it closes its own."""
+        for name, sock in tuple(self.listeners.items()):
+            if sock not in beside.listeners.values():
+                sock.close()
+                del self.listeners[name]
 
     def _zygote(self, role: Role, zygote: Zygote, number: int) -> Place:
         limit_s = role.start_limit_s or self.config.sandbox.start_timeout

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 NOT_QMGRS: Final = frozenset(
     {
-        "listener", "certificate", "tls", "auth", "names", "networks", "limits", "timeouts", "sandbox",
+        "certificate", "tls", "auth", "names", "networks", "limits", "timeouts", "sandbox",
         "state", "breaker", "crash", "plugins", "pool",
     }
 )  # fmt: skip

@@ -73,6 +73,11 @@ class Ground:
         """The folder of our sockets."""
         return self.runtime.folder
 
+    def know(self, identities: Identities) -> None:
+        """More users than until now."""
+        self.identities = identities
+        self.runtime.identities = identities
+
     def open_pipe(self) -> None:
         """Make the pipe to qmgr."""
         self.poke = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

@@ -18,8 +18,9 @@ from forkd.master.watch import Watch
 from forkd.rpc.channel import BadRecord
 from forkd.rpc.messages import AskStatus, AskStop, Blame, Ready
 from forkd.rpc.messages_pool import Heartbeat
+from forkd.rpc.messages_reload import AskReload
 
-Asked = AskStatus | AskStop
+Asked = AskStatus | AskStop | AskReload
 
 
 class Hearing:
@@ -99,9 +100,9 @@ class Hearing:
                 place.failed = message
                 if place.slot.state is State.STARTING:
                     place.kill(message.text, level="debug")  # it gives up: its exit says why
-            case AskStatus() | AskStop() if place.role.may_ask:
+            case AskStatus() | AskStop() | AskReload() if place.role.may_ask:
                 self._asked(child, message)
-            case AskStatus() | AskStop():
+            case AskStatus() | AskStop() | AskReload():
                 place.failed = Failed("asked for what is admin's to ask")
                 place.kill(place.failed.text)
             case Blame():

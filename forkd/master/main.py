@@ -16,13 +16,13 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import setproctitle
 
 import forkd
 from forkd import log
-from forkd.config.load import LoadedConfig
+from forkd.config.load import LoadedConfig, load
 from forkd.config.schema import Config
 from forkd.exits import Exit
 from forkd.master import listeners, privileges, refusals, rights
@@ -32,6 +32,7 @@ from forkd.master.greeting import first_minute
 from forkd.master.ground import Ground
 from forkd.master.notify import Notifier
 from forkd.master.privileges import Identities
+from forkd.master.reload import Reloads
 from forkd.master.roles import ROLES, Role, brokered, launchers
 from forkd.master.roster import Roster
 from forkd.master.runtime import Runtime
@@ -39,14 +40,17 @@ from forkd.master.signals import Signals
 from forkd.master.supervisor import Supervisor
 from forkd.master.workforce import WORKER, Workforce
 
-GENERATION = 1
-"""Of the configuration; a reload counts it up."""
 
-
-def run(loaded: LoadedConfig, *, roles: Sequence[Role] = ROLES) -> int:
+def run(
+    loaded: LoadedConfig,
+    *,
+    roles: Sequence[Role] = ROLES,
+    read: Callable[[], LoadedConfig] | None = None,
+) -> int:
     """Run the daemon until it is stopped; return the exit status (exits.py).
 
     roles   the table; another one for tests
+    read    the configuration as its files are when it is called, for a reload; raises ConfigError
     """
     config = loaded.config
     log.setup(config.log.format, config.log.level)
@@ -59,7 +63,7 @@ def run(loaded: LoadedConfig, *, roles: Sequence[Role] = ROLES) -> int:
     signals = Signals()
     status: int = Exit.OK
     try:
-        with Daemon(loaded, notifier, signals) as daemon:
+        with Daemon(loaded, notifier, signals, read or functools.partial(load, loaded.file)) as daemon:
             daemon.open()
             daemon.supervise(roles)
     except StartError as error:
@@ -82,7 +86,14 @@ def run(loaded: LoadedConfig, *, roles: Sequence[Role] = ROLES) -> int:
 class Daemon:
     """What master holds, in the order in which it is opened; all of it is gone after the with block."""
 
-    def __init__(self, loaded: LoadedConfig, notifier: Notifier, signals: Signals) -> None:
+    def __init__(
+        self,
+        loaded: LoadedConfig,
+        notifier: Notifier,
+        signals: Signals,
+        read: Callable[[], LoadedConfig],
+    ) -> None:
+        self._read = read
         self._loaded = loaded
         self._config: Config = loaded.config
         self._notifier = notifier
@@ -141,8 +152,13 @@ class Daemon:
             certificates=first.certificates,
             refusals=ground.refusals,
         )
+        reloads = Reloads(first, roles, supervisor, read=self._read, prepare=self._know_users)
+        supervisor.tasks.append(reloads)
+        supervisor.reloader = reloads
         if any(role.name == WORKER for role in wanted):
-            supervisor.tasks.append(Workforce(supervisor, current=lambda: first))
+            supervisor.tasks.append(
+                Workforce(supervisor, current=lambda: reloads.current, held=lambda: reloads.busy)
+            )
         # Collecting writes to every object it looks at. What children share with us is none of theirs: with
         # this a worker has 6 MiB of its own instead of 19.
         gc.collect()
@@ -153,16 +169,17 @@ class Daemon:
 
     # --- ids ------------------------------------------------------------------------------------------
 
+    def _know_users(self, loaded: LoadedConfig) -> None:
+        """Users whom a reload needs and nobody needed until now. Raises StartError."""
+        ground = self._ground
+        if ground.identities.by_key and not ground.identities.by_key.keys() >= set(_keys(loaded)):
+            found = _identities(loaded)
+            if found.problem:
+                raise StartError(Exit.UNCONFINED, found.problem)
+            ground.know(found)
+
     def _decide_identities(self) -> Identities:
-        identities = privileges.decide(
-            self._config.server,
-            must_reach=[rights.existing(self._config.server.data_dir)],
-            keys=(
-                *privileges.USERS,
-                *((privileges.BROKER_USER,) if brokered(self._loaded.plugins) else ()),
-                *((privileges.LAUNCHER_USER,) if launchers(self._config) else ()),
-            ),
-        )
+        identities = _identities(self._loaded)
         if identities.problem:
             if self._loaded.file is not None:
                 raise StartError(Exit.UNCONFINED, f"started by root, but {identities.problem}")
@@ -177,6 +194,20 @@ class Daemon:
             log.flush()
             address = listeners.shown(next(iter(first.listeners.values())))
             print(first_minute(self._loaded, address), file=sys.stderr, flush=True)
+
+
+def _keys(loaded: LoadedConfig) -> tuple[str, ...]:
+    """Of [server], which name the users that there will be."""
+    return (
+        *privileges.USERS,
+        *((privileges.BROKER_USER,) if brokered(loaded.plugins) else ()),
+        *((privileges.LAUNCHER_USER,) if launchers(loaded.config) else ()),
+    )
+
+
+def _identities(loaded: LoadedConfig) -> Identities:
+    server = loaded.config.server
+    return privileges.decide(server, must_reach=[rights.existing(server.data_dir)], keys=_keys(loaded))
 
 
 def _raise_file_limit() -> None:

@@ -57,6 +57,12 @@ class Refusals:
         """For the loop."""
         return self._socket.fileno()
 
+    def also(self, uids: Iterable[tuple[int | None, str]]) -> None:
+        """Know these too."""
+        self._by_uid = {**self._by_uid, **{uid: plugin for uid, plugin in uids if uid is not None}}
+        for plugin in self._by_uid.values():
+            self.shares.setdefault(plugin, Share())
+
     def tell(self, workers: Iterable[Child]) -> None:
         """Read what came, tell every worker of what is ours: which of them had the sandbox, it knows."""
         told, now = tuple(workers), time.monotonic()

@@ -82,7 +82,7 @@ class Role:
     stop_limit_s    until it must have ended after being told; None: stop_timeout, or no limit for a drain
     reload          after one that changed what it is given (given.py): renew: it is always another process;
                     beside: the next one is ready before it ends; after: it ends first; keep: it stays
-    may_ask         may send AskStatus and AskStop
+    may_ask         may send AskStatus, AskStop and AskReload
     """
 
     name: str

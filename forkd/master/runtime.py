@@ -36,12 +36,12 @@ class Runtime:
 
     def __init__(self, data_dir: Path, identities: Identities) -> None:
         self.folder = places.run_folder(data_dir)
-        self._identities = identities
+        self.identities = identities
         self.lock = -1
 
     def hold(self) -> None:
         """Make the folders and take the lock. Raises StartError (IN_USE: another forkd has this data_dir)."""
-        uid, gid = self._identities.uid("admin_user"), self._identities.gid("admin_user")
+        uid, gid = self.identities.uid("admin_user"), self.identities.gid("admin_user")
         try:
             if not self.folder.parent.exists():
                 self.folder.parent.mkdir(parents=True)
@@ -83,19 +83,19 @@ class Runtime:
                     break
             os.close(lock)
         # admin may have to take and remove it; nobody else may even open it, since who can open can lock.
-        os.fchown(lock, self._identities.uid("admin_user"), -1)
+        os.fchown(lock, self.identities.uid("admin_user"), -1)
         os.ftruncate(lock, 0)
         os.write(lock, f"{os.getpid()}\n".encode())
         self.lock = lock
 
     def listen(self, name: str, kind: socket.SocketKind, *, mode: int, owner: str) -> socket.socket:
         """A listening unix socket run/NAME of the user that the key `owner` of [server] names."""
-        return self.listen_at(self.folder / name, kind, mode=mode, uid=self._identities.uid(owner))
+        return self.listen_at(self.folder / name, kind, mode=mode, uid=self.identities.uid(owner))
 
     def listen_plugin(self, path: Path, *, owner: str = "user") -> socket.socket:
         """The socket on which workers (those of the user that the key `owner` of [server] names), and nobody
         else, ask for a plugin's sandboxes."""
-        return self.listen_at(path, socket.SOCK_SEQPACKET, mode=0o600, uid=self._identities.uid(owner))
+        return self.listen_at(path, socket.SOCK_SEQPACKET, mode=0o600, uid=self.identities.uid(owner))
 
     def listen_at(self, path: Path, kind: socket.SocketKind, *, mode: int, uid: int) -> socket.socket:
         """A listening unix socket at `path`, non-blocking. Raises StartError."""

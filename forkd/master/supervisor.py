@@ -7,12 +7,14 @@ goes between them, add() and let_go() bring and end, for whoever has an opinion 
 
 from __future__ import annotations
 
+import functools
 import math
 import signal
 import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+import msgspec
 import setproctitle
 
 from forkd import log
@@ -32,6 +34,7 @@ from forkd.master.signals import Signals
 from forkd.master.trust import Trust
 from forkd.master.watch import Watch
 from forkd.rpc.messages import AskStatus, AskStop, Done
+from forkd.rpc.messages_reload import AskReload, Reloaded
 
 
 class Task(Protocol):
@@ -44,6 +47,13 @@ class Task(Protocol):
     @property
     def due(self) -> float | None: ...
     def look(self, now: float, /) -> None: ...
+
+
+class Reloader(Protocol):
+    """Who reads the configuration anew (reload.py)."""
+
+    def ask(self, who: str, tell: Callable[[Reloaded], None], /, *, may_wait: bool) -> None: ...
+    def stopping(self) -> None: ...
 
 
 class Supervisor:
@@ -69,9 +79,10 @@ class Supervisor:
     ) -> None:
         self.roster = roster
         self.tasks: list[Task] = []
+        self.reloader: Reloader | None = None
         self.service = service
         self.stop_timeout_s = stop_timeout_s
-        self._certificates = certificates
+        self.certificates = certificates
         self._signals = signals
         self._notifier = notifier
         self._on_ready = on_ready
@@ -131,6 +142,8 @@ class Supervisor:
         gently   sessions that are there go on (rpc.messages_pool.Stop)
         May be called again, with a shorter limit. A place without a process vanishes with the next turn.
         """
+        if self._down.begun:
+            return  # it has been told, or will be when its phase comes
         self._down.tell(place, limit_s, time.monotonic(), gently=gently)
 
     def _sweep(self) -> None:
@@ -167,8 +180,8 @@ class Supervisor:
     def _timeout_ms(self, now: float) -> int:
         moments = [now + pool.TURN_S, pool.next_change([place.slot for place in self.roster])]
         moments.append(self._notifier.due)
-        if self._certificates is not None:
-            moments.append(self._certificates.due)
+        if self.certificates is not None:
+            moments.append(self.certificates.due)
         moments += [self._trust.due, *(task.due for task in self.tasks if self._state == "running")]
         moments += [place.output.resume_at for place in self.roster if place.output is not None]
         if not log.flush():
@@ -206,10 +219,10 @@ class Supervisor:
         self._on_ready()
 
     def _look_at_certificates(self, now: float) -> None:
-        due = None if self._certificates is None else self._certificates.due
-        if self._certificates is not None and due is not None and now >= due:
+        due = None if self.certificates is None else self.certificates.due
+        if self.certificates is not None and due is not None and now >= due:
             children = [place.child for place in self.roster if place.child is not None]
-            self._certificates.look(now, children)
+            self.certificates.look(now, children)
 
     def _told(self) -> str:
         sessions = sum(place.said.sessions for place in self.roster if place.said and place.slot.alive)
@@ -226,6 +239,8 @@ class Supervisor:
 
     def _going_down(self, now: bool) -> None:
         if now:
+            if self.reloader is not None:
+                self.reloader.stopping()
             self._notifier.stopping(self._state)
             self._title()
 
@@ -252,21 +267,41 @@ class Supervisor:
                     else:
                         self._going_down(self._down.at_once("second SIGINT"))
                 case signal.SIGHUP:
-                    log.service(
-                        act="not_reloaded",
-                        level="warning",
-                        detail="reloading comes with a later version: restart for a new configuration",
-                    )
+                    self._reload("SIGHUP", lambda _: None)
 
     def _asked(self, child: Child, asked: Asked) -> None:
         match asked:
             case AskStatus():
                 slots = [(each.slot, each.said) for each in self.roster]
                 child.tell(status.answer(asked.n, self._state, self.service, slots))
+            case AskReload():
+                tell = functools.partial(_answer, child, asked.n)
+                self._reload(f"asked by {asked.who}", tell, may_wait=False)
             case AskStop():
                 child.tell(Done(n=asked.n))
                 drain = asked.mode == "drain"
                 self._stop(None if drain else self.stop_timeout_s, f"asked by {asked.who}")
 
+    def _reload(self, who: str, tell: Callable[[Reloaded], None], *, may_wait: bool = True) -> None:
+        if self.reloader is not None and self._state == "running":
+            self.reloader.ask(who, tell, may_wait=may_wait)
+            return
+        why = f"forkd is {self._state}: the configuration is not read anew"
+        log.service(act="not_reloaded", level="warning", detail=why)
+        tell(Reloaded(n=0, generation=1, error=why))
+
+    def reloading(self) -> None:
+        """A reload begins."""
+        self._notifier.reloading()
+
+    def reloaded(self) -> None:
+        """It is over, whatever came of it."""
+        if not self._down.begun:
+            self._notifier.ready()
+
     def _title(self) -> None:
         setproctitle.setproctitle(f"forkd: master [{self._state}]")
+
+
+def _answer(child: Child, n: int, report: Reloaded) -> None:
+    child.tell(msgspec.structs.replace(report, n=n))

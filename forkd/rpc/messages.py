@@ -12,6 +12,7 @@ import msgspec
 
 from forkd.rpc.message import Message
 from forkd.rpc.messages_pool import Heartbeat, Room, Stop
+from forkd.rpc.messages_reload import AskReload, Reloaded
 
 # --- role -> master ---------------------------------------------------------------------------------
 
@@ -347,8 +348,8 @@ class Launched(Message, frozen=True, tag="launched"):
     """It was not started: why."""
 
 
-FromRole = Ready | Heartbeat | Blame | AskStatus | AskStop
-ToRole = Stop | Room | Status | Done | Certificate | RefusedCall
+FromRole = Ready | Heartbeat | Blame | AskStatus | AskStop | AskReload
+ToRole = Stop | Room | Status | Done | Reloaded | Certificate | RefusedCall
 ToAnvil = ClientConnect | ClientDisconnect | Happened
 FromAnvil = ClientCounts | LastMinute
 ToBroker = SandboxChannel | SandboxSession

@@ -65,6 +65,8 @@ QUIET_S = 10.0
 """Told to end gently: whom nobody heard for so long is done, or comes again."""
 GENTLE_S = 300.0
 """So long; then every session ends with its transaction, for there are clients that never let go."""
+ACCEPTED_S = 0.1
+"""From accept to a session: a turn or two of the loop."""
 ORPHAN_STOP_S = 5.0
 """When master is gone: how long transactions may still take."""
 
@@ -139,6 +141,8 @@ class Worker:
 
         doors.close()
         probing.close()
+        # Whom the kernel gave us in this very turn is no session yet, and would be cut off.
+        await asyncio.sleep(ACCEPTED_S)
         await self._run_dry()
         ticking.cancel()
         control.close()

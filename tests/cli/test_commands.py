@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import forkd as package
-from forkd.cli.commands import COMMANDS, LATER
+from forkd.cli.commands import COMMANDS
 from forkd.exits import EXITS, NO_RESTART, Exit
 from tests.cli.conftest import Forkd
 from tests.support.config_files import write
@@ -37,13 +37,6 @@ def test_version_speaks_json(forkd: Forkd):
 def test_a_wrong_command_is_a_usage_error(forkd: Forkd):
     """2, as every program."""
     assert forkd("statsu").returncode == Exit.USAGE
-
-
-@pytest.mark.parametrize("name", sorted(LATER))
-def test_a_command_of_a_later_version_says_so(forkd: Forkd, name: str):
-    """It stands in the design; that it is not here yet must not look like a typing error."""
-    done = forkd(name)
-    assert (done.returncode, "not in this version" in done.stderr) == (Exit.USAGE, True)
 
 
 def test_run_refuses_a_wrong_configuration(forkd: Forkd, tmp_path: Path):

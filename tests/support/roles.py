@@ -275,7 +275,8 @@ def main() -> int:
     )
     plugins = tuple(_plugin(path) for path in sorted(folder.glob("plugins/*.py")))
     file = folder / "forkd.toml" if os.environ.get("WITH_FILE") else None
-    return run(LoadedConfig(config, plugins, file), roles=_table(os.environ["ROLES"].split(",")))
+    loaded = LoadedConfig(config, plugins, file)
+    return run(loaded, roles=_table(os.environ["ROLES"].split(",")), read=lambda: loaded)
 
 
 if __name__ == "__main__":
