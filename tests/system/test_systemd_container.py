@@ -310,6 +310,23 @@ def test_a_key_comes_as_a_credential(machine: Machine, tmp_path: Path):
     assert machine.box.run("/opt/python/bin/python", "-c", talk).stdout == "220\n"
 
 
+def test_a_reload_is_as_good_as_its_exit_status(machine: Machine):
+    """ExecReload= waits. Done: the new configuration is in force. Failed: the old one is, and why is said."""
+    machine.systemctl("start", "forkd")
+    first = machine.main_pid
+    greeting = configured().replace("[server]\n", '[server]\ngreeting = "changed"\n')
+    machine.box.path(CONFIG).write_text(greeting)
+    machine.systemctl("reload", "forkd")
+    talk = "import socket; print(socket.create_connection(('127.0.0.1', 25), 60).recv(200).decode())"
+    assert "changed" in machine.box.run("/opt/python/bin/python", "-c", talk).stdout
+    machine.box.path(CONFIG).write_text(greeting + "[nonsense]\n")
+    assert machine.box.run("systemctl", "reload", "forkd").returncode != 0
+    assert "nonsense" in machine.box.journal("forkd")
+    machine.send()
+    shown = machine.box.shown("forkd", "MainPID", "SubState", "NRestarts")
+    assert shown == {"MainPID": first, "SubState": "running", "NRestarts": "0"}
+
+
 def test_a_start_outlasts_systemds_patience(machine: Machine):
     """A plugin that loads slowly, a qmgr with a large spool: within our limits, beyond TimeoutStartSec."""
     folder = machine.box.path("/etc/forkd")
