@@ -52,6 +52,7 @@ TERM, INT   Stop, as `forkd stop`: no new connections, 421 to idle sessions; tra
             `server.stop_timeout`, then they are cut. Nothing that was accepted is lost. INT once more: at
             once.
 QUIT        The same without a limit, as `forkd stop --drain`.
+HUP         Read the configuration anew, as `forkd reload`; what came of it is in the log.
 """
 
 _LOG: Final = """\
