@@ -325,7 +325,7 @@ def test_a_zygote_that_is_stopped_is_ended_and_the_plugin_comes_back(start: Star
         wait_for(lambda: zygote_of(daemon, "hostile") not in (0, first), timeout_s=20)
         wait_for(lambda: ask_hostile(daemon) == 250, timeout_s=20)
         why = "SIGKILL: its loop stands still: no answer for 3 s"
-        assert restarts(daemon) == {"hostile": (1, why), "block_senders": (0, "")}
+        assert restarts(daemon) == {"hostile": (1, why), "block_senders": (0, ""), "@probe": (0, "")}
 
 
 def test_a_zygote_that_stays_in_its_plugins_code_is_ended(start: Start):

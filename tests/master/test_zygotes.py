@@ -31,7 +31,7 @@ def plugin(tmp_path, name: str, text: str) -> None:
 
 
 def zygote(forkd: Trivial) -> int:
-    pids = [pid for pid, title in forkd.titles().items() if "zygote" in title]
+    pids = [pid for pid, title in forkd.titles().items() if "zygote" in title and "@" not in title]
     return pids[0] if len(pids) == 1 else 0
 
 
