@@ -3,8 +3,8 @@
 setup() is called once in master, before it forks; children name themselves and go on with it. Nothing is
 written before setup(): a library user or a test that does not ask for a log gets none.
 
-A process may have one observer beside the log: it is told every event, whatever the level, and by it
-`forkd explain` knows what the log knows (rpc/tracing.py).
+A process may have observers beside the log: they are told every event, whatever the level. By one
+`forkd explain` knows what the log knows (rpc/tracing.py), by another one metrics do (metrics_events.py).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Observer(Protocol):
 
 
 _sink: Sink | None = None
-_observer: Observer | None = None
+_observers: tuple[Observer, ...] = ()
 _renderer = Renderer("logfmt")
 _shows_info = False
 _bound: Any = structlog.make_filtering_bound_logger
@@ -71,10 +71,11 @@ def identify(process: str) -> None:
     _renderer.process = process
 
 
-def observe(observer: Observer | None) -> None:
-    """From now on this process' events go there too; the fields of one are the observer's to keep."""
-    global _observer  # noqa: PLW0603 - as the log: one for a process
-    _observer = observer
+def observe(*observers: Observer | None) -> None:
+    """From now on this process' events go there too, and nowhere else; None: nobody. The fields of one are
+    the observers' to keep, and not to change."""
+    global _observers  # noqa: PLW0603 - as the log: one for a process
+    _observers = tuple(each for each in observers if each is not None)
 
 
 def hold(soon: Callable[[], object]) -> None:
@@ -101,6 +102,7 @@ def descriptor() -> int:
 
 
 def _after_fork() -> None:
+    observe()  # master's own; what they hold is master's too
     if _sink is not None:
         _sink.forget()
 
@@ -119,14 +121,14 @@ def given(**fields: object) -> dict[str, object]:
 
 def write(level: str, event: str, **fields: object) -> None:
     """One line, at once."""
-    if _observer is not None:
-        _observer(event, fields)
+    for observer in _observers:
+        observer(event, fields)
     getattr(_log, level)(event, **fields)
 
 
 def often(event: str, **fields: object) -> None:
     """One line at info of what every session and message has; structlog's own work is a fifth of one."""
-    if _observer is not None:
-        _observer(event, fields)
+    for observer in _observers:
+        observer(event, fields)
     if _sink is not None and _shows_info:
         _sink.write(_renderer.line("info", event, fields), at_once=False)

@@ -14,6 +14,8 @@ if [ "$what" = test ]; then
     packages="$packages swaks postfix curl make util-linux systemd libcap2-bin openssl haproxy mount e2fsprogs btrfs-progs msmtp dovecot-core dovecot-lmtpd clamav-daemon perl"
     # What manual pages must pass.
     packages="$packages man-db mandoc"
+    # promtool: what metrics and alert rules must pass.
+    packages="$packages prometheus"
     packages="$packages libnet-ssleay-perl libio-socket-ssl-perl libauthen-sasl-perl libnet-dns-perl"
     # nodemailer, from npm, where there is no npm yet.
     command -v npm >/dev/null || packages="$packages nodejs npm"

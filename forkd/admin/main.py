@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
@@ -24,6 +25,7 @@ from forkd import log
 from forkd.admin import health, traces
 from forkd.admin.access import Roles
 from forkd.admin.control import Control
+from forkd.admin.exposition import Exposition
 from forkd.admin.http import Server
 from forkd.admin.peers import Master, Qmgr
 from forkd.admin.prober import Prober
@@ -103,8 +105,12 @@ class Admin:
         def heard(message: Message) -> None:
             master.answer(message)
 
-        link = MasterLink(start, accepts=ToRole, beat=beat, on_message=heard)
+        def passed(message: Message, descriptors: Sequence[int]) -> None:
+            exposition.made(message, descriptors)
+
+        link = MasterLink(start, accepts=ToRole, beat=beat, on_message=heard, on_passed=passed)
         master = Master(link.send)
+        exposition = Exposition(start.slots, master)
         prober = Prober(config.probe, master, qmgr, run / places.PROBE)
         workers = Workers(start.sockets["workers"], master.processes)
         control = Control(
@@ -116,7 +122,8 @@ class Admin:
             store.open()
         link.open()
         serving = [loop.create_task(work) for work in (control.run(), prober.run(), workers.run())]
-        http = Server(start.sockets["metrics"], health.paths(prober)) if "metrics" in start.sockets else None
+        paths = {"/metrics": exposition.answer, **health.paths(prober)}
+        http = Server(start.sockets["metrics"], paths) if "metrics" in start.sockets else None
         if http is not None:
             serving.append(loop.create_task(http.run()))
         await link.stopping.wait()

@@ -19,6 +19,7 @@ roles.py       the table; `main` of each role by name, so that nothing of it is 
 child.py       fork, close, drop, run a role         zygotes.py  the same for an exec'd zygote
 listeners.py   SMTP sockets, ours or systemd's       runtime.py  data_dir: lock, folders, our own sockets
 privileges.py  who runs as whom                      signals.py  signals become bytes
+metrics_slots.py  where processes keep what they have counted
 notify.py      systemd                               status.py   what `forkd status` is told
 output.py      what a zygote prints, bounded         folders.py  what lies in data_dir, and whose it is
 shutdown.py    the way down, phase by phase          greeting.py a newcomer's first screen

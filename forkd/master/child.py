@@ -165,7 +165,8 @@ def _descriptors(start: RoleStart) -> list[int]:
         sockets.append(start.trace)
     given = (*start.certificates.values(), *start.next_hops.values())
     files = [number for each in given for number in each]
-    own = [log.descriptor(), start.poke, start.lock, start.client_ca, *files]
+    own = [log.descriptor(), start.poke, start.lock, start.client_ca, start.metrics, *files]
+    own += start.slots.values()
     return [*own, *(sock.fileno() for sock in sockets)]
 
 

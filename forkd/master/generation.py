@@ -267,6 +267,8 @@ class Generation:
     def _fork(self, role: Role, main: Main, number: int) -> Child:
         if "slot" in (role.may.reach if role.may else ()):
             folders.make_slot(self.config, number, self.ground.identities)
+        if "counts" in role.needs:
+            self.ground.metrics.open(f"{role.name}.{number}")
         forked = child.fork(
             main,
             functools.partial(self.start, role, number),
@@ -276,6 +278,8 @@ class Generation:
         )
         if "listeners" in role.needs:
             self.certificates.forked(forked)
+        if "metrics" in role.needs:
+            self.ground.metrics.forked(forked)
         return forked
 
     # --- walls ----------------------------------------------------------------------------------------
@@ -368,6 +372,8 @@ class Generation:
             names_calls=ground.refusals is not None,
             lock=ground.runtime.lock,
             overflow=privileges.overflow(),
+            metrics=ground.metrics.files[f"{role.name}.{number}"] if "counts" in needs else -1,
+            slots=ground.metrics.readable if "metrics" in needs else {},
             trace=next((end for need, end in trace.items() if need in needs), None),
         )
 

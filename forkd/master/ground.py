@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from forkd.master.ground_paths import free_path
 from forkd.master.listeners import Passed
+from forkd.master.metrics_slots import MetricsSlots
 from forkd.master.privileges import Identities
 from forkd.master.refusals import Refusals
 from forkd.master.role_trial import Subject
@@ -49,6 +50,7 @@ class Ground:
     inherited   sockets that systemd passed
     poke        the pipe to qmgr: read end, write end
     trace       the two ends of the way to admin's store, once it was wanted
+    metrics     slots of those who count, and of master itself
     refusals    None: the kernel does not tell, or there was no plugin with a uid of its own at the start
     tested      what the self-test found, by what was asked of it: the kernel's walls do not change
     tried       the same of the roles' walls
@@ -62,6 +64,7 @@ class Ground:
     inherited: Sequence[Passed] = ()
     poke: tuple[int, int] = (-1, -1)
     trace: dict[str, socket.socket] = dataclasses.field(default_factory=dict)
+    metrics: MetricsSlots = dataclasses.field(default_factory=MetricsSlots)
     refusals: Refusals | None = None
     tested: dict[object, list[Finding]] = dataclasses.field(default_factory=dict)
     tried: tuple[tuple[Subject, ...], Finding] | None = None
@@ -106,6 +109,7 @@ class Ground:
         """Give all of it up."""
         for sock in (*self.sockets.values(), *self.trace.values()):
             sock.close()
+        self.metrics.close()
         for end in self.poke:
             if end >= 0:
                 os.close(end)

@@ -125,6 +125,7 @@ class Daemon:
         self._ground = Ground(runtime, identities, Roster(), inherited=inherited, started_at=self._started_at)
         self._cleanup.callback(self._ground.close)
         self._ground.open_pipe()
+        self._ground.metrics.begin()
 
     def supervise(self, roles: Sequence[Role]) -> None:
         """Open the first generation, start every role, and stay until all have been stopped.

@@ -20,6 +20,7 @@
     programs.py   the launcher, which starts queue programs
     pipes.py      the zygotes that start the programs of transports of kind "pipe"
     proxying.py   what a client is told that waits for the next hop
+    measuring.py  what metrics are told of the queue: how long, how old
     record.py     outcomes become durable: reports, then a line in `.state`, or the removal of the message
     reporting.py  who is told of them: reports become mail of our own
     requests.py   what admin may ask: list, show, stat, remove, bounce, flush, hold, release

@@ -23,8 +23,11 @@ from forkd import log
 from forkd.config.aliases import NO_ALIASES
 from forkd.config.schema import Config
 from forkd.exits import Exit
+from forkd.metrics_events import Counting
+from forkd.metrics_slot import Slot
 from forkd.qmgr.clients import Clients
 from forkd.qmgr.manager import Manager
+from forkd.qmgr.measuring import Measuring
 from forkd.qmgr.pipes import Pipes
 from forkd.qmgr.programs import Launcher
 from forkd.qmgr.relays import Relays
@@ -105,7 +108,8 @@ class Loop:
             self.manager, Desk(Queue(self.manager), self._wake), self._poll, start.sockets
         )
         self._tracer = tracing.of(start)
-        log.observe(self._tracer)
+        self._measuring = Measuring(Slot(start.metrics))
+        log.observe(self._tracer, Counting(self._measuring.slot))
         self._traced_at = 0.0
         self._draining = False
         self._deadline: float | None = None
@@ -132,6 +136,7 @@ class Loop:
             for fd, _ in self._poll.poll(timeout_s):
                 self._ready(fd)
         self.manager.close(GOOD_BYE_S)
+        self._measuring.slot.end()
         if self._tracer is not None:
             self._tracer.finish()
 
@@ -222,6 +227,7 @@ class Loop:
             ),
         )
         self._start.title(f"{state} {len(manager.schedule)} queued")
+        self._measuring.now(manager.schedule)
         log.flush()
         if self._tracer is not None:
             self._tracer.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from forkd.queue.ids import QueueId
 from forkd.queue.outcome import Outcome
@@ -156,6 +156,10 @@ class Schedule:
         """Try it now, and whether its destinations are back."""
         entry.flushed_at = now
         self.wait(entry, min(now, entry.due))
+
+    def standings(self) -> Iterator[tuple[QueueId, Standing]]:
+        """Of all messages."""
+        return ((queue_id, entry.standing) for queue_id, entry in self._entries.items())
 
     def ids(self) -> list[QueueId]:
         """Of all messages; those of one slot nearly in order. Costs 1 ms at 200,000."""

@@ -7,9 +7,10 @@ the loop stands still (README of the design, principle 8).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 
-from forkd.rpc import channel
+from forkd.rpc import channel, passing
 from forkd.rpc.message import Message
 from forkd.rpc.messages import Ready
 from forkd.rpc.messages_pool import Heartbeat, Stop
@@ -22,6 +23,7 @@ class MasterLink:
     """Open from open() to close().
 
     on_message  what else master says (Status, Done)
+    on_passed   a message that brings descriptors, which are its own from then on; None: they are closed
     beat        makes the heartbeat; called once a second
     stopping    set by Stop, or when master is gone; `orphaned` tells which
     """
@@ -33,11 +35,13 @@ class MasterLink:
         accepts: object,
         beat: Callable[[], Heartbeat] = Heartbeat,
         on_message: Callable[[Message], None] | None = None,
+        on_passed: Callable[[Message, Sequence[int]], None] | None = None,
     ) -> None:
         self._start = start
         self._accepts = accepts
         self._beat = beat
         self._on_message = on_message
+        self._on_passed = on_passed
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self.stopping = asyncio.Event()
@@ -65,9 +69,14 @@ class MasterLink:
         self._timer = self._loop.call_later(BEAT_S, self._tick)
 
     def _read(self) -> None:
-        messages: list[Message]
-        messages, ended = channel.drain(self._start.master, self._accepts)
-        for message in messages:
+        messages: list[tuple[Message, list[int]]]
+        messages, ended = passing.drain(self._start.master, self._accepts)
+        for message, descriptors in messages:
+            if descriptors and self._on_passed is not None:
+                self._on_passed(message, descriptors)
+                continue
+            for descriptor in descriptors:
+                os.close(descriptor)
             if isinstance(message, Stop):
                 self.stopping.set()
             elif self._on_message is not None:

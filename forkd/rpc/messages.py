@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from forkd.rpc.message import Message
+from forkd.rpc.messages_metrics import SlotMade
 from forkd.rpc.messages_pool import Heartbeat, Room, Stop
 from forkd.rpc.messages_reload import AskReload, Reloaded
 
@@ -349,7 +350,7 @@ class Launched(Message, frozen=True, tag="launched"):
 
 
 FromRole = Ready | Heartbeat | Blame | AskStatus | AskStop | AskReload
-ToRole = Stop | Room | Status | Done | Reloaded | Certificate | RefusedCall
+ToRole = Stop | Room | Status | Done | Reloaded | Certificate | RefusedCall | SlotMade
 ToAnvil = ClientConnect | ClientDisconnect | Happened
 FromAnvil = ClientCounts | LastMinute
 ToBroker = SandboxChannel | SandboxSession

@@ -29,6 +29,9 @@ class RoleStart:
                A poke is `<slot>/<queue id>\\n`, written at once (below PIPE_BUF, so never torn).
     trace      our end of a pair of SEQPACKET sockets (messages_trace.py): admin reads, whoever observes his
                log writes; None: nothing is kept (trace.keep = 0).
+    metrics    descriptor of our slot (forkd/metrics_slot.py), for those that count; -1: nothing is counted.
+    slots      for admin: name of a process' slot -> descriptor to read it by; of those that come later
+               master tells (rpc.messages_metrics.SlotMade).
     certificates  for workers: name of a [certificate] -> descriptors of sealed memory files with its chain
                and its key, as they were when the worker was forked (rpc.messages.Certificate brings
                newer ones). They are master's too: whoever closes its own copies harms nobody.
@@ -65,6 +68,8 @@ class RoleStart:
     workers: int = 1
     poke: int = -1
     trace: socket.socket | None = None
+    metrics: int = -1
+    slots: dict[str, int] = dataclasses.field(default_factory=dict)
     certificates: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     client_ca: int = -1
     next_hops: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)

@@ -153,6 +153,10 @@ class Host:
         """Plugin -> sandboxes held since the last call: the fewest, the most. For master, who counts them."""
         return {name: kennel.held() for name, kennel in self._kennels.items()}
 
+    def spares(self) -> dict[str, tuple[int, int]]:
+        """Plugin -> spare sandboxes, and sessions that wait for one, now."""
+        return {name: kennel.spare_now() for name, kennel in self._kennels.items()}
+
     async def close(self) -> None:
         """Let go of every sandbox; waits until the kernel has ended them, SURVIVOR_S at most."""
         self._timer.cancel()

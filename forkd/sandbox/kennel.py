@@ -261,6 +261,10 @@ class Kennel(Turns[Sandbox]):
         self._fewest = self._most = self.alive
         return fewest, most
 
+    def spare_now(self) -> tuple[int, int]:
+        """Sandboxes that wait for a session, and sessions that wait for a sandbox."""
+        return len(self._spares) + len(self._rested), self._shares.waiting
+
     def close(self) -> None:
         self._closing = True
         self._link.abandon()

@@ -14,6 +14,7 @@ One event loop (uvloop), many sessions. The way of the bytes:
     patience.py        by when the client must have been heard
     tarpit.py          who has many recipients waits
     telling.py         what the log hears of a session
+    measuring.py       what is counted that no event of the log tells
     failures.py        what log, counters and crash records hear of a plugin's failure
     shadow.py          what they hear of breakers and of plugins that are only tried
     crashes.py         the records of failed calls, written by a thread

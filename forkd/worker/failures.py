@@ -14,11 +14,12 @@ from typing import Any
 
 import msgspec
 
-from forkd import log
+from forkd import log, metrics
 from forkd.config.schema import PluginConfig
 from forkd.hooks.decision import PluginRecord
 from forkd.hooks.given import Ended
 from forkd.hooks.shadow import Shadowed
+from forkd.metrics_slot import Slot
 from forkd.queue.ids import Ids
 from forkd.rpc import records
 from forkd.rpc.records import CrashRecord
@@ -39,6 +40,7 @@ class Failures:
     tally       what happened so often since the worker started, by names that are made as it happens:
                 `plugin.NAME.failed.CAUSE` and others of `plugin.NAME`; they never fall.
     background  runs what nobody waits for.
+    slot        where plugins' own counters are counted too; None: nowhere.
     crashes     where records go; None: none are kept. hashes: of plugins' files, for them.
     """
 
@@ -50,6 +52,7 @@ class Failures:
         ids: Ids,
         crashes: Crashes | None = None,
         hashes: Mapping[str, str] | None = None,
+        slot: Slot | None = None,
     ) -> None:
         self.tally: Counter[str] = Counter()
         self._took: dict[str, list[float]] = {}
@@ -58,6 +61,7 @@ class Failures:
         self._ids = ids
         self._crashes = crashes
         self._hashes = hashes or {}
+        self._slot = slot
 
     def asked(self, plugin: str, ms: float) -> None:
         """A call was made, and took so long: `plugin.NAME.calls`, and `plugin.NAME.us`, of all together."""
@@ -90,6 +94,8 @@ class Failures:
         for metric, by in record.count.items():
             if prefix + metric in self.tally or self._room(prefix):
                 self.count(record.plugin, f"count.{metric}", by)
+                if self._slot is not None:
+                    self._slot.add(metrics.PLUGIN_COUNTS, record.plugin, metric, by=by)
 
     def _room(self, prefix: str) -> bool:
         metrics = [name for name in self.tally if ".count." in name]

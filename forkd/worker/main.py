@@ -28,6 +28,8 @@ from forkd.config.schema import Config
 from forkd.hooks.breaker import Rule
 from forkd.hooks.dispatcher import Dispatcher
 from forkd.hooks.given import KeptCopy
+from forkd.metrics_events import Counting
+from forkd.metrics_slot import Slot
 from forkd.queue.ids import Ids
 from forkd.queue.spool import Spool, spool_root
 from forkd.rpc import channel, passing, records, tracing
@@ -43,6 +45,7 @@ from forkd.worker.copies import CopyBudget
 from forkd.worker.crashes import Crashes
 from forkd.worker.doors import Doors
 from forkd.worker.failures import Failures
+from forkd.worker.measuring import Measuring
 from forkd.worker.names import Resolver
 from forkd.worker.next_hop import NextHop
 from forkd.worker.probing import Probing
@@ -99,6 +102,7 @@ class Worker:
         self._probing: Probing
         self._control: Control
         self._vitals = Vitals()
+        self._measuring = Measuring(Slot(start.metrics))
         self._gently = False
         self._tracer: Tracer | None = None
         self._stop_by: float | None = None
@@ -111,7 +115,7 @@ class Worker:
         loop.set_exception_handler(_log_stray)
         log.hold(lambda: loop.call_later(LOG_DELAY_S, log.flush))
         tracer = self._tracer = tracing.on_loop(start, loop)
-        log.observe(tracer)
+        log.observe(tracer, Counting(self._measuring.slot))
         anvil = channel.RequestClient(loop, start.anvil, FromAnvil)
         host = self._host = hosting.host(start, self._blame, self._budget)
         host.named.expected = start.names_calls
@@ -164,6 +168,7 @@ class Worker:
         anvil.close()
         if services.next_hop is not None:
             services.next_hop.close()
+        self._measuring.slot.end()
         log.finish()
         if tracer is not None:
             tracer.finish()
@@ -197,6 +202,7 @@ class Worker:
             ids=Ids(f"w{start.slot}"),
             crashes=self._crashes,
             hashes=start.plugin_hashes,
+            slot=self._measuring.slot,
         )
         self._watcher = Watcher(failures, self._background)
         dispatcher = Dispatcher(
@@ -223,6 +229,7 @@ class Worker:
             dispatcher=dispatcher,
             budget=self._budget,
             failures=failures,
+            measuring=self._measuring,
             recipients=recipients,
             anvil=anvil,
             workers=start.workers,
@@ -280,15 +287,24 @@ class Worker:
     def _beat(self) -> None:
         """Once a second, and when the last place is taken: master may have somebody else to send."""
         services = self._services
+        transactions = sum(session.transaction is not None for session in services.sessions)
+        held = self._host.held()
+        self._measuring.plugins(held, self._host, self._watcher.breakers)
+        self._measuring.now(
+            sessions=len(services.sessions),
+            transactions=transactions,
+            places=services.config.limits.sessions,
+            memory=self._vitals.memory,
+        )
         channel.try_send(
             self._start.master,
             Heartbeat(
                 state=self._state,
                 sessions=len(services.sessions) + self._doors.coming,
-                transactions=sum(session.transaction is not None for session in services.sessions),
+                transactions=transactions,
                 counters=dataclasses.asdict(services.counters) | services.failures.counters(),
                 info={f"breaker.{name}": state for name, state in self._watcher.breakers.items()},
-                sandboxes=self._host.held(),
+                sandboxes=held,
                 places=services.config.limits.sessions,
                 busy=self._vitals.busy,
                 memory=self._vitals.memory,

@@ -18,6 +18,7 @@ from forkd.config.expansion import AliasedRecipients
 from forkd.config.recipients import Recipients
 from forkd.hooks.breaker import Rule
 from forkd.hooks.dispatcher import Dispatcher
+from forkd.metrics_slot import Slot
 from forkd.probe import configured
 from forkd.rpc.channel import RequestClient
 from forkd.sandbox.host import Host
@@ -25,6 +26,7 @@ from forkd.worker.admission import Admission
 from forkd.worker.clients import Clients
 from forkd.worker.failures import Failures
 from forkd.worker.listening import listening
+from forkd.worker.measuring import Measuring
 from forkd.worker.services import Counters, Services
 from forkd.worker.session import Session
 from forkd.worker.shadow import Watcher
@@ -84,6 +86,7 @@ def _services(services: Services, host: Host, anvil: RequestClient, background: 
     own = copy.copy(services)
     own.config = config
     own.counters = Counters()
+    own.measuring = Measuring(Slot(-1))
     own.sessions = set()
     own.clients = Clients(config)
     own.admission = Admission(config, workers=1, anvil=anvil)

@@ -22,6 +22,7 @@ from forkd.worker.clients import Clients
 from forkd.worker.copies import CopyBudget
 from forkd.worker.failures import Failures
 from forkd.worker.listening import Listening, listening
+from forkd.worker.measuring import Measuring
 from forkd.worker.names import Resolver
 from forkd.worker.next_hop import NextHop
 from forkd.worker.rates import Rates
@@ -64,6 +65,7 @@ class Commit:
     session: Session
     transaction: Transaction
     edits: int
+    at: float = dataclasses.field(default_factory=time.perf_counter)
 
 
 class Services:
@@ -82,6 +84,7 @@ class Services:
         dispatcher: Dispatcher,
         budget: CopyBudget,
         failures: Failures,
+        measuring: Measuring,
         recipients: AliasedRecipients,
         anvil: RequestClient,
         workers: int,
@@ -99,6 +102,7 @@ class Services:
         self.hostname = hostname
         self.dispatcher = dispatcher
         self.failures = failures
+        self.measuring = measuring
         self.sessions: set[Session] = set()
         self.room = Room(self.sessions)
         self.admission = Admission(config, workers=workers, anvil=anvil, make_room=self.room.make)
@@ -159,7 +163,9 @@ class Services:
     def _committed(self, batch: list[tuple[Commit, str | SpoolError]]) -> None:
         """On the loop: wake qmgr once for the batch, then let every session answer."""
         self._wake_qmgr([result for _, result in batch if isinstance(result, str)])
+        now = time.perf_counter()
         for commit, result in batch:
+            self.measuring.committed(now - commit.at)
             commit.session.committed(commit, result)
 
     def _wake_qmgr(self, ids: list[str]) -> None:

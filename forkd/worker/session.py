@@ -105,6 +105,7 @@ class Session(Identity, asyncio.Protocol):
             refusal = opening.too_early(self)
         if refusal is not None:
             self._refused_at_once(refusal)
+        self.services.measuring.replied(220 if refusal is None else refusal.code)
         self.transport.write(self.conn.greeting(refusal))
         self._go_on()
 
@@ -238,6 +239,7 @@ class Session(Identity, asyncio.Protocol):
             return
         if refusal is not None:
             self._refused_at_once(refusal)
+        self.services.measuring.replied(220 if refusal is None else refusal.code)
         self.transport.write(self.conn.restart(refusal, authenticated=bool(self.user)))
         self._go_on()
 
@@ -265,6 +267,8 @@ class Session(Identity, asyncio.Protocol):
     def _take_effect(self, reply: Reply) -> bytes:
         self.last_reply = reply
         octets = self.conn.send(reply)
+        if octets:
+            self.services.measuring.replied(reply.code)
         if reply.code >= 400 and octets:  # a chunk is read over before it is answered, then this comes again
             self.errors += 1
             self.services.counters.refused += 1
@@ -297,6 +301,7 @@ class Session(Identity, asyncio.Protocol):
         """Send a last reply that no command asked for (421), and close."""
         if not self._closing:
             self.last_reply = reply
+            self.services.measuring.replied(reply.code)
             self.transport.write(reply.encode())
             self.close(reason)
 

@@ -1,0 +1,123 @@
+"""What a process has counted outlasts it, and is read by somebody who believes nothing of it."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from forkd import metrics, metrics_slot
+from forkd.metrics_slot import HEAD, Slot
+
+
+@pytest.fixture
+def fd() -> Iterator[int]:
+    made = metrics_slot.create("test")
+    yield made
+    os.close(made)
+
+
+def seen(fd: int, now: float | None = None) -> dict[tuple[str, ...], tuple[float, ...]]:
+    read = metrics_slot.read(fd, time.monotonic() if now is None else now)
+    return {(family.name, *labels): numbers for family, labels, numbers in read}
+
+
+def test_a_successor_goes_on_with_what_the_one_before_counted(fd: int):
+    """Counters and histograms never fall; gauges begin anew."""
+    first = Slot(fd)
+    first.add(metrics.REPLIES, "250")
+    first.add(metrics.REPLIES, "250", by=2)
+    first.observe(metrics.COMMIT_SECONDS, 0.003)
+    first.set(metrics.SESSIONS, 7)
+    first.beat()
+    assert seen(fd)[("forkd_sessions",)] == (7.0,)
+    second = Slot(fd)
+    assert ("forkd_sessions",) not in seen(fd)
+    second.add(metrics.REPLIES, "250")
+    second.observe(metrics.COMMIT_SECONDS, 1e9)
+    second.beat()
+    found = seen(fd)
+    assert found["forkd_replies_total", "250"] == (4.0,)
+    assert found[("forkd_sessions",)] == (0.0,)
+    histogram = found[("forkd_spool_commit_seconds",)]
+    assert histogram[metrics.QUICK.index(0.005)] == 1
+    assert histogram[-2:] == (1.0, 1e9 + 0.003)
+    assert sum(histogram[:-1]) == 2
+
+
+def test_a_bound_belongs_to_its_bucket(fd: int):
+    """Prometheus' le is less or equal."""
+    slot = Slot(fd)
+    slot.observe(metrics.COMMIT_SECONDS, 0.0005)
+    assert seen(fd)[("forkd_spool_commit_seconds",)][0] == 1
+
+
+def test_gauges_of_who_is_silent_or_has_ended_are_nobodys(fd: int):
+    """A worker that was killed and has no successor serves no sessions."""
+    slot = Slot(fd)
+    slot.set(metrics.SESSIONS, 7)
+    slot.add(metrics.REPLIES, "250")
+    slot.beat()
+    assert ("forkd_sessions",) in seen(fd)
+    late = seen(fd, time.monotonic() + metrics_slot.STALE_S + 1)
+    assert ("forkd_sessions",) not in late
+    assert ("forkd_replies_total", "250") in late
+    slot.end()
+    assert ("forkd_sessions",) not in seen(fd)
+
+
+def test_what_has_no_room_is_counted_as_such_and_nothing_breaks(fd: int):
+    """However many series a fault of ours would make."""
+    slot = Slot(fd)
+    for number in range(30_000):
+        slot.add(metrics.REFUSALS, f"COMMAND{number}", "500")
+    slot.observe(metrics.PLUGIN_SECONDS, 1.0, "one more")
+    found = seen(fd)
+    lost = found[("forkd_metrics_lost_total",)][0]
+    assert lost == 30_001 - (len(found) - 1) > 0
+    slot.add(metrics.REFUSALS, "COMMAND0", "500")
+    assert seen(fd)["forkd_refusals_total", "COMMAND0", "500"] == (2.0,)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        b"",
+        b"x" * metrics_slot.SIZE,
+        metrics_slot.MAGIC + struct.pack("=Qdd", 1 << 60, 1.0, float("nan")) + b"\xff" * 4000,
+        metrics_slot.MAGIC + struct.pack("=Qdd", 4000, float("inf"), -1.0) + bytes(4000),
+        metrics_slot.MAGIC
+        + struct.pack("=Qdd", 40, 0, 0)
+        + struct.pack("=IHH", 40, 20, 1)
+        + b"forkd_sessions\0a\0b\0c\0"[:20].ljust(24, b"\0")
+        + struct.pack("=d", 1),
+    ],
+)
+def test_nonsense_in_a_slot_is_left_out(fd: int, written: bytes):
+    """A process that was taken over writes what it likes: it lies about its own numbers, and no more."""
+    os.pwrite(fd, written, 0)
+    assert seen(fd) == {}
+
+
+def test_numbers_that_are_none_are_left_out(fd: int):
+    slot = Slot(fd)
+    slot.add(metrics.REPLIES, "250", by=float("nan"))
+    slot.add(metrics.REPLIES, "251", by=-5)
+    slot.add(metrics.REPLIES, "252")
+    assert seen(fd) == {("forkd_replies_total", "252"): (1.0,)}
+
+
+def test_who_was_taken_over_cannot_shrink_its_slot(fd: int):
+    """Whoever has it mapped would die of that."""
+    with pytest.raises(PermissionError):
+        os.ftruncate(fd, HEAD)
+
+
+def test_without_a_slot_counting_costs_nothing_and_breaks_nothing():
+    slot = Slot(-1)
+    for number in range(1000):
+        slot.add(metrics.REFUSALS, f"COMMAND{number}", "500")
+    slot.beat()
