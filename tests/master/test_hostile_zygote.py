@@ -25,6 +25,7 @@ from forkd.master.zygotes import ZygoteChild
 from forkd.sandbox import launch, wire
 from forkd.sandbox.confine import LAYERS
 from tests.support.daemon import Daemon, alive, titles
+from tests.support.forked import child
 from tests.support.people import Person, person
 from tests.support.sandboxes import MODES, stage
 from tests.support.waiting import wait_for
@@ -420,15 +421,14 @@ class Unkillable(Child):
 def test_whatever_goes_wrong_with_one_the_others_end_too():
     """The way out of master: no child outlives it."""
     role = next(role for role in ROLES if role.starter == "zygote")
-    places = []
-    for number, kind in enumerate((Unkillable, Child)):
-        pid = os.fork()
-        if pid == 0:
-            while True:
-                signal.pause()
-        places.append(Place(role, Slot(role.name, number), lambda: None, kind(pid, None)))
-    Shutdown(places, Watch()).abandon()
-    assert not [place.child.pid for place in places if alive(place.child.pid)]
+    with child() as first, child() as second:
+        places = [
+            Place(role, Slot(role.name, 0), lambda: None, child=Unkillable(first, None)),
+            Place(role, Slot(role.name, 1), lambda: None, child=Child(second, None)),
+        ]
+        Shutdown(places, Watch()).abandon()
+        assert not alive(first)
+        assert not alive(second)
 
 
 def test_its_listening_socket_outlives_it(start: Start):

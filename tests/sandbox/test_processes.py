@@ -8,38 +8,17 @@ import platform
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from forkd.sandbox import processes
+from tests.support.forked import child
 from tests.support.waiting import wait_for
 
 NAMES = [b"plain", b") Z 0 0 0", b"Uid:\t0\t", b"\nUid:\t7\t", b"\xff) R 1", b""]
-
-
-@contextmanager
-def child(act: Callable[[], object], then: Callable[[], object] = signal.pause) -> Iterator[int]:
-    """A process that does this, tells us, and then waits for its end or does what it is to do `then`."""
-    ready, told = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            act()
-            os.write(told, b"x")
-            then()
-        finally:
-            os._exit(1)
-    try:
-        os.read(ready, 1)
-        yield pid
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(ready)
-        os.close(told)
 
 
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
@@ -99,7 +78,7 @@ def frozen(pid: int) -> Iterator[None]:
 
 def test_who_is_killed_is_dying_until_he_gets_the_processor():
     """A busy machine may let him wait for seconds: nobody keeps him alive."""
-    with child(lambda: None) as pid:
+    with child() as pid:
         seen = processes.see(pid)
         assert seen is not None and (seen.dead, seen.dying) == (False, False)
         with frozen(pid):
