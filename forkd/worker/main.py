@@ -68,8 +68,6 @@ QUIET_S = 10.0
 """Told to end gently: whom nobody heard for so long is done, or comes again."""
 GENTLE_S = 300.0
 """So long; then every session ends with its transaction, for there are clients that never let go."""
-ACCEPTED_S = 0.1
-"""From accept to a session: a turn or two of the loop."""
 ORPHAN_STOP_S = 5.0
 """When master is gone: how long transactions may still take."""
 
@@ -143,10 +141,10 @@ class Worker:
         ticking = loop.create_task(self._tick())
         await self._stopping.wait()
 
+        while doors.coming:
+            await asyncio.sleep(0)  # who is no session yet would be cut off with the server that accepted him
         doors.close()
         probing.close()
-        # Whom the kernel gave us in this very turn is no session yet, and would be cut off.
-        await asyncio.sleep(ACCEPTED_S)
         await self._run_dry()
         ticking.cancel()
         control.close()
