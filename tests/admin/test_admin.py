@@ -36,7 +36,7 @@ def test_status_is_masters_view(forkd):
         (b"{}", "not a request"),
         (b"\xff", "not a request"),
         (b"[" * 10_000, "not a request"),
-        (b'{"request":"reboot"}', "unknown request 'reboot'; there are status, stop, queue"),
+        (b'{"request":"reboot"}', "unknown request 'reboot'; there are status, reload, stop, "),
         (b'{"request":"status","verbose":true}', "verbose"),
         (b'{"request":"stop","mode":"now"}', "mode"),
         (b'{"request":"queue"}', "act"),
