@@ -114,3 +114,23 @@ def test_counters_never_fall_while_workers_are_killed(make_daemon: Make):
     last = scraped(daemon)
     assert accepted <= total(last, "forkd_messages_total", 'result="accepted"') <= accepted + kills
     assert total(last, "forkd_deliveries_total", 'status="delivered"') == len(daemon.events("delivery"))
+
+
+@pytest.mark.slow
+def test_counters_outlast_a_reload(make_daemon: Make):
+    """The new generation's workers, and an admin that was replaced, go on with what was counted."""
+    daemon = make_daemon(plugins=STOCK)
+    for number in range(4):
+        send(daemon, f"user{number}@test.local")
+    wait_for(lambda: len(daemon.events("delivery")) == 4)
+    before = scraped(daemon)
+    config = daemon.folder / "forkd.toml"
+    config.write_text(config.read_text() + '\n[metrics]\nlisten = "auto"\n[limits]\nsessions = 321\n')
+    done = daemon.forkd("reload", "--config", "forkd.toml")
+    assert done.returncode == 0, done.stderr
+    send(daemon, "user5@test.local")
+    wait_for(lambda: len(daemon.events("delivery")) == 5)
+    wait_for(lambda: not total(scraped(daemon), "forkd_session_places") % 321)
+    after = scraped(daemon)
+    assert not falls(before, after)
+    assert total(after, "forkd_messages_total", 'result="accepted"') == 5
