@@ -6,7 +6,7 @@ access.py    who asks, and which of three roles he has
 rows.py      what a request is: arguments, the role it needs, who answers, what the audit says
 requests.py  the table of requests; what is not in it is refused. Its rows: requests_service.py and others
 http.py      answers over HTTP: the table of paths
-exposition.py  /metrics: what all processes have counted, added up
+exposition.py  /metrics: what all processes have counted, added up; families.py: as Prometheus reads it
 traces.py    what happened to sessions and messages, for `forkd explain`; trace_file.py: SQLite
 peers.py     whom it asks in turn: master over its channel, qmgr over its socket
 workers.py   likewise, workers, over connections that they open

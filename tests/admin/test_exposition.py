@@ -6,15 +6,17 @@ import math
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from forkd import metrics
-from forkd.admin import exposition
+from forkd.admin import exposition, families
 from forkd.metrics import FAMILIES
 
 ROOT = Path(__file__).parent.parent.parent
+WITHOUT = "import sys, forkd.admin.main; sys.exit('prometheus_client' in sys.modules)"
 PROMTOOL = shutil.which("promtool")
 needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool (Debian: prometheus) is not installed")
 
@@ -39,7 +41,7 @@ def everything() -> exposition.Found:
 @needs_promtool
 def test_promtool_has_nothing_to_say_of_any_metric():
     """Neither of the format nor of names, units and words."""
-    promtool("check", "metrics", text=exposition.text(everything()))
+    promtool("check", "metrics", text=families.text(everything()).decode())
 
 
 @needs_promtool
@@ -71,20 +73,27 @@ def test_slots_add_up_and_buckets_are_cumulative():
     for _ in range(2):
         exposition.add(found, metrics.REPLIES, ("250",), (2.0,))
         exposition.add(found, metrics.MESSAGE_SIZE, (), (1.0, 2.0, 0, 0, 0, 0, 3.0, 12345.0))
-    lines = exposition.text(found).splitlines()
-    assert 'forkd_replies_total{code="250"} 4' in lines
+    lines = families.text(found).decode().splitlines()
+    assert 'forkd_replies_total{code="250"} 4.0' in lines
     assert [line for line in lines if line.startswith("forkd_message_size_bytes")] == [
-        'forkd_message_size_bytes_bucket{le="1000"} 2',
-        *(f'forkd_message_size_bytes_bucket{{le="{10**n}"}} 6' for n in range(4, 9)),
-        'forkd_message_size_bytes_bucket{le="+Inf"} 12',
-        "forkd_message_size_bytes_sum 24690",
-        "forkd_message_size_bytes_count 12",
+        'forkd_message_size_bytes_bucket{le="1000.0"} 2.0',
+        'forkd_message_size_bytes_bucket{le="10000.0"} 6.0',
+        'forkd_message_size_bytes_bucket{le="100000.0"} 6.0',
+        *(f'forkd_message_size_bytes_bucket{{le="1e+0{n}"}} 6.0' for n in range(6, 9)),
+        'forkd_message_size_bytes_bucket{le="+Inf"} 12.0',
+        "forkd_message_size_bytes_count 12.0",
+        "forkd_message_size_bytes_sum 24690.0",
     ]
     assert math.isclose(sum(found[metrics.MESSAGE_SIZE, ()][:-1]), 12)
 
 
 def test_families_without_a_series_are_named_and_counters_begin_at_nothing():
-    lines = exposition.text({}).splitlines()
-    assert "forkd_message_bytes_total 0" in lines
+    lines = families.text({}).decode().splitlines()
+    assert "forkd_message_bytes_total 0.0" in lines
     assert "# TYPE forkd_plugin_calls_total counter" in lines
     assert not [line for line in lines if line.startswith("forkd_sessions ")]
+
+
+def test_the_library_is_loaded_by_who_asks_and_no_earlier():
+    """No start of the daemon pays for it."""
+    subprocess.run([sys.executable, "-c", WITHOUT], check=True, cwd=ROOT, timeout=60)
