@@ -2,6 +2,11 @@
 
 All of it runs on one thread (sqlite_store.py). Keys that have expired are not there for anybody; they are
 removed in bounded steps, so that no request waits behind a large sweep.
+
+After a reload two brokers may have the file, each for its own sessions. They write in turns: whatever changes
+something begins its transaction before it reads, so nothing is counted by an old value; who has committed
+leaves the file alone for GAP_S, in which the other one begins. What one has written the other reads once it
+is committed, COMMIT_S later.
 """
 
 from __future__ import annotations
@@ -18,6 +23,10 @@ from forkd.broker.state import Result, StateError, StoreUnavailable
 
 COMMIT_S: Final = 0.5
 """With the sync a second at most."""
+GAP_S: Final = 0.005
+BUSY_S: Final = 5.0
+"""How long another broker's transactions are waited for; several of them fit in."""
+BUSY_LOOK_S: Final = 0.001
 SWEEP_S: Final = 1.0
 SWEEP_KEYS: Final = 500
 """Removed in one step: some milliseconds."""
@@ -48,6 +57,10 @@ class SqliteFile:
         self._commit_at = 0.0
         """Monotonic; 0: nothing to commit."""
         self._sweep_at = 0.0
+        self._turn_at = 0.0
+        """Monotonic: not before that does the next transaction begin."""
+        self._seen = 0
+        """SQLite's number for what others have changed."""
 
     @property
     def opened(self) -> bool:
@@ -72,16 +85,22 @@ class SqliteFile:
             if version not in (0, SCHEMA):
                 raise StoreUnavailable(f"format {version}, and this forkd knows {SCHEMA}")
             database.executescript(TABLES)
-            database.execute(f"PRAGMA user_version = {SCHEMA}")
+            if not version:  # it writes, and the file may be another broker's now
+                database.execute(f"PRAGMA user_version = {SCHEMA}")
             problem = database.execute("PRAGMA quick_check(1)").fetchone()[0]
             if problem != "ok":
                 raise StoreUnavailable(f"damaged ({problem}); move it away to begin with an empty one")
-            self._counts = dict(database.execute("SELECT namespace, COUNT(*) FROM state GROUP BY namespace"))
+            self._count(database)
+            database.execute("PRAGMA busy_timeout = 0")  # _take_turn() waits
         except BaseException:
             database.close()
             raise
         self._database = database
         self._commit_at = 0.0
+
+    def _count(self, database: sqlite3.Connection) -> None:
+        self._seen = database.execute("PRAGMA data_version").fetchone()[0]
+        self._counts = dict(database.execute("SELECT namespace, COUNT(*) FROM state GROUP BY namespace"))
 
     def drop(self) -> None:
         """Let go of a file that failed; what was not committed is lost."""
@@ -116,6 +135,8 @@ class SqliteFile:
         key = request.key.encode()
         if len(key) > 255:
             raise StateError("a key has at most 255 octets")
+        if not isinstance(request, Get):
+            self._begun()
         found = self._find(namespace, key)
         match request:
             case Get():
@@ -180,7 +201,7 @@ class SqliteFile:
             .rowcount
         )
         if gone:
-            self._counts[namespace] -= 1
+            self._counts[namespace] = self._counts.get(namespace, 0) - 1
         return bool(gone)
 
     def _sweep(self, most: int) -> int:
@@ -196,11 +217,27 @@ class SqliteFile:
         database = self._database
         assert database is not None
         if not self._commit_at:
-            database.execute("BEGIN IMMEDIATE")
+            self._take_turn(database)
             self._commit_at = time.monotonic() + COMMIT_S
+            if database.execute("PRAGMA data_version").fetchone()[0] != self._seen:
+                self._count(database)
         return database
+
+    def _take_turn(self, database: sqlite3.Connection) -> None:
+        """Begin, when the other broker has committed. Blocks; raises sqlite3.Error after BUSY_S."""
+        time.sleep(max(0.0, self._turn_at - time.monotonic()))
+        give_up_at = time.monotonic() + BUSY_S
+        while True:
+            try:
+                database.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= give_up_at:
+                    raise
+            time.sleep(BUSY_LOOK_S)
 
     def _commit(self) -> None:
         if self._commit_at and self._database is not None:
             self._commit_at = 0.0
             self._database.execute("COMMIT")
+            self._turn_at = time.monotonic() + GAP_S

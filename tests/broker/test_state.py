@@ -311,3 +311,23 @@ def test_the_loop_never_waits_for_the_file(tmp_path: Path):
             assert await waiting is True
 
     run(body)
+
+
+def test_two_brokers_have_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As after a reload: each change counts, and so does each key, whoever made it."""
+    monkeypatch.setattr(sqlite_file, "COMMIT_S", 0.01)
+
+    async def body() -> None:
+        async with store(tmp_path / "s.db", max_keys=3) as old, store(tmp_path / "s.db", max_keys=3) as new:
+            for _ in range(20):
+                await asyncio.gather(*(each.ask("p", Incr(1, "k")) for each in (old, new)))
+            assert await new.ask("p", Incr(1, "k", by=0)) == 40
+            assert await old.ask("p", Add(1, "by", "old")) is True
+            assert await new.ask("p", Add(1, "by", "new")) is False
+            assert await new.ask("p", Set(1, "third", 3)) is True
+            with pytest.raises(StateError):
+                await old.ask("p", Set(1, "fourth", 4))
+            assert await new.ask("other", Set(1, "k", 1)) is True
+            assert await old.ask("other", Delete(1, "k")) is True
+
+    run(body)
