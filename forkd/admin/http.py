@@ -127,8 +127,10 @@ class Server:
             task.add_done_callback(self._clients.discard)
             task.add_done_callback(lambda _: room.release())
 
-    def close(self) -> None:
-        """End all: who asks for numbers asks again."""
+    async def close(self, wait_s: float = 0.0) -> None:
+        """Answers under way go out for so long (a balancer would take their end for ours); then end all."""
+        if wait_s and self._clients:
+            await asyncio.wait(self._clients, timeout=wait_s)
         for task in self._clients:
             task.cancel()
 

@@ -43,6 +43,9 @@ from forkd.rpc.start import RoleStart
 STOP_WAIT_S = 0.2
 """For answers under way, when master says stop."""
 
+HTTP_WAIT_S = 1.0
+"""The same over HTTP, where master is asked first; who connects and says nothing is not waited for longer."""
+
 OTHERS_WAIT_S = 10.0
 """After master's death: for the other roles to end (5 s by their own rule) before the lock's file goes."""
 
@@ -130,7 +133,7 @@ class Admin:
         for task in serving:
             task.cancel()
         if http is not None:
-            http.close()
+            await http.close(wait_s=0.0 if link.orphaned else HTTP_WAIT_S)
         await control.close(wait_s=0.0 if link.orphaned else STOP_WAIT_S)
         workers.close()
         qmgr.close()

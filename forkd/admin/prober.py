@@ -42,6 +42,8 @@ class Prober:
             timeout_s=float(settings.timeout),
         )
         self._seen = Seen()
+        self._looked = asyncio.Event()
+        """Once, at a service that is up."""
         self._asking: asyncio.Task[tuple[str, str]] | None = None
         self._was = ""
         """The problem that the log has heard of."""
@@ -57,17 +59,23 @@ class Prober:
         return dict(judge(self._seen, time.monotonic(), self._rule))
 
     async def checks_now(self) -> dict[str, str]:
-        """The same, with master asked again, which may have begun to stop: MASTER_TIMEOUT_S at most."""
+        """The same, with master asked again, which may have begun to stop: MASTER_TIMEOUT_S at most.
+
+        An admin that came after a reload, or for one that died, waits for its first probe: that it has seen
+        nothing yet is no reason to send clients elsewhere.
+        """
         await self._see_state()
+        if self._seen.state == "running":
+            await self._looked.wait()
         return self.checks()
 
     async def master_silent(self) -> str:
         """Why master says nothing; empty: it answers. Waits for it as checks_now()."""
         return (await self._state())[1]
 
-    def shown(self) -> dict[str, Any]:
-        """For `forkd status`."""
-        checks, probed = self.checks(), self._seen.probed
+    async def shown(self) -> dict[str, Any]:
+        """For `forkd status`. Waits as checks_now()."""
+        checks, probed = await self.checks_now(), self._seen.probed
         shown: dict[str, Any] = {"ready": not any(checks.values()), "checks": checks}
         if probed is not None:
             shown["probed_at"] = time.time() - (time.monotonic() - probed.at)
@@ -80,6 +88,7 @@ class Prober:
             return
         queue, probed = await asyncio.gather(self._queue(), self._probe())
         self._seen = dataclasses.replace(self._seen, queue=queue, probed=probed)
+        self._looked.set()
         self._tell()
 
     async def _see_state(self) -> None:

@@ -27,7 +27,7 @@ async def _status(context: Context, _arguments: StatusArguments) -> Any:
     answer = msgspec.to_builtins(await context.others.master.status())
     for process in answer["processes"]:
         del process["t"]
-    return {**without_envelope(answer), "readiness": context.others.prober.shown()}
+    return {**without_envelope(answer), "readiness": await context.others.prober.shown()}
 
 
 async def _stop(context: Context, arguments: StopArguments) -> Any:

@@ -59,7 +59,7 @@ def served(tmp_path_factory):
         serving = loop.create_task(server.run())
         await ended.wait()
         serving.cancel()
-        server.close()
+        await server.close()
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
