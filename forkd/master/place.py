@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable
 
 from forkd import log
-from forkd.exits import Exit
+from forkd.exits import EXITS, Exit
 from forkd.master.child import Child, Failed
 from forkd.master.errors import StartError
 from forkd.master.output import Output
@@ -85,7 +85,13 @@ class Place:
 
     def ended(self, wait_status: int, now: float, *, served: bool) -> str:
         """What was here is dead: why, as far as that is known; kept for whoever asks."""
-        why = self.failed.text if self.failed else "" if served else "before it was ready"
+        why = (
+            self.failed.text
+            if self.failed
+            else ""
+            if served
+            else f"before it was ready{_meaning(wait_status)}"
+        )
         status = describe(wait_status)
         self.slot.last_end = f"{status}: {why}" if why else status
         self.slot.last_end_at = now
@@ -100,6 +106,13 @@ class Place:
         exited = os.WIFEXITED(wait_status) and os.WEXITSTATUS(wait_status)
         known = exited in {int(each) for each in Exit} and exited != Exit.OK
         return StartError(Exit(exited) if known else Exit.BUG, text, failed.detail)
+
+
+def _meaning(wait_status: int) -> str:
+    """What that status says (exits.py), where it says more than that something went wrong."""
+    status = os.WEXITSTATUS(wait_status) if os.WIFEXITED(wait_status) else Exit.OK
+    told = status in set(EXITS) - {Exit.OK, Exit.FAILED}
+    return f"; {EXITS[Exit(status)].meaning}" if told else ""
 
 
 def describe(wait_status: int) -> str:
