@@ -7,7 +7,7 @@ import threading
 from types import TracebackType
 from typing import Any
 
-from tests.support.next_hop import Mail, NextHop
+from tests.support.next_hop import Mail, NextHop, Step
 
 
 class ServedHop:
@@ -62,3 +62,8 @@ class ServedHop:
         """Who came with mail."""
         assert self.hop is not None
         return {dialogue.peer for dialogue in self.hop.dialogues if dialogue.mails}
+
+    def say(self, number: int, step: Step) -> None:
+        """Out of turn, on that connection (NextHop.say)."""
+        assert self.hop is not None and self._loop is not None
+        asyncio.run_coroutine_threadsafe(self.hop.say(number, step), self._loop).result(30)

@@ -98,10 +98,10 @@ def test_a_plugin_that_does_not_start_keeps_the_old_ones(make_daemon: Make):
     broken.mkdir(mode=0o755)
     (broken / "plugin.toml").write_text('name = "broken"\nversion = "1"\napi = 1\nhooks = ["mail"]\n')
     (broken / "broken.py").write_text('raise RuntimeError("no such list")\n')
-    (daemon.folder / "plugins.d" / "90-broken.toml").write_text('path = "../broken"\n')
+    (daemon.folder / "plugins.d" / "90-broken.toml").write_text('plugin = "../broken"\n')
     done = daemon.forkd("reload", "--config", "forkd.toml")
     assert done.returncode != 0
-    assert "broken" in done.stderr
+    assert "no such list" in done.stderr
     wait_for(lambda: daemon.role("zygote") == zygotes, timeout_s=20)
     assert greeting(daemon.port).startswith(b"220 ")
 
