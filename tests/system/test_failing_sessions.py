@@ -210,11 +210,12 @@ def delivered(daemon: Daemon) -> Counter[str]:
 
 
 def counted(daemon: Daemon) -> Counter[str]:
-    """Counters of plugin.* over all workers, as `forkd status --json` has them."""
+    """Failures of plugins by cause, over all workers, as `forkd status --json` has them."""
     status = json.loads(daemon.forkd("status", "--json", "--config", "forkd.toml").stdout)
     total: Counter[str] = Counter()
     for process in status["processes"]:
-        total.update({k: v for k, v in process.get("counters", {}).items() if k.startswith("plugin.")})
+        failed = {k: v for k, v in process.get("counters", {}).items() if ".failed." in k}
+        total.update(failed)
     return total
 
 
