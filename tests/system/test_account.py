@@ -267,10 +267,11 @@ def account(daemon: Daemon, far: Far, to: str, seconds: int) -> None:
     wanted = {name for name, kind in taken.items() if kind == "delivered"}
 
     def settled() -> bool:
-        waiting = queued(daemon)
-        return not [name for name in waiting if taken.get(name) == "delivered"] and wanted <= {
-            c.name for c in far()
-        }
+        """Nothing is under way: no mail that can be delivered, and no report, which the queue has by another name."""
+        waiting, there = queued(daemon), {copy.name for copy in far()}
+        if wanted - there or any(taken.get(name) == "delivered" for name in waiting):
+            return False
+        return taken.keys() <= waiting.keys() | there | reported(daemon).keys()
 
     with contextlib.suppress(AssertionError):  # the account says more
         wait_for(settled, timeout_s=90)

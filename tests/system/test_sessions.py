@@ -14,6 +14,8 @@ from .conftest import STOCK, Make
 from .test_faults import misbehave
 
 FAST = '[timeouts]\ncommand = "2s"\ndata_block = "2s"\n'
+UNPROBED = "[probe]\nenabled = false\n"
+"""For those that count descriptors: a worker that is probed for the first time has more."""
 
 
 def begin_data(daemon: Daemon, user: str = "user") -> socket.socket:
@@ -54,7 +56,7 @@ def test_a_client_that_says_nothing_gets_421_and_is_closed(make_daemon: Make):
 @pytest.mark.slow
 def test_a_client_that_stops_in_the_message_leaves_no_file(make_daemon: Make):
     """RFC 5321 4.5.3.2.5; the half message is nobody's."""
-    daemon = make_daemon(config=FAST)
+    daemon = make_daemon(config=FAST + UNPROBED)
     before = open_files(daemon)
     peer = begin_data(daemon)
     peer.sendall(b"Subject: x\r\n\r\n" + b"half a message\r\n" * 20_000)
@@ -69,7 +71,7 @@ def test_a_client_that_stops_in_the_message_leaves_no_file(make_daemon: Make):
 @pytest.mark.parametrize("size", [100, 300_000], ids=["in memory", "in a file"])
 def test_a_client_that_vanishes_in_the_message_leaves_no_file(make_daemon: Make, size: int):
     """Cut at any byte of the message: nothing is kept, nothing delivered."""
-    daemon = make_daemon()
+    daemon = make_daemon(config=UNPROBED)
     before = open_files(daemon)
     peer = begin_data(daemon)
     peer.sendall(b"Subject: x\r\n\r\n" + b"x" * size)
