@@ -3,19 +3,22 @@
 Metrics observe the log (log.observe), at whatever level it is written: so the two agree, and what is in
 neither line nor event is counted where it happens (worker/measuring.py, qmgr/measuring.py).
 
-Measured on this project's two-core machine: 5.8 µs of processor time for a session of one message, with its
-seven replies, and 1.0 µs for each call of a plugin.
+Measured on this project's two-core machine: 3.2 µs of processor time for a session of one message, with its
+seven replies, and 0.8 µs for each call of a plugin.
 """
 
 from __future__ import annotations
 
+import threading
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any, Final
 
 from forkd import metrics
-from forkd.metrics_slot import Slot
+from forkd.metrics_slot import LOST, Slot
 
 Fields = dict[str, Any]
+Count = Callable[[Slot, Fields], None]
 
 _MECHANISMS: Final = frozenset(
     {"PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "EXTERNAL",
@@ -24,18 +27,23 @@ _MECHANISMS: Final = frozenset(
 _NOT_MADE: Final = frozenset({"overload", "failed earlier", "breaker open"})
 """Calls that were not made: no line of the log says plugin_failure of them. Of the others it does, when it is
 certain how the sandbox ended."""
+_SIZES_SUM: Final = metrics.MESSAGE_SIZE.width - 1
+_TIMES_SUM: Final = metrics.MESSAGE_SECONDS.width - 1
 
 
 class Counting:
-    """The observer (logwriter.Observer) that counts into `slot`."""
+    """The observer (logwriter.Observer) that counts into `slot`. Threads log too: they take turns."""
 
     def __init__(self, slot: Slot) -> None:
         self._slot = slot
+        self._turn = threading.Lock()
+        self._counts: dict[str, Count] = {**EVENTS, "message": _Messages()}
 
     def __call__(self, event: str, fields: Fields) -> None:
         """Count what happened."""
-        if (count := EVENTS.get(event)) is not None:
-            count(self._slot, fields)
+        if (count := self._counts.get(event)) is not None:
+            with self._turn:
+                count(self._slot, fields)
 
 
 def _connected(slot: Slot, fields: Fields) -> None:
@@ -63,6 +71,36 @@ def _message(slot: Slot, fields: Fields) -> None:
         slot.observe(metrics.MESSAGE_SIZE, size)
         slot.add(metrics.RECIPIENTS, by=_length(fields["recipients"]))
     slot.observe(metrics.MESSAGE_SECONDS, fields["seconds"])
+
+
+class _Messages:
+    """_message(), for the one that is accepted: the places of its numbers are looked up once."""
+
+    def __init__(self) -> None:
+        self._places: tuple[int, ...] = ()
+
+    def __call__(self, slot: Slot, fields: Fields) -> None:
+        accepted = fields["reply"].startswith("2") and not fields.get("discarded")
+        places = accepted and (self._places or self._look_up(slot))
+        if not places:
+            _message(slot, fields)
+            return
+        messages, octets, everybody, sizes, times = places
+        size, seconds, numbers = fields.get("size", 0), fields["seconds"], slot.numbers
+        numbers[messages] += 1
+        numbers[octets] += size
+        numbers[everybody] += _length(fields["recipients"])
+        numbers[sizes + bisect_left(metrics.SIZES, size)] += 1
+        numbers[sizes + _SIZES_SUM] += size
+        numbers[times + bisect_left(metrics.QUICK, seconds)] += 1
+        numbers[times + _TIMES_SUM] += seconds
+
+    def _look_up(self, slot: Slot) -> tuple[int, ...]:
+        """Nothing where the slot has no room for one of them."""
+        families = (metrics.MESSAGE_BYTES, metrics.RECIPIENTS, metrics.MESSAGE_SIZE, metrics.MESSAGE_SECONDS)
+        found = (slot.place(metrics.MESSAGES, ("accepted",)), *map(slot.place, families))
+        self._places = () if LOST in found else found
+        return self._places
 
 
 def _length(recipients: list[str]) -> int:
@@ -148,7 +186,7 @@ def _process(slot: Slot, fields: Fields) -> None:
     slot.add(metrics.PROCESS_EVENTS, fields["role"].partition(".")[0], fields["act"])
 
 
-EVENTS: Final[dict[str, Callable[[Slot, Fields], None]]] = {
+EVENTS: Final[dict[str, Count]] = {
     "connected": _connected,
     "session": _session,
     "message": _message,

@@ -20,7 +20,6 @@ nothing of it: a process that was taken over may write what it likes here.
 
 from __future__ import annotations
 
-import bisect
 import fcntl
 import math
 import mmap
@@ -28,6 +27,7 @@ import os
 import struct
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Final
 
@@ -44,7 +44,7 @@ MOST_LABEL: Final = 100
 STALE_S: Final = 10.0
 """Gauges of who has told none for so long are nobody's."""
 _SERIES: Final = struct.Struct("=IHH")
-_USED, _BEAT, _LOST = 1, 2, 3
+_USED, _BEAT, LOST = 1, 2, 3
 """Places in the head, counted in numbers."""
 _NOT_SHRUNK: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
@@ -62,7 +62,10 @@ def create(name: str) -> int:
 
 
 class Slot:
-    """A process' side. Its methods may be called from any thread; they neither wait nor raise.
+    """A process' side. Its methods neither wait nor raise.
+
+    They may be called from any thread, but one number is one thread's to change at a time: taking a lock for
+    each costs a fifth of it. What the log tells has Counting's (metrics_events.py).
 
     fd       of the slot, which stays the caller's; -1: nothing is kept
     inherit  children that are forked get it too; it is of no use to them (master)
@@ -74,7 +77,7 @@ class Slot:
         self._map = mmap.mmap(fd, SIZE) if fd >= 0 else mmap.mmap(-1, mmap.PAGESIZE)
         if not inherit:
             self._map.madvise(mmap.MADV_DONTFORK)
-        self._numbers = memoryview(self._map).cast("d")
+        self.numbers = memoryview(self._map).cast("d")
         self._counts = memoryview(self._map).cast("Q")
         if self._map[:8] == MAGIC:
             self._go_on()
@@ -88,48 +91,46 @@ class Slot:
         for family, labels, at, end in _series(self._map):
             self._at[family, labels] = at
             if family.kind == "gauge":
-                self._numbers[at] = 0.0
+                self.numbers[at] = 0.0
             used = end
         self._counts[_USED] = used  # what could not be read is written over
-        self._numbers[_BEAT] = 0.0
+        self.numbers[_BEAT] = 0.0
 
     def add(self, family: Family, *labels: str, by: float = 1.0) -> None:
         """A counter rises, or a gauge changes, by that much."""
-        with self._lock:
-            at = self._at.get((family, labels)) or self._find(family, labels)
-            self._numbers[at] += by
+        self.numbers[self._at.get((family, labels)) or self.place(family, labels)] += by
 
     def set(self, family: Family, value: float, *labels: str) -> None:
         """A gauge is that much."""
-        with self._lock:
-            at = self._at.get((family, labels)) or self._find(family, labels)
-            if at != _LOST:
-                self._numbers[at] = value
+        at = self._at.get((family, labels)) or self.place(family, labels)
+        if at != LOST:
+            self.numbers[at] = value
 
     def observe(self, family: Family, value: float, *labels: str) -> None:
         """One more in a histogram."""
-        with self._lock:
-            at = self._at.get((family, labels)) or self._find(family, labels)
-            if at == _LOST:
-                self._numbers[_LOST] += 1
-                return
-            self._numbers[at + bisect.bisect_left(family.buckets, value)] += 1
-            self._numbers[at + len(family.buckets) + 1] += value
+        at = self._at.get((family, labels)) or self.place(family, labels)
+        if at == LOST:
+            self.numbers[LOST] += 1
+            return
+        self.numbers[at + bisect_left(family.buckets, value)] += 1
+        self.numbers[at + len(family.buckets) + 1] += value
 
     def beat(self) -> None:
         """Gauges are as they are now."""
-        self._numbers[_BEAT] = time.monotonic()
+        self.numbers[_BEAT] = time.monotonic()
 
     def end(self) -> None:
         """The process ends in order: its gauges are nobody's at once."""
-        self._numbers[_BEAT] = 0.0
+        self.numbers[_BEAT] = 0.0
 
-    def _find(self, family: Family, labels: Labels) -> int:
-        """Where the numbers of a series begin, made where it is new; _LOST where there is no room."""
+    def place(self, family: Family, labels: Labels = ()) -> int:
+        """Where in `numbers` those of a series begin, made where it is new; LOST where there is no room: then
+        only add() and observe() know what to do."""
         shown = tuple([_label(value) for value in labels])
-        at = self._at.get((family, shown)) or self._make(family, shown)
-        if shown == labels:
-            self._at[family, labels] = at  # also that there is no room
+        with self._lock:
+            at = self._at.get((family, shown)) or self._make(family, shown)
+            if shown == labels:
+                self._at[family, labels] = at  # also that there is no room
         return at
 
     def _make(self, family: Family, labels: Labels) -> int:
@@ -138,7 +139,7 @@ class Slot:
         size = first + 8 * family.width
         begin = HEAD + self._counts[_USED]
         if begin + size > len(self._map) or len(labels) != len(family.labels):
-            return _LOST
+            return LOST
         self._map[begin : begin + size] = bytes(size)
         _SERIES.pack_into(self._map, begin, size, len(key), family.width)
         self._map[begin + _SERIES.size : begin + _SERIES.size + len(key)] = key

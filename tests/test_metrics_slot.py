@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
+import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from forkd import metrics, metrics_slot
+from forkd.metrics_events import EVENTS, Counting
 from forkd.metrics_slot import HEAD, Slot
 
 
@@ -121,3 +124,67 @@ def test_without_a_slot_counting_costs_nothing_and_breaks_nothing():
     for number in range(1000):
         slot.add(metrics.REFUSALS, f"COMMAND{number}", "500")
     slot.beat()
+
+
+ACCEPTED = {
+    "reply": "250 2.0.0 ok",
+    "size": 4096,
+    "recipients": ["a@example.org", "b@example.org"],
+    "seconds": 0.3,
+}
+OTHERS = (
+    ACCEPTED | {"discarded": True},
+    ACCEPTED | {"reply": "451 4.3.0 later"},
+    ACCEPTED | {"reply": "550 5.7.1 no", "size": 0},
+)
+
+
+def test_the_short_way_of_an_accepted_message_counts_as_the_long_one(fd: int):
+    """Its numbers are written in one go; what a row of the table would have counted."""
+    other = metrics_slot.create("other")
+    try:
+        count, slot = Counting(Slot(fd)), Slot(other)
+        for fields in (ACCEPTED, *OTHERS, ACCEPTED):
+            count("message", fields)
+            EVENTS["message"](slot, fields)
+        assert seen(fd) == seen(other)
+        assert seen(fd)["forkd_messages_total", "accepted"] == (2.0,)
+        assert seen(fd)[("forkd_recipients_total",)] == (4.0,)
+    finally:
+        os.close(other)
+
+
+def test_a_message_that_has_no_room_breaks_nothing(fd: int):
+    """Else its numbers were written over the head."""
+    slot = Slot(fd)
+    for number in range(30_000):
+        slot.add(metrics.REFUSALS, f"COMMAND{number}", "500")
+    before = seen(fd)
+    count = Counting(slot)
+    for _ in range(2):
+        count("message", ACCEPTED)
+    lost = ("forkd_metrics_lost_total",)
+    after = seen(fd)
+    assert after.pop(lost) > before.pop(lost)
+    assert after == before
+
+
+def test_threads_lose_nothing(fd: int):
+    """Lanes of qmgr log, and so count, each on a thread of its own."""
+    count = Counting(Slot(fd))
+
+    def work() -> None:
+        for _ in range(2000):
+            count("message", ACCEPTED)
+
+    switching = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(switching)
+    assert seen(fd)["forkd_messages_total", "accepted"] == (8000.0,)

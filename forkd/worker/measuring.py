@@ -9,8 +9,6 @@ from typing import Protocol
 from forkd import metrics
 from forkd.metrics_slot import Slot
 
-_CODES = {code: str(code) for code in range(200, 600)}
-
 
 class Sandboxes(Protocol):
     """forkd.sandbox.host.Host, as far as it is looked at here."""
@@ -24,10 +22,16 @@ class Measuring:
     def __init__(self, slot: Slot) -> None:
         self.slot = slot
         self._spent_s = 0.0
+        self._numbers = slot.numbers
+        self._replies: dict[int, int] = {}
+        """Code -> its place in the slot: seven replies to each message of one."""
 
     def replied(self, code: int) -> None:
         """A client is told that."""
-        self.slot.add(metrics.REPLIES, _CODES[code])
+        at = self._replies.get(code)
+        if at is None:
+            at = self._replies[code] = self.slot.place(metrics.REPLIES, (str(code),))
+        self._numbers[at] += 1.0
 
     def committed(self, took_s: float) -> None:
         """A message was handed to the spool, which took so long to keep it, or to say that it cannot."""
