@@ -267,7 +267,7 @@ def account(daemon: Daemon, far: Far, to: str, seconds: int) -> None:
     wanted = {name for name, kind in taken.items() if kind == "delivered"}
 
     def settled() -> bool:
-        """Nothing is under way: no mail that can be delivered, and no report, which the queue has by another name."""
+        """Nothing is under way: no mail that can be delivered, and no report (which has no name there)."""
         waiting, there = queued(daemon), {copy.name for copy in far()}
         if wanted - there or any(taken.get(name) == "delivered" for name in waiting):
             return False
