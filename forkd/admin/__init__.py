@@ -2,6 +2,7 @@
 
 main.py      the process: what it opens, the clean-up
 control.py   the control socket: connections, and who may have one
+accepting.py whoever comes to either socket, so many at a time
 access.py    who asks, and which of three roles he has
 rows.py      what a request is: arguments, the role it needs, who answers, what the audit says
 requests.py  the table of requests; what is not in it is refused. Its rows: requests_service.py and others

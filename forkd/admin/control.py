@@ -13,6 +13,7 @@ import socket
 
 from forkd import log
 from forkd.admin import requests
+from forkd.admin.accepting import Clients
 from forkd.admin.access import Access, Peer, Roles
 from forkd.admin.requests import MAX_LINE_BYTES
 from forkd.admin.rows import Context, Others
@@ -31,38 +32,19 @@ class Control:
     """From run() until it is cancelled; then close() ends who is still there."""
 
     def __init__(self, listener: socket.socket, roles: Roles, others: Others) -> None:
-        self._listener = listener
         self._roles = roles
         self._others = others
-        self._clients: set[asyncio.Task[None]] = set()
+        self._clients = Clients(listener, self._serve, most=MAX_CLIENTS, what="control socket")
         self._of: collections.Counter[int] = collections.Counter()
         self.answered = 0
 
     async def run(self) -> None:
         """Accept, until cancelled."""
-        loop = asyncio.get_running_loop()
-        room = asyncio.Semaphore(MAX_CLIENTS)
-        while True:
-            await room.acquire()
-            try:
-                connection, _ = await loop.sock_accept(self._listener)
-            except OSError as error:
-                # No descriptors left: without the pause this would be a hot loop.
-                log.overload(what="control socket", detail=str(error))
-                await asyncio.sleep(0.1)
-                room.release()
-                continue
-            task = loop.create_task(self._serve(connection))
-            self._clients.add(task)
-            task.add_done_callback(self._clients.discard)
-            task.add_done_callback(lambda _: room.release())
+        await self._clients.run()
 
     async def close(self, *, wait_s: float) -> None:
         """Let answers under way go out for so long; then end all."""
-        if self._clients and wait_s:
-            await asyncio.wait(self._clients, timeout=wait_s)
-        for task in self._clients:
-            task.cancel()
+        await self._clients.close(wait_s=wait_s)
 
     async def _serve(self, connection: socket.socket) -> None:
         """One client, until it hangs up, is silent for IDLE_S, or breaks the protocol."""

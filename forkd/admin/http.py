@@ -22,6 +22,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from forkd import log
+from forkd.admin.accepting import Clients
 
 DEADLINE_S = 10.0
 """Prometheus waits as long for a scrape by default."""
@@ -103,36 +104,17 @@ class Server:
     """From run() until it is cancelled; then close() ends who is still there."""
 
     def __init__(self, listener: socket.socket, paths: Paths, *, deadline_s: float = DEADLINE_S) -> None:
-        self._listener = listener
         self._paths = paths
         self._deadline_s = deadline_s
-        self._clients: set[asyncio.Task[None]] = set()
+        self._clients = Clients(listener, self._serve, most=MAX_CLIENTS, what="metrics socket")
 
     async def run(self) -> None:
         """Accept, until cancelled."""
-        loop = asyncio.get_running_loop()
-        room = asyncio.Semaphore(MAX_CLIENTS)
-        while True:
-            await room.acquire()
-            try:
-                connection, _ = await loop.sock_accept(self._listener)
-            except OSError as error:
-                # No descriptors left: without the pause this would be a hot loop.
-                log.overload(what="metrics socket", detail=str(error))
-                await asyncio.sleep(0.1)
-                room.release()
-                continue
-            task = loop.create_task(self._serve(connection))
-            self._clients.add(task)
-            task.add_done_callback(self._clients.discard)
-            task.add_done_callback(lambda _: room.release())
+        await self._clients.run()
 
     async def close(self, wait_s: float = 0.0) -> None:
         """Answers under way go out for so long (a balancer would take their end for ours); then end all."""
-        if wait_s and self._clients:
-            await asyncio.wait(self._clients, timeout=wait_s)
-        for task in self._clients:
-            task.cancel()
+        await self._clients.close(wait_s=wait_s)
 
     async def _serve(self, connection: socket.socket) -> None:
         try:

@@ -1,0 +1,59 @@
+"""Who comes to a socket of ours, so many at a time? The accept loop of control socket and HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+
+from forkd import log
+
+
+class Clients:
+    """Each connection is a task that `serve`s and closes it; who is beyond `most` waits in the backlog.
+
+    what  the socket's name in the log
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        serve: Callable[[socket.socket], Awaitable[None]],
+        *,
+        most: int,
+        what: str,
+    ) -> None:
+        self._listener = listener
+        self._serve = serve
+        self._most = most
+        self._what = what
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Accept, until cancelled."""
+        loop = asyncio.get_running_loop()
+        room = asyncio.Semaphore(self._most)
+        while True:
+            await room.acquire()
+            try:
+                connection, _ = await loop.sock_accept(self._listener)
+            except OSError as error:
+                # No descriptors left: without the pause this would be a hot loop.
+                log.overload(what=self._what, detail=str(error))
+                await asyncio.sleep(0.1)
+                room.release()
+                continue
+            task = asyncio.ensure_future(self._served(connection))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda _: room.release())
+
+    async def close(self, *, wait_s: float) -> None:
+        """Let answers under way go out for so long; then end all."""
+        if self._tasks and wait_s:
+            await asyncio.wait(self._tasks, timeout=wait_s)
+        for task in self._tasks:
+            task.cancel()
+
+    async def _served(self, connection: socket.socket) -> None:
+        await self._serve(connection)
