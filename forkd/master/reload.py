@@ -26,12 +26,12 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from forkd import log
 from forkd.config.load import LoadedConfig
 from forkd.config.problems import ConfigError
-from forkd.exits import Exit
 from forkd.master.errors import StartError
 from forkd.master.generation import Generation
 from forkd.master.place import Place
 from forkd.master.pool import State
 from forkd.master.reload_report import Changes, changes, pinned
+from forkd.master.reload_steps import Undo, add_one, look_for_the_dead, named, serves
 from forkd.master.roles import Role
 from forkd.master.supervisor import Supervisor
 from forkd.rpc.messages_reload import Reloaded
@@ -162,13 +162,13 @@ class Reloads:
 
     def _replace(self, new: Generation, old: Generation, roles: Sequence[Role]) -> Steps:
         fresh = new.succeed(old, roles)
-        self._kept += [_named(place) for place in new.services.values()]
+        self._kept += [named(place) for place in new.services.values()]
         yield from self._start(each for each in fresh if each.role.name != "qmgr" and not each.role.may_ask)
         after = [each for each in fresh if each.role.reload == "after"]
-        with _Undo() as undo:
+        with Undo() as undo:
             for place in after:
                 yield from self._take_turns(place, old, undo)
-            count = sum(each.generation == old.number for each in self._workers() if _serves(each))
+            count = sum(each.generation == old.number for each in self._workers() if serves(each))
             workers: list[Place] = []
             for _ in range(max(1, min(count, new.most_workers)) if new.most_workers else 0):
                 workers.append(new.worker())
@@ -177,12 +177,12 @@ class Reloads:
             until = time.monotonic() + (SETTLE_S if workers else 0)
             while time.monotonic() < until:
                 self._due = until
-                _look_for_the_dead(workers)
+                look_for_the_dead(workers)
                 yield
             yield from self._start(each for each in fresh if each.role.may_ask)
             undo.forget()
         for place in (*fresh, *workers):
-            self._renewed.append(_named(place))
+            self._renewed.append(named(place))
         self._kept = [name for name in self._kept if name not in self._renewed]
 
     def _start(self, places: Iterable[Place]) -> Steps:
@@ -192,10 +192,10 @@ class Reloads:
 
     def _ready(self, places: Sequence[Place]) -> Steps:
         while any(place.slot.state is not State.RUNNING for place in places):
-            _look_for_the_dead(places)
+            look_for_the_dead(places)
             yield
 
-    def _take_turns(self, place: Place, old: Generation, undo: _Undo) -> Steps:
+    def _take_turns(self, place: Place, old: Generation, undo: Undo) -> Steps:
         """The old one ends, then the new one begins; undone, it is the other way round."""
         name = place.role.name
         before = old.services.get(name)
@@ -219,7 +219,7 @@ class Reloads:
             if before not in supervisor.roster:
                 supervisor.add([again])
             else:
-                before.on_gone = lambda: _add(supervisor, again)
+                before.on_gone = lambda: add_one(supervisor, again)
 
         if place in supervisor.roster:
             place.on_gone = start
@@ -325,50 +325,3 @@ class Reloads:
             kept=() if error else tuple(self._kept)[:200],
             seconds=time.monotonic() - self._began_at,
         )
-
-
-class _Undo:
-    """What is to be done when a step fails, the last first."""
-
-    def __init__(self) -> None:
-        self._acts: list[Callable[[], None]] = []
-
-    def __enter__(self) -> _Undo:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        while self._acts:
-            self._acts.pop()()
-
-    def add(self, act: Callable[[], None]) -> None:
-        self._acts.append(act)
-
-    def forget(self) -> None:
-        """All went well."""
-        self._acts.clear()
-
-
-def _add(supervisor: Supervisor, place: Place) -> None:
-    supervisor.add([place])
-
-
-def _serves(place: Place) -> bool:
-    return place.slot.state not in (State.DRAINING, State.GONE)
-
-
-def _look_for_the_dead(places: Sequence[Place]) -> None:
-    """Raises StartError when one of them died, or could not be made."""
-    for place in places:
-        if place.slot.deaths or place.slot.state in (State.DRAINING, State.GONE):
-            failed = place.failed
-            why = failed.text if failed is not None else place.slot.last_end or "it ended"
-            raise StartError(
-                Exit.SYSTEM,
-                f"{place.shown} did not start: {why}",
-                failed.detail if failed is not None else "",
-            )
-
-
-def _named(place: Place) -> str:
-    slot = place.slot
-    return place.shown if slot.name or place.role.reload == "renew" else slot.role
