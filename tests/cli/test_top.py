@@ -133,6 +133,11 @@ class Terminal:
         os.close(self.theirs)
 
 
+def whole(shown: str) -> bool:
+    """That the last picture has its last line: a terminal is read as it comes, in pieces."""
+    return "q quit" in lines(shown)[-1]
+
+
 def lines(shown: str) -> list[str]:
     """The last picture, without colours."""
     picture = shown.rpartition("\x1b[H")[2]
@@ -142,7 +147,7 @@ def lines(shown: str) -> list[str]:
 def test_top_is_live_sorts_and_leaves_the_terminal_as_it_was(tmp_path: Path, answers: FakeControl):
     """Workers, rates, plugins, queue, sessions; s asks for another order, q ends it."""
     with Terminal(tmp_path, "--interval", "200ms") as top:
-        shown = top.until(lambda text: "messages 0.0" in text)
+        shown = top.until(lambda text: "messages 0.0" in text and whole(text))
         picture = lines(shown)
         assert max(map(len, picture)) <= 100 and len(picture) <= 24
         for word in ("sessions 20", "queue 4711", "av", "192.0.2.0", "session by age", "q quit"):
