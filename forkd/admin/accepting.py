@@ -57,3 +57,17 @@ class Clients:
 
     async def _served(self, connection: socket.socket) -> None:
         await self._serve(connection)
+
+
+async def let_go(writer: asyncio.StreamWriter, *, wait_s: float) -> None:
+    """Close it when what was written has gone out; after wait_s in any case.
+
+    close() alone keeps descriptor and answer for as long as who asked does not read: for ever, if he likes.
+    """
+    try:
+        writer.close()
+        await asyncio.wait_for(writer.wait_closed(), wait_s)
+    except (TimeoutError, ConnectionError):
+        pass
+    finally:
+        writer.transport.abort()

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
 import socket
 
 from forkd import log
 from forkd.admin import requests
-from forkd.admin.accepting import Clients
+from forkd.admin.accepting import Clients, let_go
 from forkd.admin.access import Access, Peer, Roles
 from forkd.admin.requests import MAX_LINE_BYTES
 from forkd.admin.rows import Context, Others
 
 IDLE_S = 60.0
-"""Without a request, then the connection is closed."""
+"""Without a request, or with an answer that is not read: then the connection is closed."""
 
 MAX_CLIENTS = 128
 """At once; the next one waits in the socket's backlog."""
@@ -71,14 +70,17 @@ class Control:
                 await asyncio.wait_for(writer.drain(), IDLE_S)
         except ValueError:
             writer.write(requests.refusal(f"a request has {MAX_LINE_BYTES} octets at most"))
-        except (TimeoutError, ConnectionError):
+        except (TimeoutError, asyncio.CancelledError):
+            writer.transport.abort()
+        except ConnectionError:
             pass
         finally:
-            self._of[peer.uid] -= 1
-            if not self._of[peer.uid]:
-                del self._of[peer.uid]
-            with contextlib.suppress(ConnectionError):
-                writer.close()
+            try:
+                await let_go(writer, wait_s=IDLE_S)
+            finally:
+                self._of[peer.uid] -= 1
+                if not self._of[peer.uid]:
+                    del self._of[peer.uid]
 
     def _refusal(self, peer: Peer, access: Access) -> str:
         """Why this connection is not served; empty: it is."""

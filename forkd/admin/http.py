@@ -12,7 +12,6 @@ ask and as long to take its answer, then it is cut.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import re
 import socket
@@ -22,7 +21,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from forkd import log
-from forkd.admin.accepting import Clients
+from forkd.admin.accepting import Clients, let_go
 
 DEADLINE_S = 10.0
 """Prometheus waits as long for a scrape by default."""
@@ -128,11 +127,10 @@ class Server:
             if answer:
                 async with asyncio.timeout(self._deadline_s):
                     await _say(reader, writer, answer)
-        except (TimeoutError, ConnectionError):
+        except (TimeoutError, ConnectionError, asyncio.CancelledError):
             writer.transport.abort()
         finally:
-            with contextlib.suppress(ConnectionError):
-                writer.close()
+            await let_go(writer, wait_s=self._deadline_s)
 
     async def _answer(self, reader: asyncio.StreamReader) -> bytes:
         """The whole response; empty: the client went without a word."""
