@@ -109,7 +109,9 @@ class Reloads:
         self.look(self._began_at)
 
     def stopping(self) -> None:
-        """We are told to stop: nothing of it comes into force any more, and who asked for it is told."""
+        """We are told to stop: nothing of it comes into force any more, who asked for it is told, and none
+        follows."""
+        self._asked_again = ""
         if self._steps is not None:
             self._steps.close()
             self._over("forkd was told to stop meanwhile")

@@ -53,6 +53,11 @@ def change(daemon: Daemon, old: str, new: str) -> None:
     fresh.replace(path)
 
 
+def acts(daemon: Daemon) -> list[str]:
+    """Of the service, as the log has them."""
+    return [event.get("act", "") for event in daemon.events("service")]
+
+
 def test_sessions_go_on_and_new_ones_have_the_new_settings(make_daemon: Make):
     """operations.md, HUP: no connection refused, no session dropped; what did not change is kept."""
     daemon = make_daemon(server='greeting = "first"', plugins=STOCK)
@@ -129,12 +134,21 @@ def test_what_needs_a_restart_is_named_and_stays(make_daemon: Make):
 
 
 def test_a_stop_in_the_middle_of_a_reload_stops_everything(make_daemon: Make):
-    """TERM right behind HUP: old and new processes end."""
-    daemon = make_daemon(plugins=STOCK)
+    """Another one that was asked for meanwhile does not begin; old and new processes end."""
+    daemon = make_daemon(plugins=STOCK, config='[sandbox]\nstart_timeout = "60s"\n')
+    sleeper = daemon.folder / "sleeper"
+    sleeper.mkdir(mode=0o755)
+    (sleeper / "plugin.toml").write_text('name = "sleeper"\nversion = "1"\napi = 1\nhooks = ["mail"]\n')
+    (sleeper / "sleeper.py").write_text("import time\n\ntime.sleep(600)\n")
+    (daemon.folder / "plugins.d" / "90-sleeper.toml").write_text('plugin = "../sleeper"\n')
     daemon.send_signal(signal.SIGHUP)
-    daemon.told("service", 3)
+    wait_for(lambda: acts(daemon).count("reloading") == 1, timeout_s=60)
+    daemon.send_signal(signal.SIGHUP)
     daemon.pids()
     assert daemon.stop() == 0
+    told = acts(daemon)
+    assert "not_reloaded" in told and "reloaded" not in told
+    assert told.count("reloading") == 1, daemon.log_text()
 
 
 @pytest.mark.slow
