@@ -114,7 +114,8 @@ class Generation:
         if self.before is not None and self.before.config.metrics.listen == config.metrics.listen:
             self._metrics = self.before._metrics
         else:
-            self._metrics = metrics_socket.listen(config.metrics.listen, ground.runtime)
+            beside = None if self.before is None else self.before._metrics
+            self._metrics = metrics_socket.listen(config.metrics.listen, ground.runtime, beside)
         if config.trace.keep:
             ground.open_trace()
         wanted = {"broker": brokered(self.loaded.plugins), "launcher": bool(launchers(config))}
@@ -140,7 +141,7 @@ class Generation:
         return given(role, self.loaded, self.ways(role)) == given(role, other.loaded, other.ways(role))
 
     def drop(self, living: Sequence[Generation]) -> None:
-        """It is over: give up all that none of the living generations has."""
+        """It is over: give up all that none of the living generations has. Once more does nothing."""
         used = {each for generation in living for each in generation._shared()}
         for each, close in self._shared().items():
             if each not in used:
@@ -148,6 +149,7 @@ class Generation:
         self.ground.zygotes[:] = [
             zygote for zygote in self.ground.zygotes if zygote in used or zygote not in self.zygotes
         ]
+        self.listeners, self.zygotes, self._metrics, self._beside = {}, [], None, {}
         self._own.close()
 
     def _shared(self) -> dict[object, Callable[[], None]]:
@@ -245,9 +247,12 @@ class Generation:
                 start = functools.partial(self._fork, place.role, load(place.role), place.slot.number)
                 place.start = start
 
-    def close_listeners(self, beside: Generation) -> None:
-        """Give up master's hold on sockets that the other generation has not. Each lives until the last
-        worker that has it closes its own."""
+    def close_sockets(self, beside: Generation) -> None:
+        """Give up master's hold on sockets for clients and for metrics that the other generation has not.
+        Each lives until the last worker, or the old admin, that has it closes its own."""
+        if self._metrics is not None and self._metrics is not beside._metrics:
+            metrics_socket.close(self._metrics)
+            self._metrics = None
         for name, sock in tuple(self.listeners.items()):
             if sock not in beside.listeners.values():
                 sock.close()
@@ -376,6 +381,12 @@ class Generation:
             slots=ground.metrics.readable if "metrics" in needs else {},
             trace=next((end for need, end in trace.items() if need in needs), None),
         )
+
+
+def drop_all(living: list[Generation]) -> None:
+    """Give up all of them: master ends."""
+    while living:
+        living.pop().drop(living)
 
 
 def load(role: Role) -> Main:

@@ -186,7 +186,7 @@ def _had(name: str, listener: Listener, wanted: Address, bound: Bound) -> socket
 
 
 @contextlib.contextmanager
-def _beside(sock: socket.socket, others: Iterable[socket.socket]) -> Iterator[None]:
+def beside(sock: socket.socket, others: Iterable[socket.socket]) -> Iterator[None]:
     """Inside, `sock` may be bound and listen beside sockets of ours that have its port at an address which
     includes its own, or is included (0.0.0.0 and 127.0.0.1). Afterwards nobody can join them (SO_REUSEPORT
     is looked at when a socket is bound and when it begins to listen)."""
@@ -217,7 +217,7 @@ def _bind(
         if family == socket.AF_INET6:
             # One meaning everywhere: [::] is IPv6, and 0.0.0.0 is a listener of its own.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        with _beside(sock, same_port) if same_port else contextlib.nullcontext():
+        with beside(sock, same_port) if same_port else contextlib.nullcontext():
             sock.bind(where)
             sock.listen(listener.backlog)
     except OSError as error:

@@ -27,7 +27,7 @@ from forkd.config.schema import Config
 from forkd.exits import Exit
 from forkd.master import listeners, privileges, refusals, rights
 from forkd.master.errors import StartError
-from forkd.master.generation import Generation
+from forkd.master.generation import Generation, drop_all
 from forkd.master.greeting import first_minute
 from forkd.master.ground import Ground
 from forkd.master.notify import Notifier
@@ -137,7 +137,8 @@ class Daemon:
         first.notes += self._notes
         wanted = [role for role in roles if role.wanted(self._loaded.plugins)]
         first.open(wanted)
-        self._cleanup.callback(first.drop, ())
+        living = [first]
+        self._cleanup.callback(drop_all, living)
         ground.refusals = refusals.listen((zygote.spec.uid, zygote.spec.name) for zygote in first.zygotes)
         for note in first.notes:
             log.config_note(note=note)
@@ -153,7 +154,7 @@ class Daemon:
             certificates=first.certificates,
             refusals=ground.refusals,
         )
-        reloads = Reloads(first, roles, supervisor, read=self._read, prepare=self._know_users)
+        reloads = Reloads(living, roles, supervisor, read=self._read, prepare=self._know_users)
         supervisor.tasks.append(reloads)
         supervisor.reloader = reloads
         if any(role.name == WORKER for role in wanted):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from forkd.exits import Exit
 from forkd.master.errors import StartError
-from forkd.master.listeners import split
+from forkd.master.listeners import beside, split
 from forkd.master.runtime import Runtime
 from forkd.rpc import places
 
@@ -23,8 +23,11 @@ MODE = 0o666
 BACKLOG = 64
 
 
-def listen(where: str, runtime: Runtime) -> socket.socket | None:
-    """The listening, non-blocking socket; None: there shall be none. Raises StartError."""
+def listen(where: str, runtime: Runtime, before: socket.socket | None = None) -> socket.socket | None:
+    """The listening, non-blocking socket; None: there shall be none. Raises StartError.
+
+    before  ours until now, which listens for a while yet: an address may include its own, with the same port
+    """
     if not where:
         return None
     if where == "auto":
@@ -32,7 +35,7 @@ def listen(where: str, runtime: Runtime) -> socket.socket | None:
     if where.startswith("/"):
         _clear(Path(where))
         return runtime.listen_at(Path(where), socket.SOCK_STREAM, mode=MODE, uid=-1)
-    return _bind(where)
+    return _bind(where, before)
 
 
 def close(sock: socket.socket) -> None:
@@ -70,13 +73,16 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _bind(where: str) -> socket.socket:
+def _bind(where: str, before: socket.socket | None) -> socket.socket:
     host, port = split(where)
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    same = before is not None and before.family != socket.AF_UNIX and before.getsockname()[1] == port
+    ours = [before] if before is not None and same else []
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-        sock.listen(BACKLOG)
+        with beside(sock, ours) if ours else contextlib.nullcontext():
+            sock.bind((host, port))
+            sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         said = f"[metrics] cannot listen on {where}: {error.strerror}"

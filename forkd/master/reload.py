@@ -50,27 +50,28 @@ Tell = Callable[[Reloaded], None]
 class Reloads:
     """A task of the supervisor's (supervisor.Task); `current` is the generation in force.
 
+    living   all generations that there are, kept up to date here; at first the one in force alone
     read     the configuration as its files are now; raises ConfigError
     prepare  called with what was read, before it is opened; raises StartError
     """
 
     def __init__(
         self,
-        first: Generation,
+        living: list[Generation],
         roles: Sequence[Role],
         supervisor: Supervisor,
         *,
         read: Callable[[], LoadedConfig],
         prepare: Callable[[LoadedConfig], None] = lambda _: None,
     ) -> None:
-        self.current = first
+        (self.current,) = living
         self._roles = roles
         self._supervisor = supervisor
         self._read = read
         self._prepare = prepare
-        self._living = [first]
+        self._living = living
         self._hurried: set[int] = set()
-        self._numbers = first.number
+        self._numbers = self.current.number
         self._steps: Steps | None = None
         self._tell: Tell | None = None
         self._asked_again = ""
@@ -244,7 +245,7 @@ class Reloads:
             if place.generation == old.number:
                 supervisor.let_go(place, gently=True)
         # They close their own copies when they hear it, after they accepted whom the kernel had for them.
-        old.close_listeners(beside=new)
+        old.close_sockets(beside=new)
         for name, place in old.services.items():
             if place.role.may_ask and new.services.get(name) is not place:
                 supervisor.let_go(place, place.role.stop_limit_s)
@@ -254,7 +255,7 @@ class Reloads:
         for place in self._workers():
             if place.generation == new.number:
                 self._supervisor.let_go(place, gently=True)
-        new.close_listeners(beside=self.current)
+        new.close_sockets(beside=self.current)
 
     # --- old generations --------------------------------------------------------------------------------
 
@@ -266,7 +267,7 @@ class Reloads:
         if self.busy:
             used.add(self._living[-1].number)
         over = [each for each in self._living if each is not self.current and each.number not in used]
-        self._living = [each for each in self._living if each not in over]
+        self._living[:] = [each for each in self._living if each not in over]
         needed = [place for each in self._living for place in each.services.values()]
         for generation in over:
             for place in generation.services.values():

@@ -124,13 +124,19 @@ def test_an_address_changes_to_one_that_it_includes_and_back(make_daemon: Make):
 
 
 def test_what_needs_a_restart_is_named_and_stays(make_daemon: Make):
-    """Nothing is half applied."""
-    daemon = make_daemon(server='data_dir = "var"')
+    """Nothing is half applied. What was opened for the rest is given up with forkd."""
+    daemon = make_daemon(server='data_dir = "var"', config='[metrics]\nlisten = "auto"\n')
+    brought = daemon.folder / "m.sock"
     change(daemon, '"var"', '"elsewhere"')
+    change(daemon, '"auto"', f'"{brought}"')
     done = daemon.forkd("reload", "--json", "--data-dir", "var")
     report = json.loads(done.stdout)
     assert [each["key"] for each in report["needs_restart"]] == ["server.data_dir"]
     assert not (daemon.folder / "elsewhere").exists()
+    wait_for(lambda: not (daemon.var / "run" / "metrics.sock").exists(), timeout_s=20)
+    assert brought.exists()
+    assert daemon.stop() == 0
+    assert not brought.exists()
 
 
 def test_a_stop_in_the_middle_of_a_reload_stops_everything(make_daemon: Make):
