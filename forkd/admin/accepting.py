@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import collections
+import contextlib
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 from forkd import log
 
 
 class Clients:
-    """Each connection is a task that `serve`s and closes it; who is beyond `most` waits in the backlog.
+    """Each connection is a task that `serve`s and closes it; who is beyond `most` waits: one of them with us,
+    the others in the backlog.
 
-    what  the socket's name in the log
+    what   the socket's name in the log
+    crowd  called when somebody begins to wait: it may end one who is served
     """
 
     def __init__(
@@ -22,11 +26,13 @@ class Clients:
         *,
         most: int,
         what: str,
+        crowd: Callable[[], object] = lambda: None,
     ) -> None:
         self._listener = listener
         self._serve = serve
         self._most = most
         self._what = what
+        self._crowd = crowd
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -34,15 +40,22 @@ class Clients:
         loop = asyncio.get_running_loop()
         room = asyncio.Semaphore(self._most)
         while True:
-            await room.acquire()
             try:
                 connection, _ = await loop.sock_accept(self._listener)
             except OSError as error:
                 # No descriptors left: without the pause this would be a hot loop.
                 log.overload(what=self._what, detail=str(error))
                 await asyncio.sleep(0.1)
-                room.release()
                 continue
+            if room.locked():
+                self._crowd()
+                try:
+                    await room.acquire()
+                except asyncio.CancelledError:
+                    connection.close()
+                    raise
+            else:
+                await room.acquire()
             task = asyncio.ensure_future(self._served(connection))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -57,6 +70,24 @@ class Clients:
 
     async def _served(self, connection: socket.socket) -> None:
         await self._serve(connection)
+
+
+class Held:
+    """How many connections does each user have?"""
+
+    def __init__(self) -> None:
+        self._of: collections.Counter[int] = collections.Counter()
+
+    @contextlib.contextmanager
+    def one_more(self, uid: int) -> Iterator[int]:
+        """How many, with the one that he has until the end of this."""
+        self._of[uid] += 1
+        try:
+            yield self._of[uid]
+        finally:
+            self._of[uid] -= 1
+            if not self._of[uid]:
+                del self._of[uid]
 
 
 async def let_go(writer: asyncio.StreamWriter, *, wait_s: float) -> None:

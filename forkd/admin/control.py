@@ -7,12 +7,11 @@ connections that others find none.
 from __future__ import annotations
 
 import asyncio
-import collections
 import socket
 
 from forkd import log
 from forkd.admin import requests
-from forkd.admin.accepting import Clients, let_go
+from forkd.admin.accepting import Clients, Held, let_go
 from forkd.admin.access import Access, Peer, Roles
 from forkd.admin.requests import MAX_LINE_BYTES
 from forkd.admin.rows import Context, Others
@@ -34,7 +33,7 @@ class Control:
         self._roles = roles
         self._others = others
         self._clients = Clients(listener, self._serve, most=MAX_CLIENTS, what="control socket")
-        self._of: collections.Counter[int] = collections.Counter()
+        self._held = Held()
         self.answered = 0
 
     async def run(self) -> None:
@@ -53,40 +52,40 @@ class Control:
             connection.close()
             return
         reader, writer = await asyncio.open_unix_connection(sock=connection, limit=MAX_LINE_BYTES)
-        access = self._roles.of(peer)
-        self._of[peer.uid] += 1
-        try:
-            if refusal := self._refusal(peer, access):
-                log.admin_request(
-                    request="connect", who=str(peer), uid=peer.uid, role=access.word,
-                    result="refused", detail=refusal, level="warning",
-                )  # fmt: skip
-                writer.write(requests.refusal(refusal))
-                return
-            context = Context(who=str(peer), uid=peer.uid, access=access, others=self._others)
-            while line := await asyncio.wait_for(reader.readline(), IDLE_S):
-                self.answered += 1
-                writer.write(await requests.answer(line, context))
-                await asyncio.wait_for(writer.drain(), IDLE_S)
-        except ValueError:
-            writer.write(requests.refusal(f"a request has {MAX_LINE_BYTES} octets at most"))
-        except (TimeoutError, asyncio.CancelledError):
-            writer.transport.abort()
-        except ConnectionError:
-            pass
-        finally:
+        with self._held.one_more(peer.uid) as held:
             try:
-                await let_go(writer, wait_s=IDLE_S)
+                await self._talk(peer, held, reader, writer)
+            except ValueError:
+                writer.write(requests.refusal(f"a request has {MAX_LINE_BYTES} octets at most"))
+            except (TimeoutError, asyncio.CancelledError):
+                writer.transport.abort()
+            except ConnectionError:
+                pass
             finally:
-                self._of[peer.uid] -= 1
-                if not self._of[peer.uid]:
-                    del self._of[peer.uid]
+                await let_go(writer, wait_s=IDLE_S)
 
-    def _refusal(self, peer: Peer, access: Access) -> str:
+    async def _talk(
+        self, peer: Peer, held: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        access = self._roles.of(peer)
+        if refusal := self._refusal(peer, access, held):
+            log.admin_request(
+                request="connect", who=str(peer), uid=peer.uid, role=access.word,
+                result="refused", detail=refusal, level="warning",
+            )  # fmt: skip
+            writer.write(requests.refusal(refusal))
+            return
+        context = Context(who=str(peer), uid=peer.uid, access=access, others=self._others)
+        while line := await asyncio.wait_for(reader.readline(), IDLE_S):
+            self.answered += 1
+            writer.write(await requests.answer(line, context))
+            await asyncio.wait_for(writer.drain(), IDLE_S)
+
+    def _refusal(self, peer: Peer, access: Access, held: int) -> str:
         """Why this connection is not served; empty: it is."""
         if access is Access.NONE:
             return self._roles.refusal(peer)
-        if access < Access.ADMIN and self._of[peer.uid] > MAX_OF_ONE:
+        if access < Access.ADMIN and held > MAX_OF_ONE:
             return (
                 f"user {peer.name} has {MAX_OF_ONE} connections already, which is all that one user may have"
             )

@@ -12,7 +12,6 @@ from forkd.admin.http import Answer
 from forkd.admin.peers import Master, Refused
 from forkd.metrics import Family, Labels
 from forkd.rpc.message import Message
-from forkd.rpc.messages import AskStatus, Status
 from forkd.rpc.messages_metrics import SlotMade
 
 Found = dict[tuple[Family, Labels], list[float]]
@@ -53,14 +52,14 @@ class Exposition:
     async def _ask_master(self, found: Found) -> None:
         add(found, metrics.INFO, (forkd.__version__,), (1.0,))
         try:
-            status = await self._master.ask(lambda n: AskStatus(n=n))
+            status = await self._master.glance()
         except Refused:
-            status = None
-        add(found, metrics.UP, (), (float(isinstance(status, Status)),))
-        if isinstance(status, Status):
-            add(found, metrics.START_TIME, (), (status.started_at,))
-            for process in status.processes:
-                add(found, metrics.PROCESSES, (process.role, process.state), (1.0,))
+            add(found, metrics.UP, (), (0.0,))
+            return
+        add(found, metrics.UP, (), (1.0,))
+        add(found, metrics.START_TIME, (), (status.started_at,))
+        for process in status.processes:
+            add(found, metrics.PROCESSES, (process.role, process.state), (1.0,))
 
 
 def add(found: Found, family: Family, labels: Labels, numbers: Sequence[float]) -> None:

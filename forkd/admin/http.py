@@ -2,11 +2,13 @@
 
 Requests are GET or HEAD, have no body, and each has a connection of its own (`Connection: close`): a scraper
 comes every few seconds, and nothing of one request can be taken for another's. A client has DEADLINE_S to
-ask and as long to take its answer, then it is cut.
+ask and as long to take its answer, then it is cut; when all places are taken and another one comes, who has
+kept us waiting longest is cut at once. On a unix socket no user but root and ours has more than MAX_OF_ONE.
 
     200  the row's answer, whatever status that has
     400  no HTTP/1 request, or one with a body    405  another method (Allow)    404  no such path
     408  not asked in time    431  longer than MAX_HEAD_BYTES    500  a bug of ours    505  another HTTP
+    503  he has MAX_OF_ONE already
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from forkd import log
-from forkd.admin.accepting import Clients, let_go
+from forkd.admin.accepting import Clients, Held, let_go
+from forkd.admin.access import Peer
 
 DEADLINE_S = 10.0
 """Prometheus waits as long for a scrape by default."""
@@ -30,7 +33,13 @@ MAX_HEAD_BYTES = 8192
 """Request line and fields, as nginx and Apache allow for one line."""
 
 MAX_CLIENTS = 32
-"""At once; the next one waits in the socket's backlog, for DEADLINE_S twice at most."""
+"""At once; for the next one somebody gives way who has not asked yet, does not read, or does not hang up."""
+
+MAX_OF_ONE = 8
+"""Connections of one user at once, where the kernel tells who it is: the next one is refused."""
+
+_UNKNOWN: Final = -1
+"""The uid of who comes over TCP."""
 
 TEXT: Final = "text/plain; charset=utf-8"
 
@@ -100,12 +109,28 @@ def parse(head: bytes) -> Request:
 
 
 class Server:
-    """From run() until it is cancelled; then close() ends who is still there."""
+    """From run() until it is cancelled; then close() ends who is still there.
 
-    def __init__(self, listener: socket.socket, paths: Paths, *, deadline_s: float = DEADLINE_S) -> None:
+    free   uids that may have all places
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        paths: Paths,
+        *,
+        deadline_s: float = DEADLINE_S,
+        free: frozenset[int] = frozenset(),
+    ) -> None:
         self._paths = paths
         self._deadline_s = deadline_s
-        self._clients = Clients(listener, self._serve, most=MAX_CLIENTS, what="metrics socket")
+        self._free = free | {_UNKNOWN}
+        self._held = Held()
+        self._theirs: dict[asyncio.Task[None] | None, None] = {}
+        """Whose turn is the client's, the one who has had it longest first."""
+        self._clients = Clients(
+            listener, self._serve, most=MAX_CLIENTS, what="metrics socket", crowd=self._crowd
+        )
 
     async def run(self) -> None:
         """Accept, until cancelled."""
@@ -115,31 +140,54 @@ class Server:
         """Answers under way go out for so long (a balancer would take their end for ours); then end all."""
         await self._clients.close(wait_s=wait_s)
 
+    def _crowd(self) -> None:
+        if task := next(iter(self._theirs), None):
+            del self._theirs[task]
+            task.cancel()
+
     async def _serve(self, connection: socket.socket) -> None:
         try:
+            uid = Peer.of(connection).uid if connection.family == socket.AF_UNIX else _UNKNOWN
             reader, writer = await asyncio.open_connection(sock=connection, limit=MAX_HEAD_BYTES)
         except OSError:
             connection.close()
             return
-        try:
+        with self._held.one_more(uid) as held:
+            self._theirs[asyncio.current_task()] = None
+            try:
+                if held > MAX_OF_ONE and uid not in self._free:
+                    writer.write(_MANY)  # and he is not waited for
+                else:
+                    await self._talk(reader, writer)
+            except (TimeoutError, ConnectionError, asyncio.CancelledError):
+                writer.transport.abort()
+            finally:
+                await let_go(writer, wait_s=self._deadline_s)
+                self._theirs.pop(asyncio.current_task(), None)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with asyncio.timeout(self._deadline_s):
+            answer = await self._answer(reader)
+        if answer:
             async with asyncio.timeout(self._deadline_s):
-                answer = await self._answer(reader)
-            if answer:
-                async with asyncio.timeout(self._deadline_s):
-                    await _say(reader, writer, answer)
-        except (TimeoutError, ConnectionError, asyncio.CancelledError):
-            writer.transport.abort()
+                await _say(reader, writer, answer)
+
+    async def _ask(self, row: Callable[[], Awaitable[Answer]]) -> Answer:
+        """It is our turn: no crowd may cut him now."""
+        self._theirs.pop(asyncio.current_task(), None)
+        try:
+            return await row()
         finally:
-            await let_go(writer, wait_s=self._deadline_s)
+            self._theirs[asyncio.current_task()] = None
 
     async def _answer(self, reader: asyncio.StreamReader) -> bytes:
         """The whole response; empty: the client went without a word."""
         head_only, fields = False, ""
         try:
-            request = parse(await self._head(reader))
+            request = parse(await self._read(reader))
             head_only = request.method == "HEAD"
             if (row := self._paths.get(request.path)) is not None:
-                answer = await row()
+                answer = await self._ask(row)
             elif request.path == "/":
                 answer = Answer("".join(f"{path}\n" for path in self._paths).encode())
             else:
@@ -153,15 +201,9 @@ class Server:
         except Exception as error:  # the boundary of one request
             log.bug(where="http", error=error)
             answer = Answer(b"a bug of forkd; its log has it\n", HTTPStatus.INTERNAL_SERVER_ERROR)
-        head = (
-            f"HTTP/1.1 {answer.status.value} {answer.status.phrase}\r\n"
-            f"Content-Type: {answer.content_type}\r\n"
-            f"Content-Length: {len(answer.body)}\r\n"
-            f"Cache-Control: no-store\r\n{fields}Connection: close\r\n\r\n"
-        )
-        return head.encode("ascii") + (b"" if head_only else answer.body)
+        return _head(answer, fields) + (b"" if head_only else answer.body)
 
-    async def _head(self, reader: asyncio.StreamReader) -> bytes:
+    async def _read(self, reader: asyncio.StreamReader) -> bytes:
         try:
             # Half of the time: the rest is the row's, which then may still say why not.
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), self._deadline_s / 2)
@@ -177,6 +219,15 @@ class Server:
         return head[:-4]
 
 
+def _head(answer: Answer, fields: str = "") -> bytes:
+    return (
+        f"HTTP/1.1 {answer.status.value} {answer.status.phrase}\r\n"
+        f"Content-Type: {answer.content_type}\r\n"
+        f"Content-Length: {len(answer.body)}\r\n"
+        f"Cache-Control: no-store\r\n{fields}Connection: close\r\n\r\n"
+    ).encode("ascii")
+
+
 async def _say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: bytes) -> None:
     """Send it, and wait until the client has hung up: closed with octets of its unread, a socket is reset,
     and the answer may be lost (RFC 9112 9.6)."""
@@ -186,3 +237,9 @@ async def _say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answe
         writer.write_eof()
     while await reader.read(MAX_HEAD_BYTES):
         pass
+
+
+_TOO_MANY = Answer(
+    f"one user may have {MAX_OF_ONE} connections here at once\n".encode(), HTTPStatus.SERVICE_UNAVAILABLE
+)
+_MANY: Final = _head(_TOO_MANY) + _TOO_MANY.body

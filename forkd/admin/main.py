@@ -126,7 +126,8 @@ class Admin:
         link.open()
         serving = [loop.create_task(work) for work in (control.run(), prober.run(), workers.run())]
         paths = {"/metrics": exposition.answer, **health.paths(prober)}
-        http = Server(start.sockets["metrics"], paths) if "metrics" in start.sockets else None
+        free = frozenset({0, os.getuid()})
+        http = Server(start.sockets["metrics"], paths, free=free) if "metrics" in start.sockets else None
         if http is not None:
             serving.append(loop.create_task(http.run()))
         await link.stopping.wait()

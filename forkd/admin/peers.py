@@ -36,6 +36,7 @@ class Master:
         self._send = send
         self._n = 0
         self._waiting: dict[int, asyncio.Future[Status | Done | Reloaded]] = {}
+        self._looking: asyncio.Task[Status] | None = None
 
     async def ask(
         self, make: Callable[[int], Message], timeout_s: float = MASTER_TIMEOUT_S
@@ -62,6 +63,19 @@ class Master:
         answer = await self.ask(lambda n: AskStatus(n=n))
         assert isinstance(answer, Status)
         return answer
+
+    async def glance(self) -> Status:
+        """The same, as all are told who ask while one question is under way: over HTTP everybody may make us
+        ask, as often as he likes. Raises Refused."""
+        if self._looking is None:
+            self._looking = asyncio.create_task(self.status())
+            self._looking.add_done_callback(self._looked)
+        return await asyncio.shield(self._looking)
+
+    def _looked(self, task: asyncio.Task[Status]) -> None:
+        self._looking = None
+        if not task.cancelled():
+            task.exception()  # whoever waited has it; nobody may be left who does
 
     async def processes(self) -> tuple[ProcessStatus, ...]:
         """Which processes there are. Raises Refused."""

@@ -18,7 +18,7 @@ from forkd.admin.probe import probe
 from forkd.admin.readiness import Probed, Rule, Seen, first_problem, judge
 from forkd.config.probe_schema import Probe
 from forkd.rpc.channel import RequestClient, Unavailable
-from forkd.rpc.messages import AskStatus, QueueRequest, Status
+from forkd.rpc.messages import QueueRequest
 
 STARTING_S = 0.2
 """Between two looks while forkd starts."""
@@ -44,7 +44,6 @@ class Prober:
         self._seen = Seen()
         self._looked = asyncio.Event()
         """Once, at a service that is up."""
-        self._asking: asyncio.Task[tuple[str, str]] | None = None
         self._was = ""
         """The problem that the log has heard of."""
 
@@ -109,18 +108,11 @@ class Prober:
         self._was = problem
 
     async def _state(self) -> tuple[str, str]:
-        """What master says, or why it does not; whoever asks meanwhile is told the same."""
-        if self._asking is None:
-            self._asking = asyncio.create_task(self._ask_master())
-            self._asking.add_done_callback(lambda _: setattr(self, "_asking", None))
-        return await asyncio.shield(self._asking)
-
-    async def _ask_master(self) -> tuple[str, str]:
+        """What master says, or why it does not."""
         try:
-            answer = await self._master.ask(lambda n: AskStatus(n=n))
+            return (await self._master.glance()).state, ""
         except Refused as why:
             return "", str(why)
-        return (answer.state, "") if isinstance(answer, Status) else ("", "master gave no status")
 
     async def _queue(self) -> str:
         try:

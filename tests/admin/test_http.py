@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import threading
+from collections.abc import Iterator
 from http import HTTPStatus
+from pathlib import Path
 
 import pytest
 
 from forkd.admin import http
 from forkd.admin.http import Answer, Server
 from tests.support import asking_http as ask
+from tests.support.waiting import wait_for
 
 BIG = b"x" * 5_000_000
 
@@ -33,7 +37,11 @@ async def broken() -> Answer:
     raise RuntimeError("a bug of ours")
 
 
+ASKED = threading.Event()
+
+
 async def never() -> Answer:
+    ASKED.set()
     await asyncio.Event().wait()
     raise AssertionError
 
@@ -41,10 +49,10 @@ async def never() -> Answer:
 PATHS = {"/hello": hello, "/away": away, "/big": big, "/broken": broken, "/never": never}
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """Path of a unix socket, with the deadline of a test."""
-    path = tmp_path_factory.mktemp("http") / "socket"
+@contextlib.contextmanager
+def serving(folder: Path, *, deadline_s: float, free: frozenset[int]) -> Iterator[Path]:
+    """Path of a unix socket."""
+    path = folder / "socket"
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen()
@@ -55,7 +63,7 @@ def served(tmp_path_factory):
     async def serve() -> None:
         nonlocal loop
         loop = asyncio.get_running_loop()
-        server = Server(listener, PATHS, deadline_s=0.5)
+        server = Server(listener, PATHS, deadline_s=deadline_s, free=free)
         serving = loop.create_task(server.run())
         await ended.wait()
         serving.cancel()
@@ -63,11 +71,21 @@ def served(tmp_path_factory):
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
-    yield path
-    assert loop is not None
-    loop.call_soon_threadsafe(ended.set)
-    thread.join()
-    listener.close()
+    try:
+        yield path
+    finally:
+        assert loop is not None
+        loop.call_soon_threadsafe(ended.set)
+        thread.join()
+        listener.close()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """With the deadline of a test; we may have all places."""
+    folder = tmp_path_factory.mktemp("http")
+    with serving(folder, deadline_s=0.5, free=frozenset({os.getuid()})) as path:
+        yield path
 
 
 def test_a_path_is_answered_with_its_length_and_the_connection_ends(served):
@@ -175,3 +193,32 @@ def test_clients_that_read_nothing_hold_their_places_for_a_time_alone(served):
 
 def test_a_large_answer_arrives_whole(served):
     assert ask.get(served, "/big").body == BIG
+
+
+def test_in_a_crowd_who_keeps_us_waiting_longest_gives_way(tmp_path):
+    """Long before his deadline; not he whose answer we owe."""
+    ASKED.clear()
+    with (
+        serving(tmp_path, deadline_s=60, free=frozenset({os.getuid()})) as path,
+        contextlib.ExitStack() as stack,
+    ):
+        held = [stack.enter_context(ask.connect(path)) for _ in range(http.MAX_CLIENTS)]
+        held[0].sendall(b"GET /never HTTP/1.0\r\n\r\n")
+        assert ASKED.wait(20)
+        assert ask.get(path, "/hello").status == 200
+        assert held[1].recv(1) == b""
+        held[2].sendall(b"GET /hello HTTP/1.0\r\n\r\n")
+        assert held[2].recv(12) == b"HTTP/1.1 200"
+        held[0].setblocking(False)
+        with pytest.raises(BlockingIOError):
+            held[0].recv(1)
+
+
+def test_no_user_takes_the_places_of_others(tmp_path):
+    """The kernel says who he is; what is one too many is told so at once."""
+    with serving(tmp_path, deadline_s=60, free=frozenset()) as path, contextlib.ExitStack() as stack:
+        held = [stack.enter_context(ask.connect(path)) for _ in range(http.MAX_OF_ONE)]
+        with ask.connect(path) as more:
+            assert more.makefile("rb").read().startswith(b"HTTP/1.1 503 ")
+        held.pop().close()
+        wait_for(lambda: ask.get(path, "/hello").status == 200)  # when it has seen that he went
