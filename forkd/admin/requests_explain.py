@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-import msgspec
+from typing import Any
 
 from forkd.admin.access import Access
 from forkd.admin.peers import Refused
 from forkd.admin.rows import Arguments, Context, Row, always
 from forkd.admin.traces import Unavailable
-from forkd.rpc.messages_trace import MAX_KEY
+from forkd.rpc.messages_trace import Id, Time
 
 
 class ExplainArguments(Arguments, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """{"request": "explain", "id": …}: a session's id or a message's; `since` as in TraceFile.find."""
 
-    id: Annotated[str, msgspec.Meta(max_length=MAX_KEY)]
-    since: float = 0.0
+    id: Id
+    since: Time = 0.0
 
 
 async def _explain(context: Context, arguments: ExplainArguments) -> Any:

@@ -9,24 +9,31 @@ A record is committed with its writer's count, so whatever is lost between a pro
 gap: what the process dropped, what admin had read and not committed when it was killed. Commits are not
 synced (WAL, synchronous = NORMAL): a power cut takes the last seconds, and the file stays whole. No mail
 depends on what is in it: it may be removed while no forkd runs.
+
+Writers are in trace_writers.py, what goes again and when in trace_pruning.py, what an answer has in
+trace_reading.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import sqlite3
 from pathlib import Path
 from typing import Any, Final
 
+from forkd.admin import trace_pruning
+from forkd.admin.trace_pruning import STEP
 from forkd.admin.trace_reading import Reading
+from forkd.admin.trace_writers import Writer, Writers
 from forkd.rpc.messages_trace import Story, Traces
 
 SCHEMA: Final = 1
-STEP: Final = 500
-"""Rows removed at once: some milliseconds."""
-SLACK_S: Final = 600.0
-"""Links and gaps outlive the sessions that were there before them by so much."""
+BACK_S: Final = 60.0
+"""By so much the clock was set back, and did not just run a little fast."""
+MOST: Final = 1 << 53
+"""Events in a gap: a number that JSON's readers know exactly."""
+GAP_S: Final = 1.0
+"""What one process lost within it is one gap."""
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS writer (
@@ -53,17 +60,6 @@ class Unusable(Exception):  # noqa: N818 - a state of the world
     """The file is damaged, or another forkd's: it is to be put aside."""
 
 
-@dataclasses.dataclass(slots=True)
-class Writer:
-    """A row of `writer`, as it is now."""
-
-    n: int
-    told: int
-    seen: float
-    ended: bool = False
-    changed: bool = True
-
-
 class TraceFile:
     """The database. Raises sqlite3.Error wherever the file fails: drop() it then."""
 
@@ -74,16 +70,25 @@ class TraceFile:
         self._max_bytes = max_bytes
         self._database: sqlite3.Connection | None = None
         self._begun = False
-        self._writers: dict[tuple[int, float, str], Writer] = {}
+        self._writers = Writers()
+        self._clock = 0.0
+        """Admin's, when it was looked at last."""
         self.sessions = 0
         """How many are kept."""
         self.lost = 0
         """Events that did not reach the file since it was opened."""
+        self.fresh = 0
+        """Rows that came since prune() was called last."""
 
     @property
     def opened(self) -> bool:
         """It can be used, as far as is known."""
         return self._database is not None
+
+    @property
+    def telling(self) -> int:
+        """Processes that have told something lately."""
+        return len(self._writers)
 
     @property
     def dirty(self) -> bool:
@@ -107,6 +112,8 @@ class TraceFile:
             if problem != "ok":
                 raise Unusable(f"damaged: {problem}")
             self.sessions = database.execute("SELECT COALESCE(SUM(begins), 0) FROM piece").fetchone()[0]
+            last = database.execute("SELECT at FROM piece ORDER BY n DESC LIMIT 1").fetchone()
+            self._clock = last[0] if last else 0.0
         except sqlite3.DatabaseError as error:
             database.close()
             if isinstance(error, sqlite3.OperationalError):
@@ -155,103 +162,68 @@ class TraceFile:
     def add(self, pid: int, traces: Traces, now: float) -> None:
         """A record of the process with that pid, within a transaction that commit() ends."""
         database = self._begin()
-        writer = self._writer(pid, traces, now)
-        if traces.before > writer.told:
-            # At a reload two admins read for a moment, each some of the records.
-            row = database.execute("SELECT told FROM writer WHERE n = ?", (writer.n,)).fetchone()
-            writer.told = max(writer.told, *row)
-        lost = max(0, traces.before - writer.told) + traces.dropped
+        self._see(now)
+        writer, lost = self._writers.take(database, pid, traces, now)
         if lost:
             self.lost += lost
-            row = (now, writer.seen, writer.n, lost)
-            database.execute("INSERT INTO gap (at, after, writer, events) VALUES (?, ?, ?, ?)", row)
-        writer.told = max(writer.told, traces.before + traces.count)
-        writer.seen, writer.ended, writer.changed = now, traces.ended, True
+            self._add_gap(database, writer, lost, now)
+        writer.seen = now
         for story in traces.stories:
-            self._add_story(database, writer.n, story)
+            self._add_story(database, writer.n, story, now)
 
-    def _add_story(self, database: sqlite3.Connection, writer: int, story: Story) -> None:
+    def _add_gap(self, database: sqlite3.Connection, writer: Writer, lost: int, now: float) -> None:
+        """One row in a while: who says with each record that it dropped something makes no more of them."""
+        if now - GAP_S < writer.gap_at <= now:
+            # Beyond the bound it is a tale.
+            sql = f"UPDATE gap SET at = ?, events = min(events + ?, {MOST}) WHERE n = ?"  # noqa: S608 - a number
+            if database.execute(sql, (now, lost, writer.gap)).rowcount:
+                return
+        sql = "INSERT INTO gap (at, after, writer, events) VALUES (?, ?, ?, ?)"
+        writer.gap = database.execute(sql, (now, writer.seen, writer.n, min(lost, MOST))).lastrowid or 0
+        writer.gap_at = now
+        self.fresh += 1
+
+    def _add_story(self, database: sqlite3.Connection, writer: int, story: Story, now: float) -> None:
+        """Its age is counted from now on; what time its events claim is for who reads them."""
         database.execute(
             "INSERT INTO piece (at, key, writer, begins, events) VALUES (?, ?, ?, ?, ?)",
-            (story.at, story.key, writer, story.begins, bytes(story.events)),
+            (now, story.key, writer, story.begins, bytes(story.events)),
         )
         self.sessions += story.begins
-        for id_ in story.ids:
-            row = (story.at, id_, story.key)
-            database.execute("INSERT INTO link (at, id, session) VALUES (?, ?, ?)", row)
-
-    def _writer(self, pid: int, traces: Traces, now: float) -> Writer:
-        database = self._begin()
-        who = (pid, traces.since, traces.writer)
-        writer = self._writers.get(who)
-        if writer is None:
-            sql = "SELECT n, told, seen FROM writer WHERE pid = ? AND since = ? AND name = ?"
-            found = database.execute(sql, who).fetchone()
-            if found is None:
-                n = database.execute(
-                    "INSERT INTO writer (pid, since, name, told, seen, ended) VALUES (?, ?, ?, 0, ?, 0)",
-                    (*who, now),
-                ).lastrowid
-                found = (n, 0, traces.since)
-            writer = self._writers[who] = Writer(*found)
-        return writer
+        rows = [(now, id_, story.key) for id_ in story.ids]
+        database.executemany("INSERT INTO link (at, id, session) VALUES (?, ?, ?)", rows)
+        self.fresh += 1 + len(rows)
 
     def commit(self) -> None:
         """What add() and prune() did, together."""
         if not self._begun or self._database is None:
             return
-        for who, writer in tuple(self._writers.items()):
-            if writer.changed:
-                sql = "UPDATE writer SET told = max(told, ?), seen = max(seen, ?), ended = ? WHERE n = ?"
-                self._database.execute(sql, (writer.told, writer.seen, writer.ended, writer.n))
-                writer.changed = False
-            if writer.ended:
-                del self._writers[who]
+        self._writers.save(self._database, self._clock)
         self._begun = False
         self._database.execute("COMMIT")
 
     def prune(self, now: float) -> bool:
-        """Remove a step of what is too old or too much; true where there is more of it."""
+        """Remove a step of what is too old or too much; true where there is more of it.
+
+        A step is twice what came since the last one, at least: who tells without end does not outrun it.
+        """
         database = self._begin()
+        self._see(now)
+        step, self.fresh = max(STEP, 2 * self.fresh), 0
         oldest = now - self._keep_s
-        more = self._prune_pieces(database, oldest)
-        first = database.execute("SELECT at FROM piece ORDER BY n LIMIT 1").fetchone()
-        # What is told of sessions that are gone explains nothing. Records come in no strict order of time.
-        oldest = max(oldest, first[0] - SLACK_S if first else oldest)
-        for table in ("link", "gap"):
-            rows = f"SELECT n FROM {table} ORDER BY n LIMIT {STEP}"  # noqa: S608 - of the line above
-            gone = database.execute(f"DELETE FROM {table} WHERE n IN ({rows}) AND at < ?", (oldest,))  # noqa: S608
-            more |= gone.rowcount == STEP
-        database.execute("DELETE FROM writer WHERE seen < ?", (now - self._keep_s - 60,))
-        pages, free, _ = self._pages(database)
-        if free > max(1000, pages // 4):
-            database.execute("PRAGMA incremental_vacuum(200)").fetchall()
-        return more
+        gone, more = trace_pruning.by_age(database, oldest, self.sessions - self._most, step)
+        self.sessions -= gone
+        gone, still = trace_pruning.by_size(database, self._max_bytes, step)
+        self.sessions -= gone
+        database.execute("DELETE FROM writer WHERE seen < ?", (oldest - 60,))
+        trace_pruning.vacuum(database)
+        return more or still
 
-    def _prune_pieces(self, database: sqlite3.Connection, oldest: float) -> bool:
-        """The oldest: those from before `oldest`, and as many as there are too many."""
-        pages, free, size = self._pages(database)
-        excess = (pages - free) * size - self._max_bytes
-        sql = "SELECT n, begins, at, length(events) FROM piece ORDER BY n LIMIT ?"
-        rows = database.execute(sql, (STEP,)).fetchall()
-        last = 0
-        for n, begins, at, octets in rows:
-            if at >= oldest and self.sessions <= self._most and excess <= 0:
-                break
-            last = n
-            self.sessions -= begins
-            excess -= octets
-        database.execute("DELETE FROM piece WHERE n <= ?", (last,))
-        return len(rows) == STEP and last == rows[-1][0]
-
-    @staticmethod
-    def _pages(database: sqlite3.Connection) -> tuple[int, int, int]:
-        """All, those of them that hold nothing, octets of one."""
-        pages, free, size = (
-            database.execute(f"PRAGMA {what}").fetchone()[0]
-            for what in ("page_count", "freelist_count", "page_size")
-        )
-        return pages, free, size
+    def _see(self, now: float) -> None:
+        """The clock may have been set: what came before cannot be of later."""
+        if now < self._clock - BACK_S:
+            trace_pruning.clock_went_back(self._begin(), now)
+        self._clock = now
 
     # --- reading --------------------------------------------------------------------------------------
 
@@ -262,7 +234,7 @@ class TraceFile:
         """
         database = self._database
         assert database is not None
-        sql = "SELECT DISTINCT session FROM link WHERE id = ?"
+        sql = "SELECT DISTINCT session FROM link WHERE id = ? LIMIT 100"
         sessions = [session for (session,) in database.execute(sql, (id_,))]
         reading = Reading(database)
         for key in (id_, *sessions):

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from forkd import log
 from forkd.admin.trace_file import TraceFile, Unusable
+from forkd.admin.trace_pruning import STEP
 from forkd.rpc import places, tracing
 from forkd.rpc.channel import MAX_RECORD_BYTES, BadRecord, decode
 from forkd.rpc.messages_trace import Traces
@@ -205,7 +206,7 @@ class TraceStore:
                 self._file.add(pid, traces, self._clock())
 
     def _tidy(self, now: float) -> None:
-        if now >= self._prune_at:
+        if now >= self._prune_at or self._file.fresh >= STEP:
             # Step by step: records come between.
             self._prune_at = now + (0.0 if self._file.prune(self._clock()) else PRUNE_S)
         if self._file.dirty and now >= self._commit_at:

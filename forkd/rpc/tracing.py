@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import re
 import socket
 import struct
 import time
@@ -22,7 +23,7 @@ from typing import Any
 import msgspec
 
 from forkd.rpc.channel import encode
-from forkd.rpc.messages_trace import MAX_KEY, Event, Story, Traces
+from forkd.rpc.messages_trace import ID, Event, Story, Traces
 from forkd.rpc.start import RoleStart
 
 FLUSH_S = 0.1
@@ -43,6 +44,7 @@ PROBE = "@probe"
 """Of forkd's own probe nothing is told (forkd/probe/configured.py, NAME)."""
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=str)
+_is_id = re.compile(ID).match
 
 
 class Tracer:
@@ -139,10 +141,10 @@ class Tracer:
             id_ = str(event[2].get("id") or "")
             key = str(event[2].get("session") or id_)
             count += 1
-            if not 0 < len(key) <= MAX_KEY:
+            story = gathered.get(key)
+            if story is None and not _is_id(key):
                 continue  # the name of a stray file, say
             octets = _encoded(event)
-            story = gathered.get(key)
             if story is None:
                 story = gathered[key] = _Gathered(event[0])
                 room -= 60
@@ -166,7 +168,7 @@ class _Gathered:
         self.events.append(octets)
         if event == "connected":
             self.begins = True
-        elif event == "message" and 1 < len(id_) <= MAX_KEY:  # `-`: it has none
+        elif event == "message" and _is_id(id_):  # `-`: it has none
             self.ids.append(id_)
 
     def told(self, key: str) -> Story:

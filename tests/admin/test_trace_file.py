@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -14,7 +15,7 @@ import msgspec
 import pytest
 
 from forkd.admin.trace_file import TraceFile, Unusable
-from forkd.rpc.messages_trace import Story, Traces
+from forkd.rpc.messages_trace import MOST_IDS, Story, Traces
 
 PID = 4711
 T0 = 1_800_000_000.0
@@ -44,6 +45,11 @@ def opened(path: Path, *, keep_s: float = 1e6, sessions: int = 1000, max_bytes: 
     file = TraceFile(path, keep_s=keep_s, sessions=sessions, max_bytes=max_bytes)
     file.open()
     return file
+
+
+def count(path: Path, table: str) -> int:
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        return int(database.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
 
 
 def names(file: TraceFile, id_: str) -> list[str]:
@@ -130,9 +136,7 @@ def test_what_is_too_old_goes(path):
     assert [names(file, key(n)) for n in range(3)] == [[], ["connected"], ["connected"]]
     file.prune(T0 + 1000)
     file.commit()
-    database = sqlite3.connect(path)
-    for table in ("piece", "link", "gap", "writer"):
-        assert database.execute(f"SELECT COUNT(*) FROM {table}").fetchone() == (0,)
+    assert [count(path, table) for table in ("piece", "link", "gap", "writer")] == [0, 0, 0, 0]
 
 
 def test_the_file_does_not_grow_beyond_its_bound(path):
@@ -147,6 +151,91 @@ def test_the_file_does_not_grow_beyond_its_bound(path):
     assert path.stat().st_size < 2 * most
     assert names(file, key(399)) == ["connected", "refused"]
     assert 10 < file.sessions < 100
+
+
+def test_ids_that_are_told_of_fill_no_disk_either(path):
+    """Whatever takes the room goes for it, in the order in which it came; later stories are kept."""
+    most = 1 << 20
+    file = opened(path, max_bytes=most)
+    for n in range(60):
+        told = story(key(n), ("connected", {}), ids=tuple(key(1000 * n + each) for each in range(MOST_IDS)))
+        file.add(PID, record(told, before=n), T0 + n)
+        file.prune(T0 + n)
+        file.commit()
+    while file.prune(T0 + 60):
+        pass
+    file.commit()
+    assert path.stat().st_size < 2 * most
+    assert count(path, "link") < 40_000
+    assert names(file, key(59)) == ["connected"]
+    assert names(file, key(59_999)) == ["connected"]
+    assert 5 < file.sessions < 40
+
+
+def test_a_step_removes_more_than_came(path):
+    """Who tells without end does not outrun the removal."""
+    most = 1 << 20
+    file = opened(path, max_bytes=most)
+    for n in range(20):
+        stories = [story(key(n), ids=tuple(key(each) for each in range(MOST_IDS))) for _ in range(5)]
+        file.add(PID, record(*stories, count=1, before=n), T0 + n)
+        file.prune(T0 + n)
+        file.commit()
+    assert path.stat().st_size < 3 * most
+
+
+def test_one_process_is_one_writer_whatever_it_calls_itself(path):
+    """By the pid that the kernel names: rows and memory are not the sender's to make."""
+    file = opened(path)
+    for n in range(500):
+        file.add(PID, Traces(f"worker.{n}", T0 + n, 0, 0, dropped=1, ended=n % 2 == 0), T0 + n / 1000)
+    file.commit()
+    assert [count(path, table) for table in ("writer", "gap")] == [1, 1]
+    [gap] = file.find(key(1), since=0, now=T0)["gaps"]
+    assert (gap["events"], gap["writer"]) == (500, "worker.0")
+
+
+def test_a_pid_that_comes_again_is_another_process(path):
+    """After a while, by its time of start; and who is not heard any more is kept in the file alone."""
+    file = opened(path)
+    for n in range(3):
+        told = Traces("worker.0", T0 + 100 * n, 0, 1, stories=(story(key(n), ("connected", {})),))
+        file.add(PID, told, T0 + 100 * n)
+        file.add(PID + n + 1, told, T0 + 100 * n)
+        file.commit()
+    assert count(path, "writer") == 6
+    found = file.find(key(2), since=0, now=T0 + 200)
+    assert {writer["since"] for writer in found["writers"]} == {T0 + 200}
+    assert found["gaps"] == []
+    assert file.telling == 2
+
+
+def test_how_old_a_story_is_says_admin(path):
+    """One from the far future keeps nothing for longer; one from long ago does not take others with it."""
+    file = opened(path, keep_s=100)
+    for n, at in enumerate((9e10, T0, 0.0)):
+        file.add(PID, record(story(key(n), ("connected", {}), at=at), before=n), T0 + 60 * n)
+    file.prune(T0 + 120)
+    assert [names(file, key(n)) for n in range(3)] == [[], ["connected"], ["connected"]]
+    assert file.find(key(1), since=0, now=T0 + 120)["oldest"] == T0 + 60
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_clock_that_was_ahead_keeps_nothing_for_longer(path, anew):
+    """What was taken in the meantime is as old as the time at which the clock was put right."""
+    file = opened(path, keep_s=100)
+    for n, now in enumerate((T0, T0 + 1e8, T0 + 50)):
+        if anew:
+            file.close()
+            file = opened(path, keep_s=100)
+        told = story(key(n), ("connected", {}), ids=(key(n + 10),))
+        file.add(PID, record(told, before=n, dropped=1), now)
+    file.prune(T0 + 120)
+    assert [names(file, key(n)) for n in range(3)] == [[], ["connected"], ["connected"]]
+    file.prune(T0 + 151)
+    file.commit()
+    assert [names(file, key(n)) for n in range(3)] == [[], [], []]
+    assert count(path, "piece") == 0
 
 
 def test_an_answer_is_bounded(path):

@@ -10,12 +10,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from forkd.admin import traces
 from forkd.admin.trace_file import TraceFile
 from forkd.admin.traces import TraceStore, Unavailable
 from forkd.rpc import tracing
+from forkd.rpc.channel import BadRecord, decode
+from forkd.rpc.messages_trace import MOST_IDS, Traces
 from forkd.rpc.tracing import Tracer
 
 SESSION = "HOFUBH6H4VPC93W1"
@@ -64,6 +67,53 @@ def test_who_speaks_out_of_protocol_is_passed_over(tmp_path):
                 tracer("refused", {"session": SESSION})
                 tracer.flush()
             assert len(await known(opened, SESSION)) == 4
+
+    asyncio.run(ask())
+
+
+def bad(**changed: Any) -> bytes:
+    """A record that a process of ours does not send."""
+    story = {"key": SESSION, "ids": [], "at": 1.0, "begins": False, "events": []}
+    told = {"t": "traces", "writer": "worker.0", "since": 1.0, "before": 0, "count": 0}
+    story |= {name: value for name, value in changed.items() if name in story}
+    told |= {name: value for name, value in changed.items() if name not in story}
+    return msgspec.msgpack.encode({**told, "stories": [list(story.values())]})
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"since": float("nan")},
+        {"since": -1.0},
+        {"at": float("nan")},
+        {"at": 1e300},
+        {"before": (1 << 64) - 1},
+        {"count": -1},
+        {"dropped": 1 << 60},
+        {"writer": "worker.0\x1b[2J"},
+        {"writer": "worker.0\n"},
+        {"key": "../../etc"},
+        {"key": SESSION + "\n"},
+        {"ids": ["\x1b" * 16]},
+        {"ids": [SESSION] * (MOST_IDS + 1)},
+    ],
+    ids="-".join,
+)
+def test_a_record_that_would_harm_the_store_is_refused(tmp_path, changed):
+    """Whole, and with it nobody else's: the file goes on, what others told stays in it."""
+    assert decode(bad(), Traces)
+    with pytest.raises(BadRecord):
+        decode(bad(**changed), Traces)
+
+    async def ask() -> None:
+        async with store(tmp_path / "trace.db") as (opened, writes):
+            tracer = Tracer(writes, "worker.0")
+            for _ in range(3):
+                tracer("refused", {"session": SESSION})
+                tracer.flush()
+                writes.send(bad(**changed))
+            found = await opened.find(SESSION, since=0)
+            assert (len(found["events"]), found["gaps"], opened.info().get("trace_trouble")) == (3, [], None)
 
     asyncio.run(ask())
 
