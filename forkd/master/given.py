@@ -57,18 +57,20 @@ def _broker(loaded: LoadedConfig, _ways: Mapping[str, str]) -> object:
         for plugin in loaded.plugins
         if plugin.capabilities.brokered
     ]
-    return config.server, config.dns, config.state, config.log, granted, _resolver()
+    traced = bool(config.trace.keep)  # then it has the way to admin's store
+    return config.server, config.dns, config.state, config.log, traced, granted, _resolver()
 
 
 def _launcher(loaded: LoadedConfig, _ways: Mapping[str, str]) -> object:
     config = loaded.config
     programs = {name: table for name, table in config.transport.items() if isinstance(table, QmailQueue)}
-    return config.server, config.log, programs
+    return config.server, config.log, config.queue.concurrency, programs
 
 
 def _qmgr(loaded: LoadedConfig, ways: Mapping[str, str]) -> object:
     config = loaded.config
     tables = {field: getattr(config, field) for field in Config.__struct_fields__ if field not in NOT_QMGRS}
+    tables["route"] = tuple(config.route.items())  # the first that matches counts: their order too
     files = [stamp(path) for path in NextHopFiles(config).paths]
     return tables, dict(ways), dict(loaded.aliases.table), files, _resolver()
 
