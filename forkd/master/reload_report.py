@@ -1,7 +1,7 @@
 """What changed between two configurations, and what of it can be applied while we run? Pure.
 
 Keys are told one by one, as `forkd config show` names them; what a manifest calls secret is told without its
-value.
+value. Where the order of tables in the file means something it is told as a key of its own (ORDERED).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import msgspec
 
 from forkd.config.load import LoadedConfig
 from forkd.config.problems import toml_key, toml_value
-from forkd.config.show import as_data
+from forkd.config.schema import PluginConfig
+from forkd.config.show import HIDDEN, as_data
 from forkd.rpc.messages_reload import Changed
 
 AT_START: Final = {
@@ -28,10 +29,14 @@ AT_START: Final = {
 }
 """Key -> why it stays as it was until forkd starts again."""
 
+ORDERED: Final = ("certificate", "route")
+"""Tables of which the first counts: for clients that ask for no name, for mail that two patterns match."""
 MOST = 150
 """Keys told of one kind; beyond them their number."""
 MAX_VALUE = 120
-"""Characters of a value."""
+"""Characters of a value: of a longer one those where it differs."""
+KEPT_BEFORE = 20
+"""Characters of what is the same before them."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,19 +61,26 @@ def pinned(old: LoadedConfig, new: LoadedConfig) -> LoadedConfig:
 
 def changes(old: LoadedConfig, new: LoadedConfig) -> Changes:
     """From the configuration in force to what the files say now (before pinned())."""
-    before, after = dict(_flat((), as_data(old))), dict(_flat((), as_data(new)))
+    before, after = _keys(old), _keys(new)
     found = [
-        Changed(key=key, old=before.get(key, ""), new=after.get(key, ""), why=AT_START.get(key, ""))
+        _changed(key, before.get(key, ""), after.get(key, ""))
         for key in dict.fromkeys([*before, *after])
         if before.get(key) != after.get(key)
     ]
+    found += _reordered(old, new)
     told = {each.key for each in found}
     known = {plugin.name: plugin for plugin in old.plugins}
     for plugin in new.plugins:
         start = f"plugin.{toml_key(plugin.name)}"
-        changed = plugin.name in known and known[plugin.name] != plugin
-        if changed and not any(key.startswith(f"{start}.") for key in told):
-            found.append(Changed(key=start))  # a secret, or what its manifest says
+        was = known.get(plugin.name, plugin)
+        secrets = [
+            Changed(key=key, old=HIDDEN, new=HIDDEN)
+            for key in _secrets(was).keys() | _secrets(plugin).keys()
+            if key not in told and _secrets(was).get(key) != _secrets(plugin).get(key)
+        ]
+        found += sorted(secrets, key=lambda each: each.key)
+        if was != plugin and not secrets and not any(key.startswith(f"{start}.") for key in told):
+            found.append(Changed(key=start))  # what its manifest says
     if dict(old.aliases.table) != dict(new.aliases.table):
         found.append(Changed(key="aliases.files", new=f"{len(new.aliases)} aliases, were {len(old.aliases)}"))
     return Changes(
@@ -78,14 +90,49 @@ def changes(old: LoadedConfig, new: LoadedConfig) -> Changes:
     )
 
 
+def _keys(loaded: LoadedConfig) -> dict[str, str]:
+    return dict(_flat((), as_data(loaded)))
+
+
 def _flat(path: tuple[str, ...], data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in data.items():
         here = (*path, name)
         if isinstance(value, dict):
             yield from _flat(here, value)
         else:
-            shown = toml_value(value)
-            yield ".".join(map(toml_key, here)), shown[:MAX_VALUE] if len(shown) > MAX_VALUE else shown
+            yield ".".join(map(toml_key, here)), toml_value(value)
+
+
+def _secrets(plugin: PluginConfig) -> dict[str, Any]:
+    """Key as `forkd config show` names it -> value, of those whose value is not to be told."""
+    start = f"plugin.{toml_key(plugin.name)}"
+    found: dict[str, Any] = {}
+    for member in plugin.members:
+        settings = f"{start}.member.{toml_key(member.name)}.settings" if plugin.group else f"{start}.settings"
+        found |= {f"{settings}.{toml_key(name)}": member.settings.get(name) for name in member.secrets}
+    return found
+
+
+def _reordered(old: LoadedConfig, new: LoadedConfig) -> Iterator[Changed]:
+    for table in ORDERED:
+        before, after = list(getattr(old.config, table)), list(getattr(new.config, table))
+        if [name for name in before if name in after] != [name for name in after if name in before]:
+            yield _changed(f"{table} (the order)", toml_value(before), toml_value(after))
+
+
+def _changed(key: str, old: str, new: str) -> Changed:
+    if max(len(old), len(new)) > MAX_VALUE:
+        pairs = enumerate(zip(old, new, strict=False))
+        differ = next((at for at, (one, other) in pairs if one != other), min(len(old), len(new)))
+        same = max(0, differ - KEPT_BEFORE)
+        old, new = (_cut(value, same) for value in (old, new))
+    return Changed(key=key, old=old, new=new, why=AT_START.get(key, ""))
+
+
+def _cut(value: str, start: int) -> str:
+    """Some of a long value, from there on; empty: it is not set."""
+    end = start + MAX_VALUE
+    return ("…" if start and value else "") + value[start:end] + ("…" if len(value) > end else "")
 
 
 def _bounded(found: list[Changed]) -> tuple[Changed, ...]:

@@ -3,18 +3,140 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from forkd.config.load import LoadedConfig, load
-from forkd.master.reload_report import MOST, changes, pinned
+from forkd.config.schema import (
+    Certificate,
+    Discard,
+    Domain,
+    Listener,
+    Lmtp,
+    Maildir,
+    Pipe,
+    QmailQueue,
+    Route,
+    Smtp,
+    Table,
+)
+from forkd.master.reload_report import AT_START, MAX_VALUE, MOST, changes, pinned
+from tests.support.settings import at, changed, every, key
 
 
 @pytest.fixture
 def loaded(tmp_path: Path) -> LoadedConfig:
     return load(None, cwd=tmp_path)
+
+
+TABLES = {
+    "listener": {"mx": Listener()},
+    "certificate": {"*.example.org": Certificate(chain=Path("mx.pem"))},
+    "domain": {"test.local": Domain()},
+    "route": {"*": Route()},
+    "transport": {
+        "local": Maildir(),
+        "none": Discard(),
+        "qmail": QmailQueue(),
+        "smtp": Smtp(),
+        "lmtp": Lmtp(),
+        "program": Pipe(argv=("/bin/true",)),
+    },
+}
+"""One of each."""
+
+
+@pytest.fixture
+def whole(loaded: LoadedConfig) -> LoadedConfig:
+    """With a table of each kind, so that every key of the schema is there."""
+    return dataclasses.replace(with_(loaded, **TABLES), plugins=())
+
+
+def with_(loaded: LoadedConfig, **tables) -> LoadedConfig:
+    return dataclasses.replace(loaded, config=msgspec.structs.replace(loaded.config, **tables))
+
+
+def test_every_key_of_the_schema_is_told_in_one_class_and_it_is_true(whole: LoadedConfig):
+    """Applied is what comes into force, needs a restart what does not; all others are unchanged."""
+    paths = list(every(whole.config))
+    kinds = {type(table) for table in TABLES["transport"].values()}
+    assert kinds == {type(at(whole.config, path[:2])) for path in paths if path[0] == "transport"}
+    total, left = changes(whole, whole).unchanged, []
+    for table in whole.config.__struct_fields__:
+        ours = [path for path in paths if path[0] == table]
+        new = functools.reduce(changed, ours, whole)
+        # Of an environment each variable is a key.
+        names = {path: key(path) + (".x" if at(new.config, path) == {"x": "x"} else "") for path in ours}
+        found = changes(whole, new)
+        applied, needs_restart = (
+            [each.key for each in keys] for keys in (found.applied, found.needs_restart)
+        )
+        assert sorted(applied + needs_restart) == sorted(names.values()), (
+            "each in one of them, nothing beside"
+        )
+        assert found.unchanged == total - sum(name == key(path) for path, name in names.items())
+        left += needs_restart
+        loaded = pinned(whole, new).config
+        for path, name in names.items():
+            in_force = new if name in applied else whole
+            assert at(loaded, path) == at(in_force.config, path), name
+    assert sorted(left) == sorted(AT_START)
+
+
+def test_every_table_that_comes_or_goes_is_told(whole: LoadedConfig):
+    """Key by key, those of one kind at least."""
+    for name, tables in TABLES.items():
+        for one in tables:
+            rest = {each: table for each, table in tables.items() if each != one}
+            less = with_(whole, **{name: rest})
+            assert isinstance(tables[one], Table)
+            for old, new in ((whole, less), (less, whole)):
+                told = changes(old, new).applied
+                assert told and all(each.key.startswith(key((name, one))) for each in told), one
+
+
+def test_of_a_long_value_is_told_where_it_differs(loaded: LoadedConfig):
+    """The 41st mailbox is a change too."""
+    names = [f"user{number:03}" for number in range(41)]
+    old, new = (
+        with_(loaded, domain={"test.local": Domain(mailboxes=tuple(each))}) for each in (names[:40], names)
+    )
+    (told,) = changes(old, new).applied
+    assert "user040" in told.new and "user040" not in told.old and "user039" in told.old
+    (told,) = changes(new, with_(new, domain={"test.local": Domain(mailboxes=("y" * 500,))})).applied
+    assert told.old and max(len(told.old), len(told.new)) <= MAX_VALUE + 2
+
+
+@pytest.mark.parametrize(
+    ("table", "one"), [("route", Route()), ("certificate", Certificate(chain=Path("mx.pem")))]
+)
+def test_another_order_is_told_where_the_first_counts(loaded: LoadedConfig, table: str, one):
+    """The same tables, and other mail goes another way."""
+    there = {"a.example": one, "b.example": one}
+    old, new = with_(loaded, **{table: there}), with_(loaded, **{table: dict(reversed(there.items()))})
+    (told,) = changes(old, new).applied
+    assert (told.key, told.new) == (f"{table} (the order)", '["b.example", "a.example"]')
+    more = with_(loaded, **{table: {"new.example": one} | there})
+    assert not [each for each in changes(old, more).applied if "order" in each.key]
+
+
+def test_a_secret_is_told_without_its_value_beside_other_settings(loaded: LoadedConfig):
+    """Neither it nor that it changed is lost."""
+    first = loaded.plugins[0]
+
+    def with_settings(**settings) -> LoadedConfig:
+        member = msgspec.structs.replace(first.members[0], settings=settings, secrets=("password",))
+        plugin = msgspec.structs.replace(first, members=(member,))
+        return dataclasses.replace(loaded, plugins=(plugin, *loaded.plugins[1:]))
+
+    old, new = with_settings(password="a", limit=1), with_settings(password="b", limit=2)
+    start = f"plugin.{first.name}.settings"
+    told = changes(old, new).applied
+    assert [each.key for each in told] == [f"{start}.limit", f"{start}.password"]
+    assert (told[1].old, told[1].new) == ("(hidden)", "(hidden)")
 
 
 def server(loaded: LoadedConfig, **keys) -> LoadedConfig:
