@@ -197,10 +197,14 @@ class Generation:
 
     def place(self, role: Role, number: int) -> Place:
         """A place for one more process of that role, not on the roster yet. Raises StartError."""
-        beat_s = self.config.server.heartbeat if role.heartbeat else 0.0
         return Place(
             role,
-            Slot(role.name, number, start_limit_s=role.start_limit_s, beat_limit_s=beat_s),
+            Slot(
+                role.name,
+                number,
+                start_limit_s=self._start_limit_s(role),
+                beat_limit_s=self._beat_limit_s(role),
+            ),
             functools.partial(self._fork, role, load(role), number),
             generation=self.number,
         )
@@ -240,9 +244,11 @@ class Generation:
         return fresh
 
     def take_over(self) -> None:
-        """It is in force: who is started from now on in a place that was kept is given what is new."""
+        """It is in force: who is started from now on in a place that was kept is given what is new, and all
+        have its limits."""
         for place in self.services.values():
             place.generation = self.number
+            place.slot.limit(self._start_limit_s(place.role), self._beat_limit_s(place.role))
             if place.role.main:
                 start = functools.partial(self._fork, place.role, load(place.role), place.slot.number)
                 place.start = start
@@ -259,15 +265,20 @@ class Generation:
                 del self.listeners[name]
 
     def _zygote(self, role: Role, zygote: Zygote, number: int) -> Place:
-        limit_s = role.start_limit_s or self.config.sandbox.start_timeout
         place = Place(
             PIPE if zygote.asked_by == zygote_places.QMGR else role,
-            Slot(role.name, number, zygote.spec.name, start_limit_s=limit_s),
+            Slot(role.name, number, zygote.spec.name, start_limit_s=self._start_limit_s(role)),
             zygote.start,
             generation=self.number,
         )
         self.services[f"zygote {zygote.spec.name}"] = place
         return place
+
+    def _start_limit_s(self, role: Role) -> float:
+        return float(role.start_limit_s or self.config.sandbox.start_timeout)
+
+    def _beat_limit_s(self, role: Role) -> float:
+        return float(self.config.server.heartbeat) if role.heartbeat else 0.0
 
     def _fork(self, role: Role, main: Main, number: int) -> Child:
         if "slot" in (role.may.reach if role.may else ()):

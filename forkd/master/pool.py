@@ -117,6 +117,12 @@ class Slot:
         if self.beat_limit_s and (self.state is State.RUNNING or self.kill_by_beat):
             self.kill_at = now + self.beat_limit_s
 
+    def limit(self, start_limit_s: float, beat_limit_s: float) -> None:
+        """From now on these hold, also for who runs here; who is just starting has the time it was given."""
+        self.start_limit_s, self.beat_limit_s = start_limit_s, beat_limit_s
+        if beat_limit_s and self.state is State.RUNNING and self.kill_at is not None:
+            self.kill_at = min(self.kill_at, self.beat_at + beat_limit_s)  # a longer one comes with its beat
+
     def hung_up(self, now: float) -> None:
         """It closed its channel: it is about to exit, or will never be heard of again."""
         limit = now + HANG_UP_S

@@ -36,6 +36,35 @@ def test_a_process_that_never_becomes_ready_is_waited_for_longer_and_longer():
     assert delays[-1] == pool.DELAY_MAX_S
 
 
+def test_other_limits_hold_for_who_is_here():
+    """A reload keeps some processes: one that stands still already is found by the new heartbeat."""
+    it = running(beat_limit_s=3600.0)
+    it.beat(100.0)
+    it.limit(5.0, 2.0)
+    assert not it.late(101.9) and "no heartbeat for 2.5 s" in it.late(102.5)
+    it.exited(103.0)
+    it.start(101, 104.0)
+    assert not it.late(108.9) and it.late(109.1) == "not ready within 5 s"
+
+
+def test_longer_limits_hold_from_the_next_beat():
+    """And a process that hung up is not given time by them."""
+    it = running()
+    it.limit(30.0, 3600.0)
+    it.beat(5.0)
+    assert not it.late(3604.0)
+    it.hung_up(3604.0)
+    it.limit(30.0, 7200.0)
+    assert it.late(3604.0 + pool.HANG_UP_S) == "closed its channel"
+
+
+def test_a_zygote_sends_no_heartbeat_whatever_the_limits():
+    """It has none to be late with."""
+    it = running(beat_limit_s=0.0)
+    it.limit(5.0, 0.0)
+    assert not it.late(10_000.0)
+
+
 def test_a_process_that_is_not_trusted_any_more_waits_as_if_it_had_never_served():
     """However long a hostile zygote behaved before it was caught. Its successor is met without prejudice."""
     it, now, delays = slot(), 0.0, []

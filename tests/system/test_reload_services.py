@@ -267,6 +267,21 @@ def test_the_oldest_of_too_many_generations_is_told_to_end(make_daemon: Make):
     assert daemon.stop() == 0
 
 
+# --- limits of what is kept ---------------------------------------------------------------------------------
+
+
+def test_who_is_kept_has_the_new_limits(make_daemon: Make):
+    """Anvil goes on, by the new heartbeat: one that stands still is replaced."""
+    daemon = make_daemon(server='heartbeat = "1h"')
+    (anvil,) = daemon.role("anvil")
+    change(daemon, '"1h"', '"2s"')
+    assert "anvil" in reloaded(daemon)["kept"]
+    os.kill(anvil, signal.SIGSTOP)
+    wait_for(lambda: not alive(anvil), timeout_s=SOON_S)
+    wait_for(lambda: daemon.role("anvil"), timeout_s=SOON_S)
+    assert daemon.stop() == 0
+
+
 # --- admin --------------------------------------------------------------------------------------------------
 
 
