@@ -3,7 +3,7 @@
 .PHONY: run setup test test-all lint escapes bench manual clean
 
 run: setup  ## set up and run the daemon on 127.0.0.1:2525, on defaults
-	@exec .venv/bin/forkd run
+	@exec env FORKD_CONFIG= .venv/bin/forkd run
 
 setup:  ## Debian packages (as root), .venv, Python packages; leaves .venv/bin/forkd
 	@tools/setup.sh run

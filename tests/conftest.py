@@ -9,6 +9,8 @@ import pytest
 ALLOWED_LACKS = ("cgroup controllers", "systemd container", "other architecture")
 """In CI a test may be skipped only for these: the reason must begin with one of them."""
 
+os.environ["FORKD_CONFIG"] = ""  # no test reads the configuration of a forkd that this machine has
+
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,6 +2,7 @@
 
 commands  the table of commands, main(), and the one place where a failure becomes a message and a status
 options   --config, --data-dir, --json: the same everywhere
+which     which configuration is meant where none is named
 lazy      a group of commands as a table: only the one that is called is imported
 failure   what a command raises when it cannot do what was asked
 problems  configuration problems for eyes: the line, a caret, the hint

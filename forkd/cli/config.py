@@ -9,7 +9,7 @@ import click
 
 from forkd.cli.failure import CommandFailed
 from forkd.cli.import_qmail import import_qmail
-from forkd.cli.options import config_option, json_option, print_json, say
+from forkd.cli.options import file_argument, json_option, print_json, say
 from forkd.cli.where import where
 from forkd.config.load import LoadedConfig, load
 from forkd.config.problems import display_path
@@ -28,16 +28,15 @@ config.add_command(where)
 
 
 @config.command()
-@click.argument("file", required=False, type=click.Path(path_type=Path))
-@config_option
+@file_argument
 @json_option
-def check(file: Path | None, config: Path | None, as_json: bool) -> int:
+def check(config: Path | None, as_json: bool) -> int:
     """Read FILE and its plugins.d as `forkd run` would; say everything that is wrong with them.
 
     Exit status 0: nothing is wrong; 78: it would not start. Nothing is started, opened or written: rules and
     lists that only a plugin itself understands are looked at by `forkd run`.
     """
-    loaded = load(_one_file(file, config))
+    loaded = load(config)
     notes = [*loaded.notes, *_files(loaded), *_left_out(loaded)]
     if as_json:
         print_json(
@@ -57,28 +56,20 @@ def check(file: Path | None, config: Path | None, as_json: bool) -> int:
 
 
 @config.command()
-@click.argument("file", required=False, type=click.Path(path_type=Path))
-@config_option
+@file_argument
 @click.option("--effective", is_flag=True, help="Everything in force: defaults and plugins too.")
 @json_option
-def show(file: Path | None, config: Path | None, effective: bool, as_json: bool) -> int:
+def show(config: Path | None, effective: bool, as_json: bool) -> int:
     """Print, as TOML, what FILE sets, or with --effective everything that is in force.
 
     Paths are absolute, and what depends on the machine (the host name) is filled in.
     """
-    loaded = load(_one_file(file, config))
+    loaded = load(config)
     if as_json:
         print_json(as_data(loaded, everything=effective))
     else:
         click.echo(as_toml(loaded, everything=effective), nl=False)
     return 0
-
-
-def _one_file(file: Path | None, config: Path | None) -> Path | None:
-    """FILE and --config say the same; both are taken, so that every command knows --config."""
-    if file is not None and config is not None and file != config:
-        raise click.UsageError("name the configuration once: as FILE or by --config")
-    return file or config
 
 
 def _files(loaded: LoadedConfig) -> list[str]:

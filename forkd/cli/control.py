@@ -22,8 +22,7 @@ from typing import Any, Final
 import click
 
 from forkd.cli.failure import CommandFailed
-from forkd.cli.options import SYSTEM_CONFIG
-from forkd.config.problems import display_path
+from forkd.cli.options import which_of
 from forkd.exits import Exit
 
 TIMEOUT_S: Final = 10.0
@@ -142,12 +141,6 @@ def _no_daemon(data_dir: Path, path: Path) -> CommandFailed:
         found = f"there is no folder {data_dir}"
     else:
         found = f"there is no control socket {path}"
-    context = click.get_current_context(silent=True)
-    named = context.meta.get("forkd.config") if context else None
-    files = [file for file in (Path.cwd() / "forkd.toml", SYSTEM_CONFIG) if file.is_file()]
-    hint = "name another one by --config FILE or --data-dir DIR, or start one by `forkd run`"
-    if named is not None:
-        hint = f"start it by `forkd run --config {display_path(named)}`"
-    elif files:
-        hint = f"did you mean --config {display_path(files[0])}?"
+    chosen = which_of(click.get_current_context(silent=True))
+    hint = chosen.hint() if chosen else "name another one by --config FILE or --data-dir DIR"
     return CommandFailed(f"no forkd runs here: {found}", hint=hint, status=Exit.NO_DAEMON)

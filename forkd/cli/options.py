@@ -8,16 +8,18 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
+from forkd.cli.which import Which, left_out, which
 from forkd.config.load import data_dir_of
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-SYSTEM_CONFIG = Path("/etc/forkd/forkd.toml")
-"""Where packages put it; looked at for hints only, never read unless named."""
+_WHICH: Final = "forkd.which"
+_DATA_DIR: Final = "forkd.data_dir"
+"""In a context's meta: what the command before, or a group, was given."""
 
 
 @dataclasses.dataclass
@@ -46,48 +48,90 @@ def json_option(function: _F) -> _F:
 
 
 def config_option(function: _F) -> _F:
-    """--config FILE, as the argument `config`."""
-    return click.option(
-        "--config",
-        "-c",
-        "config",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="The configuration; without it forkd runs on defaults and keeps its files in ./var.",
-    )(function)
+    """--config FILE, as the argument `config`: the file that is meant (which.py), None for the defaults."""
+    return _config_option(callback=_meant)(function)
+
+
+def file_argument(function: _F) -> _F:
+    """FILE or --config FILE, as the argument `config`: both say the same; every command knows --config."""
+    function = click.argument(
+        "file", required=False, type=click.Path(path_type=Path), expose_value=False, is_eager=True,
+        callback=_remember_file,
+    )(function)  # fmt: skip
+    return _config_option(callback=_meant)(function)
 
 
 def daemon_options(function: _F) -> _F:
     """--config and --data-dir, as `data_dir`: which running daemon is meant."""
-    function = click.option(
-        "--data-dir",
-        "data_dir",
-        type=click.Path(path_type=Path),
-        metavar="DIR",
-        callback=_data_dir,
-        help="The running daemon's data_dir; default: that of --config, else ./var.",
-    )(function)
+    function = _data_dir_option(callback=_data_dir)(function)
+    return _config_option(callback=_remember, expose_value=False, is_eager=True)(function)
+
+
+def group_options(function: _F) -> _F:
+    """The same before the name of a command of that group; what stands behind the name counts."""
+    function = _data_dir_option(callback=_remember_data_dir, expose_value=False)(function)
+    return _config_option(callback=_remember, expose_value=False)(function)
+
+
+def which_of(context: click.Context | None) -> Which | None:
+    """The configuration by which a running daemon is looked for; None: its data_dir itself was named."""
+    found = context.meta.get(_WHICH, Which(None)) if context else Which(None)
+    return None if context is not None and context.meta.get(_DATA_DIR) else found
+
+
+def _config_option(**how: Any) -> Callable[[_F], _F]:
     return click.option(
         "--config",
         "-c",
         "config",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        expose_value=False,
-        is_eager=True,
-        callback=_remember_config,
-        help="The configuration that the daemon was started with.",
-    )(function)
+        help="The configuration; default: that of FORKD_CONFIG, of ./var, /etc/forkd/forkd.toml, or none.",
+        **how,
+    )
 
 
-def _remember_config(context: click.Context, _: click.Parameter, value: Path | None) -> None:
-    context.meta["forkd.config"] = value
+def _data_dir_option(**how: Any) -> Callable[[_F], _F]:
+    return click.option(
+        "--data-dir",
+        "data_dir",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="The running daemon's data_dir; default: that of the configuration.",
+        **how,
+    )
 
 
-def _data_dir(context: click.Context, _: click.Parameter, value: Path | None) -> Path:
+def _remember_file(context: click.Context, _: click.Parameter, value: Path | None) -> None:
+    context.meta[_WHICH] = None if value is None else Which(value, "--config")
+
+
+def _meant(context: click.Context, _: click.Parameter, value: Path | None) -> Path | None:
+    named = context.meta.get(_WHICH)
+    if named is not None and value not in (None, named.file):
+        raise click.UsageError("name the configuration once: as FILE or by --config")
+    found = named or which(value)
+    if (told := left_out(found)) and not context.resilient_parsing:
+        say(f"forkd: {told}")
+    file: Path | None = found.file
+    return file
+
+
+def _remember(context: click.Context, _: click.Parameter, value: Path | None) -> None:
+    if value is not None or _WHICH not in context.meta:
+        context.meta[_WHICH] = which(value)
+        if value is not None:
+            context.meta.pop(_DATA_DIR, None)  # the group's
+
+
+def _remember_data_dir(context: click.Context, _: click.Parameter, value: Path | None) -> None:
     if value is not None:
-        return Path.cwd() / value
-    return data_dir_of(context.meta.get("forkd.config"))
+        context.meta[_DATA_DIR] = Path.cwd() / value
+
+
+def _data_dir(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path:
+    _remember_data_dir(context, parameter, value)
+    return context.meta.get(_DATA_DIR) or data_dir_of(context.meta[_WHICH].file)
 
 
 def _escaped(line: str) -> str:

@@ -11,16 +11,17 @@ from pathlib import Path
 import click
 
 from forkd.cli.failure import CommandFailed
-from forkd.cli.options import SYSTEM_CONFIG, config_option, json_option, print_json, say
+from forkd.cli.options import config_option, json_option, print_json, say
 from forkd.cli.plugin_kit import given_plugin, not_started, run
 from forkd.cli.tables import print_facts
 from forkd.config.load import data_dir_of, load
-from forkd.config.problems import display_path
 from forkd.config.schema import Config, PluginConfig
 from forkd.exits import Exit
 from forkd.kit.replay import NoRecord, Replayed, find, read
 from forkd.kit.replay import replay as run_again
 from forkd.rpc.records import CrashRecord
+
+_NAMED = "name the configuration by --config, or the plugin's folder by --path"
 
 
 @click.command()
@@ -42,7 +43,7 @@ def replay(
     try:
         kept, message = read(find(record, data_dir_of(config)))
     except NoRecord as error:
-        raise CommandFailed(str(error), hint=_meant(config)) from error
+        raise CommandFailed(str(error), hint="" if config else _NAMED) from error
     with _plugin(kept, config, path, settings) as (plugin, whole, data_dir):
         replayed = run(run_again(plugin, whole, kept, message, data_dir=data_dir))
     if as_json:
@@ -71,14 +72,8 @@ def _plugin(
     known = ", ".join(plugin.name for plugin in loaded.plugins) or "none"
     raise CommandFailed(
         f"the plugin {kept.plugin} of this record is not configured (configured: {known})",
-        hint=_meant(config) or "name the configuration by --config, or the plugin's folder by --path",
+        hint=_NAMED,
     )
-
-
-def _meant(config: Path | None) -> str:
-    """The configuration that was probably meant; empty: one was named, or there is none."""
-    files = [file for file in (Path.cwd() / "forkd.toml", SYSTEM_CONFIG) if file.is_file()]
-    return f"did you mean --config {display_path(files[0])}?" if files and config is None else ""
 
 
 def _show(kept: CrashRecord, replayed: Replayed, plugin: PluginConfig) -> None:

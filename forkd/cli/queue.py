@@ -7,6 +7,7 @@ from typing import Final
 import click
 
 from forkd.cli.lazy import LazyGroup, Rows
+from forkd.cli.options import group_options
 
 ROWS: Final[Rows] = {
     "list": ("forkd.cli.queue_list", "list_", "What waits, and why it is still there."),
@@ -26,6 +27,7 @@ ROWS: Final[Rows] = {
 
 
 @click.group(cls=LazyGroup, rows=ROWS)
+@group_options
 def queue() -> None:
     """What waits to be delivered: look at it, try it now, hold it back, take it out.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from forkd.cli.options import config_option, say
+from forkd.cli.options import config_option
 from forkd.config.load import load
 from forkd.master.main import run as run_master
 
@@ -16,10 +16,7 @@ from forkd.master.main import run as run_master
 def run(config: Path | None) -> int:
     """Serve mail in the foreground until SIGTERM, SIGINT or `forkd stop`.
 
-    Without --config: 127.0.0.1:2525, mail for localhost and test.local, Maildirs and spool below ./var,
-    the plugins block_senders and mark switched on.
+    Without a configuration: 127.0.0.1:2525, mail for localhost and test.local, Maildirs and spool below
+    ./var, the plugins block_senders and mark switched on.
     """
-    loaded = load(config)
-    if config is None and Path("forkd.toml").is_file():
-        say("forkd: ./forkd.toml is not read; to use it: forkd run --config forkd.toml")
-    return run_master(loaded)
+    return run_master(load(config))

@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from forkd.cli.control import request
-from forkd.cli.options import daemon_options, json_option, print_json, say
+from forkd.cli.options import daemon_options, group_options, json_option, print_json, say
 from forkd.cli.tables import last_end, print_table
 
 MEANINGS: Final = {
@@ -20,6 +20,7 @@ MEANINGS: Final = {
 
 
 @click.group()
+@group_options
 def sandbox() -> None:
     """Which walls hold on this machine: around plugins, and around our own processes (roles)."""
 

@@ -28,7 +28,13 @@ def forkd(tmp_path: Path) -> Forkd:
             timeout=60,
             check=False,
             stdin=subprocess.DEVNULL,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", **environment},
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(ROOT),
+                "LANG": "C.UTF-8",
+                "FORKD_CONFIG": "",  # whatever forkd this machine has
+                **environment,
+            },
         )
 
     return run

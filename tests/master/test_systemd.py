@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,12 @@ from forkd.master.privileges import BROKER_USER, LAUNCHER_USER, USERS
 from forkd.master.roles import ROLES
 from forkd.master.shutdown import KILL_GRACE_S
 from tests.support.daemon import alive, free_port, titles
+from tests.support.page import blocks
 from tests.support.trivial import PROGRAM, Trivial
 from tests.support.waiting import wait_for
 
 UNITS = Path(__file__).parent.parent.parent / "systemd"
+PAGE = UNITS.parent / "docs" / "deployment.md"
 
 
 @pytest.fixture
@@ -215,12 +218,25 @@ def test_systemd_waits_longer_for_a_stop_than_it_takes():
     assert sum(phases.values()) < float(dict(unit("forkd.service"))["TimeoutStopSec"])
 
 
-def test_the_sockets_are_those_of_the_sample():
-    """Each address of forkd.socket is one that a [listener] may name; both families of each port."""
+def test_the_sockets_are_those_of_the_page():
+    """What is held by default is what the page's MX listens on: nobody waits for who is not there.
+
+    In comments: what it says of submission. Both families of each port.
+    """
+    shown = [tomllib.loads(each.text) for each in blocks(PAGE) if each.language == "toml"]
+    listeners = next(each["listener"] for each in shown if "mx4" in each.get("listener", {}))
     rows = unit("forkd.socket")
     addresses = [value for key, value in rows if key == "ListenStream"]
-    assert addresses == [f"{host}:{port}" for port in (25, 587, 465) for host in ("0.0.0.0", "[::]")]
-    for address in addresses:
+    assert addresses == [each["address"] for each in listeners.values()]
+    offered = re.findall("^#ListenStream=(.*)", (UNITS / "forkd.socket").read_text(), re.MULTILINE)
+    assert offered == [f"{host}:{port}" for port in (587, 465) for host in ("0.0.0.0", "[::]")]
+    for address in addresses + offered:
         split(address)
     assert dict(rows)["Backlog"] == str(Listener().backlog)
     assert dict(rows)["BindIPv6Only"] == "ipv6-only"
+
+
+def test_a_reload_finds_forkd_by_its_folder():
+    """Not by the file: a data_dir that was just changed there is not yet where forkd is."""
+    service = dict(unit("forkd.service"))
+    assert service["ExecReload"].partition(" reload ")[2] == f"--data-dir %S/{service['StateDirectory']}"

@@ -162,6 +162,7 @@ class Daemon:
                 pass_fds=self.descriptors,
                 env={
                     "PATH": os.environ["PATH"],
+                    "FORKD_CONFIG": "",  # whatever forkd this machine has
                     "PYTHONPATH": str(self.root),
                     "LANG": "C.UTF-8",
                     "HOME": str(self.folder),
@@ -238,6 +239,7 @@ class Daemon:
             check=False,
             env={
                 "PATH": os.environ["PATH"],
+                "FORKD_CONFIG": "",
                 "PYTHONPATH": str(self.root),
                 "LANG": "C.UTF-8",
                 "NO_COLOR": "1",

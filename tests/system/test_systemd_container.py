@@ -38,11 +38,7 @@ def seeds(**units: str) -> dict[str, str]:
     program = "PYTHONPATH=/opt/forkd PYTHONDONTWRITEBYTECODE=1 exec /opt/python/bin/python -m forkd"
     return {
         f"{UNITS}/forkd.service": (systemd / "forkd.service").read_text(),
-        f"{UNITS}/forkd.socket": "".join(
-            row
-            for row in (systemd / "forkd.socket").read_text().splitlines(keepends=True)
-            if not row.startswith("ListenStream=") or row.endswith(":25\n")
-        ),
+        f"{UNITS}/forkd.socket": (systemd / "forkd.socket").read_text(),
         "/etc/sysusers.d/forkd.conf": (systemd / "forkd.sysusers").read_text(),
         "/etc/tmpfiles.d/forkd.conf": (systemd / "forkd.tmpfiles").read_text(),
         "/usr/local/bin/forkd": f'#!/bin/sh\n{program} "$@"\n',
@@ -319,6 +315,10 @@ def test_a_reload_is_as_good_as_its_exit_status(machine: Machine):
     machine.systemctl("reload", "forkd")
     talk = "import socket; print(socket.create_connection(('127.0.0.1', 25), 60).recv(200).decode())"
     assert "changed" in machine.box.run("/opt/python/bin/python", "-c", talk).stdout
+    moved = greeting.replace("/var/lib/forkd", "/var/lib/forkd/new")
+    machine.box.path(CONFIG).write_text(moved)
+    machine.systemctl("reload", "forkd")
+    assert "server.data_dir" in machine.box.journal("forkd"), "it was asked, and says what it cannot do"
     machine.box.path(CONFIG).write_text(greeting + "[nonsense]\n")
     assert machine.box.run("systemctl", "reload", "forkd").returncode != 0
     assert "nonsense" in machine.box.journal("forkd")

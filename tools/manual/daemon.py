@@ -62,7 +62,22 @@ field that is empty is left out, those in brackets may be. What the reader of th
 kept for a while, then dropped and counted: a stuck log never stalls mail.
 """
 
+_WHICH: Final = """\
+All commands mean the same one: the first of these that there is.
+
+--config FILE           What is named on the command line.
+FORKD_CONFIG            What the environment names; set to nothing it says: no file, the defaults.
+./var, ./forkd.toml     The defaults, in a folder where forkd was started without a file and ./var is its;
+                        likewise where a forkd.toml lies. It may be anybody's, so it is read only where it is
+                        named.
+/etc/forkd/forkd.toml   Where it is there and may be read.
+nothing                 The defaults.
+
+A running forkd is looked for in the `server.data_dir` of that configuration, unless `--data-dir` names it.
+"""
+
 _ENVIRONMENT: Final = """\
+FORKD_CONFIG            The configuration, where `--config` names none.
 NO_COLOR                Set to anything: no colours.
 COLUMNS                 How wide tables are where standard output is no terminal.
 QMAILQUEUE              The queue program, where a transport of kind `qmail-queue` names none.
@@ -72,7 +87,7 @@ NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID  Where master says that it is ready a
 """
 
 _FILES: Final = """\
-/etc/forkd/forkd.toml   Where packages put the configuration. It is read only where `--config` names it.
+/etc/forkd/forkd.toml   Where packages put the configuration. Meant where no other is, see above.
 plugins.d/NN-name.toml  Beside it: one file for each plugin that is on, and what it was granted.
 DATA_DIR/spool          The queue; forkd/queue/FORMAT.md in the sources is its format.
 DATA_DIR/mail           Maildirs, unless a transport says otherwise.
@@ -93,6 +108,8 @@ def page(made: Page) -> Page:
     made.heading("Commands")
     words.write(made, _OUTPUT)
     write_commands(made)
+    made.subheading("Which configuration")
+    words.write(made, _WHICH)
     made.subheading("Shell completion")
     made.paragraph(marked("Bash, and likewise zsh_source, fish_source:"))
     made.verbatim('eval "$(_FORKD_COMPLETE=bash_source forkd)"')
