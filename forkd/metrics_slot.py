@@ -21,7 +21,6 @@ nothing of it: a process that was taken over may write what it likes here.
 from __future__ import annotations
 
 import fcntl
-import math
 import mmap
 import os
 import struct
@@ -41,6 +40,8 @@ HEAD: Final = 32
 MAGIC: Final = b"forkdm\0\1"
 MOST_LABEL: Final = 100
 """Characters of a label's value; what is beyond is cut."""
+MOST: Final = 1e18
+"""A number beyond it is none that was counted; so that sums of them stay numbers."""
 STALE_S: Final = 10.0
 """Gauges of who has told none for so long are nobody's."""
 _SERIES: Final = struct.Struct("=IHH")
@@ -62,7 +63,7 @@ def create(name: str) -> int:
 
 
 class Slot:
-    """A process' side. Its methods neither wait nor raise.
+    """A process' side. Its methods neither wait nor raise; only labels that are not the family's, a bug, do.
 
     They may be called from any thread, but one number is one thread's to change at a time: taking a lock for
     each costs a fifth of it. What the log tells has Counting's (metrics_events.py).
@@ -90,15 +91,19 @@ class Slot:
         used = 0
         for family, labels, at, end in _series(self._map):
             self._at[family, labels] = at
-            if family.kind == "gauge":
-                self.numbers[at] = 0.0
+            own = range(at, at + family.width)
+            # What is no number of a process' that was honest would stay none for ever.
+            if family.kind == "gauge" or not all(0 <= self.numbers[each] < MOST for each in own):
+                for each in own:
+                    self.numbers[each] = 0.0
             used = end
         self._counts[_USED] = used  # what could not be read is written over
         self.numbers[_BEAT] = 0.0
 
     def add(self, family: Family, *labels: str, by: float = 1.0) -> None:
         """A counter rises, or a gauge changes, by that much."""
-        self.numbers[self._at.get((family, labels)) or self.place(family, labels)] += by
+        at = self._at.get((family, labels)) or self.place(family, labels)
+        self.numbers[at] += by if at != LOST else 1.0
 
     def set(self, family: Family, value: float, *labels: str) -> None:
         """A gauge is that much."""
@@ -129,16 +134,16 @@ class Slot:
         shown = tuple([_label(value) for value in labels])
         with self._lock:
             at = self._at.get((family, shown)) or self._make(family, shown)
-            if shown == labels:
-                self._at[family, labels] = at  # also that there is no room
+            self._at[family, shown] = at  # also that there is no room
         return at
 
     def _make(self, family: Family, labels: Labels) -> int:
-        key = "\0".join((family.name, *labels)).encode("utf-8", "replace")
+        assert len(labels) == len(family.labels), f"{family.name} has labels {family.labels}, not {labels}"
+        key = "\0".join((family.name, *labels)).encode()
         first = _SERIES.size + len(key) + -len(key) % 8
         size = first + 8 * family.width
         begin = HEAD + self._counts[_USED]
-        if begin + size > len(self._map) or len(labels) != len(family.labels):
+        if begin + size > len(self._map):
             return LOST
         self._map[begin : begin + size] = bytes(size)
         _SERIES.pack_into(self._map, begin, size, len(key), family.width)
@@ -148,7 +153,8 @@ class Slot:
 
 
 def _label(value: str) -> str:
-    return value[:MOST_LABEL].replace("\0", "?")
+    """As it is read again."""
+    return value[:MOST_LABEL].replace("\0", "?").encode("utf-8", "replace").decode()
 
 
 Read = Iterator[tuple[Family, Labels, tuple[float, ...]]]
@@ -163,13 +169,13 @@ def read(fd: int, now: float) -> Read:
     used, beat, lost = struct.unpack_from("=Qdd", octets, 8)
     octets = os.pread(fd, min(HEAD + used, SIZE), 0)
     fresh = beat > 0 and now - beat < STALE_S
-    if math.isfinite(lost) and lost > 0:
+    if 0 < lost < MOST:
         yield metrics.LOST_SERIES, (), (lost,)
     for family, labels, at, _ in _series(octets):
         if family.kind == "gauge" and not fresh:
             continue
         numbers = struct.unpack_from(f"={family.width}d", octets, 8 * at)
-        if all(map(math.isfinite, numbers)) and min(numbers) >= 0:
+        if all(0 <= number < MOST for number in numbers) and max(map(len, labels), default=0) <= MOST_LABEL:
             yield family, labels, numbers
 
 
@@ -181,7 +187,7 @@ def _series(octets: bytes | mmap.mmap) -> Iterator[tuple[Family, Labels, int, in
     while begin + _SERIES.size <= end:
         size, key_octets, width = _SERIES.unpack_from(octets, begin)
         first = _SERIES.size + key_octets + -key_octets % 8
-        if size != first + 8 * width or begin + size > end:
+        if not width or size != first + 8 * width or begin + size > end:
             return
         key = octets[begin + _SERIES.size : begin + _SERIES.size + key_octets].decode("utf-8", "replace")
         name, *labels = key.split("\0")

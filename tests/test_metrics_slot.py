@@ -113,6 +113,46 @@ def test_numbers_that_are_none_are_left_out(fd: int):
     assert seen(fd) == {("forkd_replies_total", "252"): (1.0,)}
 
 
+def test_a_label_that_is_cut_is_one_series(fd: int):
+    """However long a listener's name is, and whatever is in it: else each count made another one, and soon
+    the slot had no room for anything."""
+    for _ in range(2):
+        slot = Slot(fd)
+        for name in ("l" * 150, "l" * 151, "nul\0", "half \udc80"):
+            slot.add(metrics.CONNECTIONS, name)
+            slot.add(metrics.CONNECTIONS, name)
+    assert {name[1]: numbers[0] for name, numbers in seen(fd).items()} == {
+        "l" * 100: 8, "nul?": 4, "half ?": 4,
+    }  # fmt: skip
+
+
+def test_what_is_lost_is_events_not_octets(fd: int):
+    slot = Slot(fd)
+    for number in range(30_000):
+        slot.add(metrics.REFUSALS, f"COMMAND{number}", "500")
+    lost = seen(fd)[("forkd_metrics_lost_total",)][0]
+    slot.add(metrics.MESSAGE_BYTES, by=5e6)
+    assert seen(fd)[("forkd_metrics_lost_total",)] == (lost + 1,)
+
+
+@pytest.mark.parametrize("number", [float("nan"), -1.0, 1e300])
+def test_a_number_that_was_none_is_one_again_with_the_next_process(fd: int, number: float):
+    """Else that counter would be gone until master is restarted."""
+    for _ in range(2):
+        slot = Slot(fd)
+        slot.add(metrics.REPLIES, "250")
+    slot.numbers[slot.place(metrics.REPLIES, ("250",))] = number
+    assert seen(fd) == {}
+    Slot(fd).add(metrics.REPLIES, "250")
+    assert seen(fd) == {("forkd_replies_total", "250"): (1.0,)}
+
+
+def test_labels_that_are_not_the_familys_are_a_bug(fd: int):
+    """Counted as lost for want of room they would be looked for in the wrong place."""
+    with pytest.raises(AssertionError, match="has labels"):
+        Slot(fd).add(metrics.REPLIES, "250", "one more")
+
+
 def test_who_was_taken_over_cannot_shrink_its_slot(fd: int):
     """Whoever has it mapped would die of that."""
     with pytest.raises(PermissionError):
