@@ -31,6 +31,7 @@ Labels = tuple[str, ...]
 class Family:
     """One metric; its series differ by the values of its labels.
 
+    by       roles whose processes count it, it is taken of no other's slot; none: what admin itself says
     buckets  of a histogram: their upper bounds, rising; the last one, +Inf, goes without saying
     """
 
@@ -38,7 +39,14 @@ class Family:
     kind: Literal["counter", "gauge", "histogram"]
     labels: Labels
     help: str
+    by: frozenset[str]
     buckets: tuple[float, ...] = ()
+
+    def told_by(self, role: str, labels: Labels) -> bool:
+        """May a process of that role have counted such a series? Of processes it counts its own; master all."""
+        if role not in self.by:
+            return False
+        return role == "master" or "role" not in self.labels or labels[self.labels.index("role")] == role
 
     @property
     def width(self) -> int:
@@ -49,16 +57,25 @@ class Family:
 FAMILIES: Final[dict[str, Family]] = {}
 
 
-def _counter(name: str, labels: str, help: str) -> Family:
-    return _row(Family(f"forkd_{name}_total", "counter", tuple(labels.split()), help))
+_WORKER: Final = frozenset({"worker"})
+_QMGR: Final = frozenset({"qmgr"})
+_MASTER: Final = frozenset({"master"})
+_ADMIN: Final[frozenset[str]] = frozenset()
+_ALL: Final = frozenset({"worker", "qmgr", "broker", "master"})
 
 
-def _gauge(name: str, labels: str, help: str) -> Family:
-    return _row(Family(f"forkd_{name}", "gauge", tuple(labels.split()), help))
+def _counter(name: str, labels: str, help: str, by: frozenset[str] = _WORKER) -> Family:
+    return _row(Family(f"forkd_{name}_total", "counter", tuple(labels.split()), help, by))
 
 
-def _histogram(name: str, labels: str, help: str, buckets: tuple[float, ...]) -> Family:
-    return _row(Family(f"forkd_{name}", "histogram", tuple(labels.split()), help, buckets))
+def _gauge(name: str, labels: str, help: str, by: frozenset[str] = _WORKER) -> Family:
+    return _row(Family(f"forkd_{name}", "gauge", tuple(labels.split()), help, by))
+
+
+def _histogram(
+    name: str, labels: str, help: str, buckets: tuple[float, ...], by: frozenset[str] = _WORKER
+) -> Family:
+    return _row(Family(f"forkd_{name}", "histogram", tuple(labels.split()), help, by, buckets))
 
 
 def _row(family: Family) -> Family:
@@ -88,7 +105,7 @@ COMMIT_SECONDS = _histogram("spool_commit_seconds", "", "From handing a message 
 TLS_SESSIONS = _counter("tls_sessions", "version", "Sessions that ended and had TLS.")
 TLS_FAILURES = _counter("tls_failures", "listener", "TLS handshakes that came to nothing.")
 AUTHS = _counter("auths", "mechanism result", "AUTH commands by how they ended: ok, refused, limited, temporary.")
-OVERLOADS = _counter("overloads", "", "Work refused because a limit of ours was reached.")
+OVERLOADS = _counter("overloads", "", "Work refused because a limit of ours was reached.", _ALL)
 
 # --- plugins ------------------------------------------------------------------------------------------
 
@@ -107,23 +124,23 @@ PLUGIN_COUNTS = _counter("plugin_counts", "plugin metric", "What plugins count t
 
 # --- the queue ----------------------------------------------------------------------------------------
 
-QUEUE_MESSAGES = _gauge("queue_messages", "state", "Messages queued: active, deferred, hold. Looked at every 15 s or less often.")
-QUEUE_DEPTH = _gauge("queue_depth", "", "Messages queued, all states.")
-QUEUE_OLDEST = _gauge("queue_oldest_seconds", "", "Age of the oldest message queued and not held. Looked at every 15 s or less often.")
-DELIVERIES = _counter("deliveries", "transport status", "Outcomes, one for each recipient and attempt: delivered, deferred, failed.")
-DELIVERY_SECONDS = _histogram("delivery_attempt_seconds", "transport", "How long attempts took.", LONG)
-DELIVERY_AGE = _histogram("delivery_age_seconds", "", "From received to delivered, for each recipient.", DAYS)
-QUEUE_EVENTS = _counter("queue_events", "act", "What happened to the queue as such (queue in the log).")
+QUEUE_MESSAGES = _gauge("queue_messages", "state", "Messages queued: active, deferred, hold. Looked at every 15 s or less often.", _QMGR)
+QUEUE_DEPTH = _gauge("queue_depth", "", "Messages queued, all states.", _QMGR)
+QUEUE_OLDEST = _gauge("queue_oldest_seconds", "", "Age of the oldest message queued and not held. Looked at every 15 s or less often.", _QMGR)
+DELIVERIES = _counter("deliveries", "transport status", "Outcomes, one for each recipient and attempt: delivered, deferred, failed.", _QMGR)
+DELIVERY_SECONDS = _histogram("delivery_attempt_seconds", "transport", "How long attempts took.", LONG, _QMGR)
+DELIVERY_AGE = _histogram("delivery_age_seconds", "", "From received to delivered, for each recipient.", DAYS, _QMGR)
+QUEUE_EVENTS = _counter("queue_events", "act", "What happened to the queue as such (queue in the log).", _QMGR)
 
 # --- the service --------------------------------------------------------------------------------------
 
-INFO = _gauge("build_info", "version", "1.")
-UP = _gauge("master_up", "", "Does master answer admin?")
-START_TIME = _gauge("start_time_seconds", "", "When master started, Unix time.")
-PROCESSES = _gauge("processes", "role state", "Processes, by state as forkd status shows it.")
-PROCESS_EVENTS = _counter("process_events", "role act", "What happened to processes: started, exited, killed, stalled and others.")
-PROCESS_CPU = _counter("process_cpu_seconds", "role", "Processor time of our own processes, sandboxes not included.")
+INFO = _gauge("build_info", "version", "1.", _ADMIN)
+UP = _gauge("master_up", "", "Does master answer admin?", _ADMIN)
+START_TIME = _gauge("start_time_seconds", "", "When master started, Unix time.", _ADMIN)
+PROCESSES = _gauge("processes", "role state", "Processes, by state as forkd status shows it.", _ADMIN)
+PROCESS_EVENTS = _counter("process_events", "role act", "What happened to processes: started, exited, killed, stalled and others.", _MASTER)
+PROCESS_CPU = _counter("process_cpu_seconds", "role", "Processor time of workers and of qmgr, sandboxes not included; of other processes it is not counted.", _WORKER | _QMGR)
 PROCESS_MEMORY = _gauge("process_memory_bytes", "role", "Memory of their own of workers.")
-BUGS = _counter("bugs", "", "Faults of our own that the log tells as bug.")
-LOST_SERIES = _counter("metrics_lost", "", "What was not counted since a process had no room for one more series.")
+BUGS = _counter("bugs", "", "Faults of our own that the log tells as bug.", _ALL)
+LOST_SERIES = _counter("metrics_lost", "", "What was not counted since a process had no room for one more series.", _ALL)
 # fmt: on

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import forkd
 from forkd import log, metrics, metrics_slot
@@ -14,6 +15,9 @@ from forkd.metrics import Family, Labels
 from forkd.rpc.message import Message
 from forkd.rpc.messages_metrics import SlotMade
 
+MOST_SERIES: Final = 8000
+"""Of one slot, ever: so many have room in it, and an honest process never takes one away."""
+
 Found = dict[tuple[Family, Labels], list[float]]
 
 
@@ -22,6 +26,7 @@ class Exposition:
 
     def __init__(self, slots: Mapping[str, int], master: Master) -> None:
         self._slots = dict(slots)
+        self._shown: dict[str, set[tuple[Family, Labels]]] = {}
         self._master = master
 
     def made(self, message: Message, descriptors: Sequence[int]) -> None:
@@ -40,14 +45,27 @@ class Exposition:
         now = time.monotonic()
         for name, fd in self._slots.items():
             try:
-                series = list(metrics_slot.read(fd, now))
+                for family, labels, numbers in self._believed(name, metrics_slot.read(fd, now)):
+                    add(found, family, labels, numbers)
             except OSError as error:
                 log.debug("a slot of metrics cannot be read", slot=name, why=str(error))
-                continue
-            for family, labels, numbers in series:
-                add(found, family, labels, numbers)
         await self._ask_master(found)
         return Answer(families.text(found), content_type=families.CONTENT_TYPE)
+
+    def _believed(self, name: str, series: metrics_slot.Read) -> metrics_slot.Read:
+        """What that process may say: what its role counts, and in the end no more than fits into a slot.
+
+        One that was taken over would else make new series for each scrape, until who stores them dies of it.
+        """
+        role, shown = name.partition(".")[0], self._shown.setdefault(name, set())
+        for family, labels, numbers in series:
+            if not family.told_by(role, labels):
+                continue
+            if (family, labels) not in shown:
+                if len(shown) >= MOST_SERIES:
+                    continue
+                shown.add((family, labels))
+            yield family, labels, numbers
 
     async def _ask_master(self, found: Found) -> None:
         add(found, metrics.INFO, (forkd.__version__,), (1.0,))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from forkd import metrics
+from forkd import metrics, metrics_slot
 from forkd.admin import exposition, families
+from forkd.admin.peers import Master
 from forkd.metrics import FAMILIES
+from forkd.metrics_slot import Slot
 
 ROOT = Path(__file__).parent.parent.parent
 WITHOUT = "import sys, forkd.admin.main; sys.exit('prometheus_client' in sys.modules)"
@@ -92,6 +97,84 @@ def test_families_without_a_series_are_named_and_counters_begin_at_nothing():
     assert "forkd_message_bytes_total 0.0" in lines
     assert "# TYPE forkd_plugin_calls_total counter" in lines
     assert not [line for line in lines if line.startswith("forkd_sessions ")]
+
+
+class Slots:
+    """Memory of processes, and what /metrics says of it; master is silent."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, int] = {}
+        self._exposition: exposition.Exposition | None = None
+
+    def process(self, name: str) -> Slot:
+        """One that has just begun."""
+        if name not in self.files:
+            self.files[name] = metrics_slot.create(name)
+        return Slot(self.files[name])
+
+    def shown(self) -> list[str]:
+        """Series alone."""
+        if self._exposition is None:
+            self._exposition = exposition.Exposition(self.files, Master(lambda _: False))
+        text = asyncio.run(self._exposition.answer()).body.decode()
+        return [line for line in text.splitlines() if not line.startswith("#")]
+
+
+@pytest.fixture
+def slots() -> Iterator[Slots]:
+    made = Slots()
+    yield made
+    for fd in made.files.values():
+        os.close(fd)
+
+
+def test_a_process_tells_of_what_its_role_counts_alone(slots: Slots):
+    """A worker that was taken over cannot say that master answers, that mail was lost, or what qmgr uses."""
+    worker, qmgr, master = map(slots.process, ("worker.0", "qmgr.0", "master.0"))
+    for each in (worker, qmgr):
+        each.set(metrics.UP, 1.0)
+        each.set(metrics.PROCESSES, 5.0, "qmgr", "running")
+        each.add(metrics.DELIVERIES, "local", "failed")
+        each.add(metrics.PROCESS_CPU, "qmgr", by=3)
+        each.add(metrics.PROCESS_EVENTS, "worker", "killed")
+        each.add(metrics.BUGS)
+        each.beat()
+    master.add(metrics.PROCESS_EVENTS, "worker", "killed")
+    lines = slots.shown()
+    assert "forkd_master_up 0.0" in lines
+    assert not [line for line in lines if line.startswith("forkd_processes{")]
+    assert 'forkd_deliveries_total{status="failed",transport="local"} 1.0' in lines
+    assert 'forkd_process_cpu_seconds_total{role="qmgr"} 3.0' in lines
+    assert 'forkd_process_events_total{act="killed",role="worker"} 1.0' in lines
+    assert "forkd_bugs_total 2.0" in lines
+
+
+def test_no_number_in_a_slot_keeps_the_others_from_being_told(slots: Slots):
+    """The sum of two finite ones may be none."""
+    for name in ("worker.0", "worker.1"):
+        hostile = slots.process(name)
+        hostile.observe(metrics.SESSION_SECONDS, 1.0)
+        at = hostile.place(metrics.SESSION_SECONDS)
+        hostile.numbers[at] = hostile.numbers[at + 1] = 1.7e308
+    slots.process("worker.2").observe(metrics.SESSION_SECONDS, 1.0)
+    assert "forkd_session_seconds_count 1.0" in slots.shown()
+
+
+def test_series_are_not_made_without_end(slots: Slots, monkeypatch: pytest.MonkeyPatch):
+    """Who stores what is scraped keeps each of them for weeks."""
+    for at in range(3):
+        hostile = slots.process("worker.0")
+        for number in range(4000):
+            hostile.add(metrics.REFUSALS, f"{at}:{number}", "500")
+        slots.process("worker.1").add(metrics.REFUSALS, "RCPT", "550")
+        lines = slots.shown()
+        os.pwrite(slots.files["worker.0"], bytes(metrics_slot.HEAD), 0)
+    assert len([line for line in lines if '"2:' in line]) == 0
+    assert 'forkd_refusals_total{code="550",command="RCPT"} 3.0' in lines
+    monkeypatch.setattr(metrics_slot, "MOST_LABEL", 5000)
+    slots.process("worker.1").add(metrics.CONNECTIONS, "x" * 4000)
+    monkeypatch.undo()
+    assert not [line for line in slots.shown() if "xxx" in line]
 
 
 def test_the_library_is_loaded_by_who_asks_and_no_earlier():
