@@ -63,9 +63,10 @@ class Child:
         """Say something to it now; false when it does not listen."""
         return self.channel is not None and channel.try_send(self.channel, message)
 
-    def stop(self, limit_s: float | None, *, gently: bool = False) -> None:
-        """Ask it to end within that time (rpc.messages_pool.Stop)."""
-        self.tell(Stop(deadline_s=limit_s, gently=gently))
+    def stop(self, limit_s: float | None, *, gently: bool = False) -> bool:
+        """Ask it to end within that time (rpc.messages_pool.Stop). False: it does not read now, and has to be
+        told again."""
+        return self.channel is None or self.tell(Stop(deadline_s=limit_s, gently=gently))
 
     def kill(self) -> None:
         """SIGKILL; harmless when it is dead but not yet reaped (its pid is not free before that)."""

@@ -37,6 +37,8 @@ class Shutdown:
         self._watch = watch
         self._phases: list[int] = []
         self._limit_s: float | None = None
+        self._unheard: dict[Place, tuple[float | None, bool]] = {}
+        """Until when, gently: whom it could not be said to, since he did not read."""
         self.how: Literal["running", "stopping", "draining"] = "running"
         self.failure: StartError | None = None
 
@@ -118,7 +120,19 @@ class Shutdown:
         if place.child is not None:
             if place.child.channel is not None and place.role.starter == "zygote":
                 self._watch.remove(place.child.channel.fileno())
-            place.child.stop(limit_s, gently=gently)
+            self._unheard[place] = (None if limit_s is None else now + limit_s, gently)
+            self._say(place, now)
+
+    def say_again(self, now: float) -> None:
+        """Tell those once more who did not read until now: called with each turn of the loop."""
+        for place in tuple(self._unheard):
+            self._say(place, now)
+
+    def _say(self, place: Place, now: float) -> None:
+        until, gently = self._unheard[place]
+        limit_s = None if until is None else max(0.0, until - now)
+        if place.child is None or place.child.stop(limit_s, gently=gently):
+            del self._unheard[place]
 
 
 def _kill(place: Place) -> None:

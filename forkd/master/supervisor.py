@@ -165,6 +165,7 @@ class Supervisor:
                 place.kill(why)
             self._hearing.resume(place, now)
         self._sweep()
+        self._down.say_again(now)
         if self._down.begun:
             self._down.go_on(now)
         elif not self._started:

@@ -165,12 +165,13 @@ class ZygoteChild(Child):
         elif self.process is not None:
             launch.end_rest(self.process)
 
-    def stop(self, limit_s: float | None, *, gently: bool = False) -> None:  # noqa: ARG002
+    def stop(self, limit_s: float | None, *, gently: bool = False) -> bool:  # noqa: ARG002
         """It has nothing to finish: the workers, and with them its sandboxes' sessions, are gone by now."""
         if self.channel is not None:
             self.channel.close()
             self.channel = None
         self.kill()
+        return True
 
     def close(self) -> None:
         """Give up channel, output, and what was put around it."""
