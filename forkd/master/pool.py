@@ -123,6 +123,15 @@ class Slot:
         if beat_limit_s and self.state is State.RUNNING and self.kill_at is not None:
             self.kill_at = min(self.kill_at, self.beat_at + beat_limit_s)  # a longer one comes with its beat
 
+    def excuse(self, held_s: float, now: float) -> None:
+        """Neither it nor master ran for so long: what it was given to start, to beat or to end goes on from
+        here."""
+        beats = self.state is State.RUNNING or (self.kill_by_beat and self.ready_at)
+        if self.beat_limit_s and beats:
+            self.beat(now)
+        elif self.alive and self.kill_at is not None:
+            self.kill_at += held_s
+
     def hung_up(self, now: float) -> None:
         """It closed its channel: it is about to exit, or will never be heard of again."""
         limit = now + HANG_UP_S
@@ -206,10 +215,10 @@ def due(slots: Iterable[Slot], now: float) -> list[Slot]:
 
 def excuse(slots: Iterable[Slot], since: float, now: float) -> None:
     """Master's last turn began at `since`. Where it was held up, so were all of us, as a rule (a container
-    that is paused, a machine out of memory): nobody could beat, and it is held against nobody."""
+    that is paused, a machine out of memory): nobody could beat, begin or end; held against nobody."""
     if now - since > HELD_UP_S:
         for slot in slots:
-            slot.beat(now)
+            slot.excuse(now - since, now)
 
 
 def next_change(slots: Sequence[Slot]) -> float | None:

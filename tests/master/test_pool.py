@@ -108,7 +108,18 @@ def test_time_in_which_master_was_held_up_is_held_against_nobody():
     assert (it.kill_at, silent.kill_at) == (2, 20)
     pool.excuse([it, silent], 1.0, 60.0)
     assert it.late(61.9) == "" and "no heartbeat for 2.0 s" in it.late(62)
-    assert silent.late(60) == "did not stop in time"
+    assert silent.late(78.9) == "" and silent.late(79) == "did not stop in time"
+
+
+def test_nor_is_time_held_against_who_was_starting():
+    """A container that is paused while a role starts, or one is told to end that never came so far."""
+    starting, ending = slot(start_limit_s=30.0), slot(start_limit_s=30.0)
+    for each in (starting, ending):
+        each.start(100, 0.0)
+    ending.stop(None)
+    pool.excuse([starting, ending], 20.0, 80.0)
+    assert starting.late(89.9) == "" and starting.late(90) == "not ready within 30 s"
+    assert ending.late(89.9) == "" and "while draining" in ending.late(90)
 
 
 def test_a_missing_heartbeat_is_late_and_said_once():
