@@ -166,7 +166,9 @@ class Reloads:
     def _replace(self, new: Generation, old: Generation, roles: Sequence[Role]) -> Steps:
         fresh = new.succeed(old, roles)
         self._kept += [named(place) for place in new.services.values()]
-        yield from self._start(each for each in fresh if each.role.name != "qmgr" and not each.role.may_ask)
+        yield from self._start(
+            each for each in fresh if each.role.reload != "after" and not each.role.may_ask
+        )
         after = [each for each in fresh if each.role.reload == "after"]
         with Undo() as undo:
             for place in after:
