@@ -21,9 +21,13 @@ WAIT_S = 930.0
 def reload(data_dir: Path, as_json: bool) -> int:
     """Read the configuration, plugins and certificates anew.
 
-    Sessions go on with the old settings to their end, new ones have the new settings; nobody is refused
-    meanwhile. With a mistake in it, or a plugin that does not start, the old configuration stays in force:
-    the mistake is said, and the exit status is not 0.
+    New sessions have the new settings, and nobody is refused meanwhile. Those there are go on with the old
+    ones: to their end, or until they were silent for 10 s without a transaction, or for 300 s, when each
+    ends with its transaction; with 421 4.3.2. Of old generations at most 3 go on: a fourth reload within
+    minutes ends the oldest within server.stop_timeout.
+
+    With a mistake in it, or a plugin that does not start, the old configuration stays in force: the mistake
+    is said, and the exit status is not 0.
     """
     report = request(data_dir, "reload", timeout_s=WAIT_S)
     if as_json:

@@ -107,8 +107,9 @@ def say_silent(silent: list[dict[str, Any]]) -> None:
 def kick(data_dir: Path, ids: tuple[str, ...], as_json: bool) -> int:
     """End sessions: 421 4.3.2, whatever they are about; no mail is lost, their clients may come again.
 
-    A message that is just being made durable is answered first. The ids are those of `forkd sessions`
-    and of the log. Exit status 1: one of them is not there.
+    A message that is just being made durable is answered first, and one that its next hop has (accept =
+    "proxy") too, where that answer comes within 30 s: without it that mail may come twice. The ids are
+    those of `forkd sessions` and of the log. Exit status 1: one of them is not there.
     """
     answer = request(data_dir, "kick", ids=[each.upper() for each in ids])
     if as_json:

@@ -16,22 +16,16 @@ from typing import TYPE_CHECKING, Any
 from forkd.rpc import channel
 from forkd.rpc.channel import BadRecord, Connector
 from forkd.rpc.messages_sessions import MAX_ENTRIES, AskSessions, Kick, Kicked, Sessions, ToWorker
-from forkd.smtp.reply import reply
-from forkd.smtp.server import State
-from forkd.worker import showing
+from forkd.worker import ending, showing
 
 if TYPE_CHECKING:
     from forkd.worker.services import Services
     from forkd.worker.session import Session
 
-KICKED = reply(421, "4.3.2", "Connection closed by the administrator, try again later", close=True)
-
 RECORD_BYTES = 48_000
 """Of entries in one record, far below what a record may have."""
 TAKE_S = 5.0
 """For admin to take an answer; then it is thought to hang."""
-LINGER_S = 2.0
-"""For a client to take the 421; then it is cut off."""
 
 
 class Control:
@@ -122,20 +116,7 @@ class Control:
         wanted = frozenset(request.ids)
         found = [session for session in self._services.sessions if session.id in wanted]
         for session in found:
-            self._end(session)
+            ending.kick(session)
         if self._socket is not None:
             answer = Kicked(n=request.n, ids=tuple(session.id for session in found))
             channel.try_send(self._socket, answer)
-
-    def _end(self, session: Session) -> None:
-        """421 4.3.2 and the end, whatever is under way. But a message that may be ours already is answered
-        first, else its client would send it again."""
-        if session.committing:
-            self._services.loop.call_later(0.01, self._end, session)
-        elif session.transport.is_closing() or session not in self._services.sessions:
-            return
-        elif hasattr(session, "conn") and session.conn.state is not State.TLS:
-            session.say_and_close(KICKED, "kicked")
-            session.patience.by = time.monotonic() + LINGER_S
-        else:  # nobody would understand us: a proxy, or a handshake
-            session.abort("kicked")

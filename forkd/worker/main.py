@@ -38,7 +38,7 @@ from forkd.rpc.messages_pool import Heartbeat, Room, Stop
 from forkd.rpc.start import RoleStart
 from forkd.rpc.tracing import Tracer
 from forkd.sandbox.host import Host
-from forkd.worker import hosting
+from forkd.worker import ending, hosting
 from forkd.worker.authenticator import Authenticator
 from forkd.worker.control import Control
 from forkd.worker.copies import CopyBudget
@@ -148,10 +148,8 @@ class Worker:
         await self._run_dry()
         ticking.cancel()
         control.close()
-        for session in tuple(services.sessions):
-            session.transport.abort()
         probing.abort()
-        services.committer.close()
+        await ending.end_all(services)
         await services.names.close()
         await services.authenticator.close()
         if self._tasks:
@@ -182,7 +180,7 @@ class Worker:
             if not services.draining:
                 services.draining = True
                 for session in tuple(services.sessions):
-                    session.drain()
+                    ending.drain(session)
             await asyncio.sleep(0.02)
 
     def _open(self, loop: asyncio.AbstractEventLoop, host: Host, anvil: channel.RequestClient) -> Services:
@@ -271,7 +269,7 @@ class Worker:
             for session in tuple(services.sessions):
                 session.sweep(now)
                 if self._gently and (session.idle_since or now) <= now - QUIET_S:
-                    session.drain()
+                    ending.drain(session)
             self._probing.sweep(now)
             self._doors.look()
             self._control.look()

@@ -22,6 +22,7 @@ from forkd.metrics_slot import Slot
 from forkd.probe import configured
 from forkd.rpc.channel import RequestClient
 from forkd.sandbox.host import Host
+from forkd.worker import ending
 from forkd.worker.admission import Admission
 from forkd.worker.clients import Clients
 from forkd.worker.failures import Failures
@@ -71,7 +72,7 @@ class Probing:
             self._server.close()
             self._services.draining = True
             for session in tuple(self._services.sessions):
-                session.drain()
+                ending.drain(session)
 
     def abort(self) -> None:
         """Whoever is still there is cut off."""

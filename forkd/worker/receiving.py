@@ -203,11 +203,14 @@ async def _hand_on(session: Session, transaction: Transaction, file: SpoolFile, 
     next_hop = session.services.next_hop
     assert next_hop is not None
     edits = len(envelope.edits)
+    session.handing_on = True
     try:
         reply = await next_hop.deliver(file, envelope)
     except SpoolError as error:
         log.service(act="spool_failed", detail=str(error), level="error", session=session.id)
         reply = _spool_reply(error)
+    finally:
+        session.handing_on = False
     return _end(session, transaction, reply, told=file.id, edits=edits)
 
 

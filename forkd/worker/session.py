@@ -13,7 +13,7 @@ from forkd.smtp import replies
 from forkd.smtp.events import DataChunk
 from forkd.smtp.reply import Reply
 from forkd.smtp.server import ServerConnection, State
-from forkd.worker import handlers, opening, receiving, room, telling
+from forkd.worker import ending, handlers, opening, receiving, room, telling
 from forkd.worker.identity import Identity
 from forkd.worker.patience import Patience
 from forkd.worker.plugins import SessionPlugins
@@ -36,14 +36,16 @@ class Session(Identity, asyncio.Protocol):
     __slots__ = (
         "_buffered",
         "_choked",
-        "_closing",
         "_task",
+        "closing",
         "committing",
         "conn",
         "early",
         "errors",
         "half_closes",
+        "handing_on",
         "last_reply",
+        "last_words",
         "messages",
         "patience",
         "plugins",
@@ -66,6 +68,12 @@ class Session(Identity, asyncio.Protocol):
         self.waiting = True
         self.committing = False
         """The committer has our message; what becomes of the client changes nothing."""
+        self.handing_on = False
+        """The next hop has our message, or may have it (accept = "proxy")."""
+        self.closing = False
+        """It is over: what was said last goes out, nothing is read."""
+        self.last_words: tuple[Reply, str] | None = None
+        """After the answer that is awaited it ends with this reply, for this reason (ending.py)."""
         self.reason = ""
         self.last_reply: Reply | None = None
         self.messages = self.recipients = self.errors = 0
@@ -75,7 +83,7 @@ class Session(Identity, asyncio.Protocol):
         """Can the client end its side and still read ours? Not from the first octet of TLS on."""
         self._task: asyncio.Task[None] | None = None
         self._buffered = 0
-        self._choked = self._closing = False
+        self._choked = False
 
     # --- the connection's life ------------------------------------------------------------------------
 
@@ -98,7 +106,7 @@ class Session(Identity, asyncio.Protocol):
 
     def greet(self, refusal: Reply | None) -> None:
         """Say the first words: 220, or the refusal; then serve what has come meanwhile."""
-        if self._closing or self.transport.is_closing():
+        if self.closing or self.transport.is_closing():
             return
         self.early = None
         if refusal is None:
@@ -112,7 +120,7 @@ class Session(Identity, asyncio.Protocol):
     def abort(self, reason: str) -> None:
         """Cut the connection where nothing can be said (before TLS, to a proxy)."""
         self.reason = self.reason or reason
-        self._closing = True
+        self.closing = True
         self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio.Protocol
@@ -121,23 +129,26 @@ class Session(Identity, asyncio.Protocol):
         if self not in services.sessions:
             return
         services.sessions.discard(self)
-        asked = self._task
-        if asked is not None:
-            asked.cancel()
-            self._task = None
+        self.cut_short()
         # A commit under way goes on: the message may be ours already, and is delivered then.
         if self.transaction is not None and not self.committing:
             self.transaction.abort()
             self.transaction = None
-        self.plugins.release(cut_off=asked is not None)
         self.leave()
         telling.session_ended(self)
 
+    def cut_short(self) -> None:
+        """Give up what is under way, and the plugins: nobody waits for either any more."""
+        asked, self._task = self._task, None
+        if asked is not None:
+            asked.cancel()
+        self.plugins.release(cut_off=asked is not None)
+
     def close(self, reason: str) -> None:
         """End the session: what was written still goes out, nothing more is read."""
-        if self._closing:
+        if self.closing:
             return
-        self._closing = True
+        self.closing = True
         self.waiting = True
         self.reason = reason
         self.patience.by = time.monotonic() + LINGER_S
@@ -151,7 +162,7 @@ class Session(Identity, asyncio.Protocol):
             if self.early is None or not self.early.takes(data):
                 self.conn.receive_data(data)
             self._buffered += len(data)
-            if self._buffered > BUFFERED_BYTES and not self._closing:
+            if self._buffered > BUFFERED_BYTES and not self.closing:
                 self.transport.pause_reading()
             return
         self.conn.receive_data(data)
@@ -162,7 +173,7 @@ class Session(Identity, asyncio.Protocol):
         if (
             not self.half_closes
             or not (self.waiting or self._choked)
-            or self._closing
+            or self.closing
             or (self.early is not None and not self._buffered)
         ):
             return False
@@ -206,18 +217,18 @@ class Session(Identity, asyncio.Protocol):
         if out:
             self.transport.write(out[0] if len(out) == 1 else b"".join(out))
         state = conn.state
-        if state is State.CLOSED and not self._closing:
+        if state is State.CLOSED and not self.closing:
             self.close(self.reason or "lost")
         elif state is State.TLS:
             self._secure()
         elif not self.waiting:
             self.patience.heard_at = time.monotonic()
             if self.services.draining:
-                self.drain()
+                ending.drain(self)
 
     def answer(self, reply: Reply) -> None:
         """The awaited reply is there: send it and go on. Nothing happens when the client has gone."""
-        if self._closing or self.transport.is_closing():
+        if self.closing or self.transport.is_closing():
             return
         try:
             self.transport.write(self._take_effect(reply))
@@ -228,6 +239,9 @@ class Session(Identity, asyncio.Protocol):
 
     def _go_on(self) -> None:
         self.waiting = False
+        if self.last_words is not None and self.conn.state is not State.CLOSED:
+            ending.at_once(self, *self.last_words)
+            return
         if self._buffered:
             self._buffered = 0
             self.transport.resume_reading()
@@ -235,7 +249,7 @@ class Session(Identity, asyncio.Protocol):
 
     def restart(self, refusal: Reply | None) -> None:
         """XCLIENT was obeyed: the engine begins anew and greets again, or refuses."""
-        if self._closing or self.transport.is_closing():
+        if self.closing or self.transport.is_closing():
             return
         if refusal is not None:
             self._refused_at_once(refusal)
@@ -299,7 +313,7 @@ class Session(Identity, asyncio.Protocol):
 
     def say_and_close(self, reply: Reply, reason: str) -> None:
         """Send a last reply that no command asked for (421), and close."""
-        if not self._closing:
+        if not self.closing:
             self.last_reply = reply
             self.services.measuring.replied(reply.code)
             self.transport.write(reply.encode())
@@ -321,21 +335,16 @@ class Session(Identity, asyncio.Protocol):
         """Once a second: is this client too late?"""
         if now < self.patience.by:
             return
-        if self._closing:
+        if self.closing:
             self.transport.abort()
         elif not self.waiting and self.patience.over(now, self.transaction):
             self.say_and_close(replies.TIMEOUT, "timeout")
-
-    def drain(self) -> None:
-        """We stop: an idle session ends now, one with a transaction after it (421 4.3.2)."""
-        if self.transaction is None and not self.waiting:
-            self.say_and_close(replies.SHUTTING_DOWN, "shutdown")
 
     # --- what others ask of it ------------------------------------------------------------------------
 
     def evict(self) -> bool:
         """Others wait for this session's sandboxes: end it (421 4.3.2) unless something is under way."""
-        if self.committing or self._closing or (self.waiting and not self.patience.tarpitted):
+        if self.committing or self.closing or (self.waiting and not self.patience.tarpitted):
             return False
         if self._task is not None:
             self._task.cancel()  # it only waits
@@ -347,7 +356,7 @@ class Session(Identity, asyncio.Protocol):
     @property
     def idle_since(self) -> float | None:
         """When the client was heard last; None: something is under way (room.py)."""
-        if self.waiting or self._closing or self.transaction is not None:
+        if self.waiting or self.closing or self.transaction is not None:
             return None
         return self.patience.heard_at
 

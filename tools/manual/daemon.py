@@ -49,10 +49,12 @@ same as without. Tables fit the terminal.
 
 _SIGNALS: Final = """\
 TERM, INT   Stop, as `forkd stop`: no new connections, 421 to idle sessions; transactions may finish for
-            `server.stop_timeout`, then they are cut. Nothing that was accepted is lost. INT once more: at
-            once.
+            `server.stop_timeout`, then they have 421 too. Nothing that was accepted is lost. INT once more:
+            at once.
 QUIT        The same without a limit, as `forkd stop --drain`.
 HUP         Read the configuration anew, as `forkd reload`; what came of it is in the log.
+            Sessions go on with the old settings, until they were silent for 10 s without a transaction, or
+            for 300 s; of at most 3 old generations.
 """
 
 _LOG: Final = """\
