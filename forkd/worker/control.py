@@ -75,7 +75,9 @@ class Control:
 
     async def _show(self, request: AskSessions) -> None:
         """One record after the other; between two of them the loop serves clients."""
-        sessions, now = self._services.sessions, time.monotonic()
+        connection, sessions, now = self._socket, self._services.sessions, time.monotonic()
+        if connection is None:
+            return
         until = now + TAKE_S
         try:
             chosen, fit = showing.choose(sessions, request, now)
@@ -87,13 +89,13 @@ class Control:
             answer = Sessions(
                 n=request.n, entries=tuple(entries), fit=fit, total=total, more=at < len(chosen)
             )
-            while self._socket is None or not channel.try_send(self._socket, answer):
-                if self._socket is None or time.monotonic() > until:
+            while self._socket is connection and not channel.try_send(connection, answer):
+                if time.monotonic() > until:
                     self.close()
                     return
                 await asyncio.sleep(0.01)
-            if not answer.more:
-                return
+            if self._socket is not connection or not answer.more:
+                return  # another admin has not asked
             await asyncio.sleep(0)
 
     def _page(self, chosen: list[Session], at: int, now: float) -> tuple[list[Any], int]:

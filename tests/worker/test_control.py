@@ -6,11 +6,13 @@ import asyncio
 import socket
 from pathlib import Path
 
+import pytest
+
 from forkd.rpc import channel
-from forkd.rpc.messages_sessions import FromWorker, Kick, Kicked
+from forkd.rpc.messages_sessions import AskSessions, FromWorker, Kick, Kicked
 from forkd.sdk import Plugin
 from forkd.smtp import replies
-from forkd.worker import ending
+from forkd.worker import control, ending
 from tests.support.fake_host import FakePlugin
 from tests.support.working import Gate, GatedHop, SlowHost, Working, run, working
 
@@ -87,5 +89,28 @@ def test_mail_of_who_is_kicked_in_the_message_hook_is_not_kept(tmp_path: Path):
             assert (await client.rest()).startswith(b"421 4.3.2 Connection closed")
             worker.services.committer.close()
             assert worker.kept == []
+
+    run(test())
+
+
+def test_the_rest_of_an_answer_is_not_for_the_next_admin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It has not asked, and takes what it did not ask for as a lie."""
+    monkeypatch.setattr(control, "RECORD_BYTES", 1)
+
+    async def test() -> None:
+        async with working(tmp_path) as worker:
+            for _ in range(40):
+                await worker.client()
+            first = Admin(tmp_path)
+            worker.control.look()
+            with await first.accept() as one:
+                first.close()
+                channel.send(one, AskSessions(n=7, limit=1000))
+                assert (await hear(one)).n == 7
+                second = Admin(tmp_path)
+            with await second.accept() as two:
+                second.close()
+                channel.send(two, AskSessions(n=8, limit=1))
+                assert (await hear(two)).n == 8
 
     run(test())
