@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,8 @@ import click
 
 from forkd.cli.failure import CommandFailed
 from forkd.cli.lazy import LazyGroup, Rows
-from forkd.cli.options import Invocation, print_json, use_color
+from forkd.cli.lines import tell
+from forkd.cli.options import Invocation, print_json
 from forkd.cli.problems import problem_data, show_problems
 from forkd.config.problems import ConfigError
 from forkd.exits import Exit
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except click.Abort:
-        click.echo(err=True)
+        tell(error=True)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) has seen enough. Python would complain once more while closing stdout.
@@ -84,9 +84,12 @@ def _failed(failure: CommandFailed, *, as_json: bool) -> int:
         said: dict[str, Any] = {"ok": False, "error": str(failure)}
         if failure.hint:
             said["hint"] = failure.hint
-        click.echo(json.dumps(said))
+        print_json(said)
     else:
-        click.secho(f"forkd: {failure}", err=True, color=use_color(), fg="red")
+        head = "forkd: "
+        for line in str(failure).split("\n"):
+            tell(f"{head}{line}", error=True, fg="red")
+            head = "  "
         if failure.hint:
-            click.secho(f"  help: {failure.hint}", err=True, color=use_color(), fg="cyan")
+            tell(f"  help: {failure.hint}", error=True, fg="cyan")
     return failure.status

@@ -9,7 +9,8 @@ import click
 
 from forkd.cli.failure import CommandFailed
 from forkd.cli.import_qmail import import_qmail
-from forkd.cli.options import file_argument, json_option, print_json, say
+from forkd.cli.lines import say, tell
+from forkd.cli.options import file_argument, json_option, print_document, print_json
 from forkd.cli.where import where
 from forkd.config.load import LoadedConfig, load
 from forkd.config.problems import display_path
@@ -51,7 +52,7 @@ def check(config: Path | None, as_json: bool) -> int:
         return 0
     for note in notes:
         say(f"note: {note}")
-    click.echo(f"{display_path(loaded.file)}: fine; {_summary(loaded)}")
+    tell(f"{display_path(loaded.file)}: fine; {_summary(loaded)}")
     return 0
 
 
@@ -68,7 +69,7 @@ def show(config: Path | None, effective: bool, as_json: bool) -> int:
     if as_json:
         print_json(as_data(loaded, everything=effective))
     else:
-        click.echo(as_toml(loaded, everything=effective), nl=False)
+        print_document(as_toml(loaded, everything=effective))
     return 0
 
 

@@ -14,7 +14,8 @@ import click
 
 from forkd.cli.control import request
 from forkd.cli.failure import CommandFailed
-from forkd.cli.options import daemon_options, json_option, print_json, say
+from forkd.cli.lines import say, tell
+from forkd.cli.options import daemon_options, json_option, print_json
 from forkd.cli.tables import ago, last_end, print_facts, print_table
 
 
@@ -28,7 +29,7 @@ def status(data_dir: Path, as_json: bool) -> int:
         print_json(answer)
         return 0
     print_facts(_facts(answer, data_dir))
-    click.echo()
+    tell()
     rows = [_process(process) for process in answer.get("processes", ())]
     print_table(
         ("process", "pid", "state", "up", "sessions", "restarts", "done"),
@@ -73,7 +74,7 @@ def _stop(data_dir: Path, mode: str, *, wait: bool, as_json: bool) -> int:
     if as_json:
         print_json({"ok": True, "stopped": stopped})
     else:
-        click.echo("stopped" if stopped else "stopping")
+        tell("stopped" if stopped else "stopping")
     return 0
 
 

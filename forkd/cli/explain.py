@@ -14,7 +14,8 @@ from forkd.admin.trace_file import TraceFile, Unusable
 from forkd.cli.control import request
 from forkd.cli.explain_story import Story
 from forkd.cli.failure import CommandFailed
-from forkd.cli.options import daemon_options, json_option, print_json, say
+from forkd.cli.lines import say, tell
+from forkd.cli.options import daemon_options, json_option, print_json
 from forkd.cli.tables import print_facts, print_table
 from forkd.exits import Exit
 from forkd.queue.ids import ID, time_of
@@ -47,10 +48,10 @@ def explain(id: tuple[str, ...], data_dir: Path, as_json: bool) -> int:
         print_json(story.data())
         return 0
     print_facts(story.facts())
-    click.echo()
+    tell()
     print_table(("when", "what", "how it went"), story.rows())
     for note in story.notes():
-        click.echo(f"note: {note}")
+        tell(f"note: {note}")
     return 0
 
 

@@ -10,7 +10,8 @@ from typing import Final
 import click
 
 from forkd.cli.failure import CommandFailed
-from forkd.cli.options import json_option, print_json, say
+from forkd.cli.lines import say
+from forkd.cli.options import json_option, print_document, print_json
 from forkd.config.problems import Problems, display_path
 from forkd.config.qmail import Said, read_control
 from forkd.config.qmail_known import instead
@@ -62,7 +63,7 @@ def import_qmail(folder: Path, output: Path | None, force: bool, queue_program: 
         print_json({"ok": True, "files": texts, "notes": notes, "others": others})
         return 0
     if output is None:
-        click.echo(_on_one_page(texts), nl=False)
+        print_document(_on_one_page(texts))
     _tell(said, notes)
     return 0
 

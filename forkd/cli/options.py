@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
+from forkd.cli.lines import say
 from forkd.cli.which import Which, left_out, which
 from forkd.config.load import data_dir_of
 
@@ -144,17 +143,11 @@ def _escaped(line: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    """One value, readable and parseable; what a terminal would obey stands in it as \\u escapes."""
-    lines = json.dumps(value, indent=2, ensure_ascii=False).split("\n")
-    click.echo("\n".join([line if line.isprintable() else _escaped(line) for line in lines]))
+    """One value, readable and parseable."""
+    print_document(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def use_color() -> bool | None:
-    """click's `color`: False under NO_COLOR (https://no-color.org), else click looks at the terminal."""
-    return False if os.environ.get("NO_COLOR") else None
-
-
-def say(text: str, *, error: bool = False) -> None:
-    """A line about what happens, to standard error."""
-    click.secho(text, err=True, color=use_color(), fg="red" if error else None)
-    sys.stderr.flush()
+def print_document(text: str) -> None:
+    """What people and programs read, JSON or TOML: what a terminal would obey stands in it as \\u escapes."""
+    lines = text.split("\n")
+    click.echo("\n".join([line if line.isprintable() else _escaped(line) for line in lines]), nl=False)

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from forkd.cli.failure import CommandFailed
-from forkd.cli.options import json_option, print_json, say
+from forkd.cli.lines import say, tell
+from forkd.cli.options import json_option, print_json
 from forkd.cli.plugin_kit import dns_option, given_plugin, plugin_options, run
 from forkd.cli.tables import print_facts, print_table
 from forkd.exits import Exit
@@ -62,8 +63,8 @@ def _show(measured: Measured) -> None:
         say(f"note: {note}")
     floor, fresh, reused = measured.floor, measured.fresh, measured.reused
     calls = len(measured.hooks)
-    click.echo(f"a session is {calls} {'call' if calls == 1 else 'calls'}: {', '.join(measured.hooks)}")
-    click.echo()
+    tell(f"a session is {calls} {'call' if calls == 1 else 'calls'}: {', '.join(measured.hooks)}")
+    tell()
     ms = _ms
     fork = (
         "bare fork + exit + wait",
@@ -87,10 +88,10 @@ def _show(measured: Measured) -> None:
         added.append(("in one process", ms(floor.call.p50_s), ms(floor.call.p99_s), ms(floor.call_cpu_s)))
     columns = ("what", "a second", "p50 ms", "p99 ms", "CPU ms", "x bare fork")
     print_table(columns, rows, right=columns[1:])
-    click.echo()
+    tell()
     added_columns = ("a call adds", "p50 ms", "p99 ms", "CPU ms, mean")
     print_table(added_columns, added, right=added_columns[1:])
-    click.echo()
+    tell()
     first, later = fresh.first_faults, fresh.later_faults
     print_facts(
         [

@@ -10,7 +10,8 @@ import click
 import msgspec
 
 from forkd.cli.failure import CommandFailed
-from forkd.cli.options import json_option, print_json, say, use_color
+from forkd.cli.lines import say, tell
+from forkd.cli.options import json_option, print_json
 from forkd.cli.plugin_kit import meanwhile, plugin_options, run
 from forkd.config.differences import wants
 from forkd.config.load import read_toml
@@ -73,12 +74,12 @@ def check(
         return Exit.FAILED if wrong else Exit.OK
     for one in found:
         if one.level == "problem":
-            click.secho(f"problem: {one.about}: {one.text}", fg="red", color=use_color())
+            tell(f"problem: {one.about}: {one.text}", fg="red")
         else:
             say(f"note: {one.about}: {one.text}")
     if not wrong:
         hooks = ", ".join(manifest.hooks)
-        click.echo(f"{display_path(folder)}: fine; {manifest.name} {manifest.version} ({hooks})")
+        tell(f"{display_path(folder)}: fine; {manifest.name} {manifest.version} ({hooks})")
     return Exit.FAILED if wrong else Exit.OK
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from forkd.cli.failure import CommandFailed
-from forkd.cli.options import json_option, print_json, use_color
+from forkd.cli.lines import tell
+from forkd.cli.options import json_option, print_json
 from forkd.config.differences import Difference, Want, difference
 from forkd.config.load import read_toml
 from forkd.config.manifest import FILE_NAME, PluginFolder, read_manifest
@@ -73,7 +74,7 @@ def _data(before: PluginFolder, after: PluginFolder, found: Difference) -> dict[
 
 def _show(before: PluginFolder, after: PluginFolder, found: Difference) -> None:
     old, new = before.manifest, after.manifest
-    click.echo(f"{old.name} {old.version} -> {new.name} {new.version}")
+    tell(f"{old.name} {old.version} -> {new.name} {new.version}")
     newly = [*map(_told, found.wants)]
     newly += [f"is asked at {hook}" for hook in found.hooks]
     newly += [f"imports {text}" for text in found.requires]
@@ -82,7 +83,7 @@ def _show(before: PluginFolder, after: PluginFolder, found: Difference) -> None:
     _section("settings", found.settings)
     _section("limits", [*found.limits, *([found.python] if found.python else [])])
     if not found.more:
-        click.echo("It wants nothing that it did not want before.")
+        tell("It wants nothing that it did not want before.")
 
 
 def _told(want: Want) -> str:
@@ -91,6 +92,7 @@ def _told(want: Want) -> str:
 
 def _section(title: str, rows: tuple[str, ...] | list[str], *, mark: str = "~", color: str = "") -> None:
     if rows:
-        click.echo(f"\n{title}:")
+        tell()
+        tell(f"{title}:")
     for row in rows:
-        click.secho(f"  {mark} {row}", fg=color or None, color=use_color())
+        tell(f"  {mark} {row}", fg=color)

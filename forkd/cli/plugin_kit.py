@@ -11,7 +11,7 @@ import click
 import uvloop
 
 from forkd.cli.failure import CommandFailed
-from forkd.cli.tables import safe
+from forkd.cli.lines import safe
 from forkd.exits import Exit
 from forkd.kit.configured import Given, Unusable, configured, find
 from forkd.kit.noted import Noted

@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from forkd.cli.options import config_option, json_option, print_json, say
+from forkd.cli.lines import say
+from forkd.cli.options import config_option, json_option, print_json
 from forkd.cli.plugin_known import Known, known, zygotes
-from forkd.cli.tables import print_table, safe
+from forkd.cli.tables import print_table
 from forkd.config.load import load
 from forkd.config.problems import display_path
 
@@ -37,7 +38,7 @@ def list_plugins(config: Path | None, as_json: bool) -> int:
     )
     for row in shown:
         if row["unusable"]:
-            say(safe(f"{row['plugin']} is unusable: {row['unusable']}"))
+            say(f"{row['plugin']} is unusable: {row['unusable']}")
     if not running:
         say("no daemon of this configuration runs: nothing is known of their health")
     return 0

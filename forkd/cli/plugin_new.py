@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from forkd.cli.failure import CommandFailed
+from forkd.cli.lines import tell
 from forkd.cli.options import json_option, print_json
 from forkd.cli.plugin_kit import python_option
 from forkd.config.problems import display_path
@@ -53,13 +54,14 @@ def new(*, name: str, hooks: tuple[str, ...], parent: Path, python: Path | None,
         print_json({"ok": True, "folder": str(made.folder), "files": files, "entry": made.entry})
         return Exit.OK
     for file in made.files:
-        click.echo(display_path(file))
+        tell(display_path(file))
     shown = display_path(made.folder)
-    click.echo()
-    click.echo(f"To switch it on, write plugins.d/50-{name}.toml beside forkd.toml:")
-    click.echo()
-    click.echo("\n".join(f"    {line}" if line else "" for line in made.entry.splitlines()))
-    click.echo()
+    tell()
+    tell(f"To switch it on, write plugins.d/50-{name}.toml beside forkd.toml:")
+    tell()
+    for line in made.entry.splitlines():
+        tell(f"    {line}" if line else "")
+    tell()
     under = f" --python {python}" if python else ""
-    click.echo(f"Next: forkd plugin test {shown}{under}; pytest {shown}; forkd plugin check {shown}{under}")
+    tell(f"Next: forkd plugin test {shown}{under}; pytest {shown}; forkd plugin check {shown}{under}")
     return Exit.OK

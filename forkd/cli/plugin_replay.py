@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 
 from forkd.cli.failure import CommandFailed
-from forkd.cli.options import config_option, json_option, print_json, say
+from forkd.cli.lines import say, tell
+from forkd.cli.options import config_option, json_option, print_json
 from forkd.cli.plugin_kit import given_plugin, not_started, run
 from forkd.cli.tables import print_facts
 from forkd.config.load import data_dir_of, load
@@ -100,7 +101,7 @@ def _show(kept: CrashRecord, replayed: Replayed, plugin: PluginConfig) -> None:
         verdict = "the same failure"
     else:
         verdict = f"another failure, at call {replayed.frame} of {len(kept.frames)}"
-    click.echo(verdict)
+    tell(verdict)
 
 
 def _refused(replayed: Replayed) -> list[str]:

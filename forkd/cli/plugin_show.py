@@ -10,9 +10,10 @@ from typing import Any
 import click
 import msgspec
 
+from forkd.cli.lines import tell
 from forkd.cli.options import config_option, json_option, print_json
 from forkd.cli.plugin_known import Known, find, manifest_of, zygotes
-from forkd.cli.tables import print_facts, print_table, safe
+from forkd.cli.tables import print_facts, print_table
 from forkd.config import plainly
 from forkd.config.capabilities import wished
 from forkd.config.differences import wants
@@ -171,30 +172,30 @@ def _limits(plugin: PluginConfig) -> dict[str, dict[str, str]]:
 def _print(data: dict[str, Any]) -> None:
     for member in data["members"]:
         about = f": {member['description']}" if member["description"] else ""
-        click.secho(safe(f"{member['name']} {member['version']}".rstrip() + about), bold=True)
-        click.echo(f"  {display_path(Path(member['folder']))}  sha256 {member['sha256']}")
+        tell(f"{member['name']} {member['version']}".rstrip() + about, bold=True)
+        tell(f"  {display_path(Path(member['folder']))}  sha256 {member['sha256']}")
         if member["entry"]:
-            click.echo(f"  switched {'on' if data['on'] else 'off'} by {display_path(Path(member['entry']))}")
+            tell(f"  switched {'on' if data['on'] else 'off'} by {display_path(Path(member['entry']))}")
     if data["group"]:
         names = ", ".join(member["name"] for member in data["members"])
-        click.echo(
-            f"\nOne sandbox for the group {data['group']} ({names}): each may do what any of them may."
-        )
-    click.echo("\nWhat it may do:" if data["on"] else "\nSwitched on, it would want this to be granted:")
-    click.echo(f"  - {plainly.EVERY}")
+        tell()
+        tell(f"One sandbox for the group {data['group']} ({names}): each may do what any of them may.")
+    tell()
+    tell("What it may do:" if data["on"] else "Switched on, it would want this to be granted:")
+    tell(f"  - {plainly.EVERY}")
     for may in data["may"]:
         reason = f' (its reason: "{may["reason"]}")' if may["reason"] else ""
-        click.secho(safe(f"  - {may['text']}{reason}"), fg="yellow" if may["kind"] != "reads" else None)
+        tell(f"  - {may['text']}{reason}", fg="yellow" if may["kind"] != "reads" else "")
     if data.get("together"):
-        click.secho(f"  {data['together']}", fg="yellow")
+        tell(f"  {data['together']}", fg="yellow")
     for text in data.get("beyond", ()):
-        click.secho(safe(f"  note: {text}"), fg="yellow")
+        tell(f"  note: {text}", fg="yellow")
     if not data["may"]:
-        click.echo("  - nothing else: no power over mail, no network, no files")
-    click.echo()
+        tell("  - nothing else: no power over mail, no network, no files")
+    tell()
     _facts(data)
     if data["limits"]:
-        click.echo()
+        tell()
         rows = [(name, limit["value"], limit["from"]) for name, limit in data["limits"].items()]
         print_table(("limit", "value", "from"), rows)
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from forkd.cli.options import json_option, print_json, say
+from forkd.cli.lines import say, tell
+from forkd.cli.options import json_option, print_json
 from forkd.cli.plugin_kit import (
     PRINTED,
     dns_option,
@@ -19,7 +20,7 @@ from forkd.cli.plugin_kit import (
     refusal_lines,
     run,
 )
-from forkd.cli.tables import octets, print_table, safe
+from forkd.cli.tables import octets, print_table
 from forkd.exits import Exit
 from forkd.kit import samples, trial
 from forkd.kit.drive import Step
@@ -89,35 +90,35 @@ def _samples(mails: Iterable[Path], files: Iterable[Path]) -> list[Sample]:
 def _show(tested: Tested, *, everything: bool) -> None:
     plugin = tested.given.plugin
     who = "your own user" if tested.uid is None else f"uid {tested.uid}"
-    click.echo(f"{plugin.name} {plugin.version}, in a real sandbox as {who}")
-    click.echo("granted, as plugin.toml wants it: " + ("; ".join(tested.given.granted) or "nothing"))
+    tell(f"{plugin.name} {plugin.version}, in a real sandbox as {who}")
+    tell("granted, as plugin.toml wants it: " + ("; ".join(tested.given.granted) or "nothing"))
     for note in tested.notes:
         say(f"note: {note}")
     for session in tested.sessions:
-        click.echo()
-        click.echo(click.style(f"session: {session.sample.name}", bold=True))
+        tell()
+        tell(f"session: {session.sample.name}", bold=True)
         if session.steps:
             _show_steps(session.steps)
         else:
-            click.echo("no hook of the plugin was reached")
+            tell("no hook of the plugin was reached")
     noted = _together(tested, everything=everything)
     if noted:
-        click.echo()
-        click.echo(click.style("refused system calls", bold=True))
+        tell()
+        tell("refused system calls", bold=True)
     for one in noted:
         for line in refusal_lines(one):
-            click.echo(f"  {line}")
+            tell(f"  {line}")
     printed = "".join(tested.printed).strip()
     if printed:
-        click.echo()
-        click.echo(click.style("it printed", bold=True))
+        tell()
+        tell("it printed", bold=True)
         lines = list(dict.fromkeys(printed.splitlines()))
         for line in lines[:PRINTED]:
-            click.echo(f"  {safe(line)}")
+            tell(f"  {line}")
         if len(lines) > PRINTED:
-            click.echo(f"  ... and {len(lines) - PRINTED} more")
-    click.echo()
-    click.echo(_summary(tested, noted))
+            tell(f"  ... and {len(lines) - PRINTED} more")
+    tell()
+    tell(_summary(tested, noted))
 
 
 def _show_steps(steps: Iterable[Step]) -> None:

@@ -10,9 +10,10 @@ from typing import Any, Final
 import click
 
 from forkd.cli.failure import CommandFailed
-from forkd.cli.options import json_option, print_json, say
+from forkd.cli.lines import say, tell
+from forkd.cli.options import json_option, print_json
 from forkd.cli.plugin_kit import PRINTED, meanwhile, milliseconds, run
-from forkd.cli.tables import octets, print_table, safe
+from forkd.cli.tables import octets, print_table
 from forkd.config.kinds import environment_slip
 from forkd.exits import Exit
 from forkd.kit.samples import SampleError
@@ -113,7 +114,7 @@ def _show(result: Result) -> None:
     for note in result.notes:
         say(f"note: {note}")
     for number, file in enumerate(result.files):
-        click.echo(f"[{number}] {safe(str(file))}")
+        tell(f"[{number}] {file}")
     rows = []
     for call in result.calls:
         cost = call.cost
@@ -129,19 +130,19 @@ def _show(result: Result) -> None:
                 cost.faults,
             )
         )
-    click.echo()
+    tell()
     columns = ("function", "about", "returned", "the client gets", "ms", "CPU ms", "memory", "faults")
     print_table(columns, rows, right=("ms", "CPU ms", "memory", "faults"))
     for call in result.calls:
         if call.text:
-            click.echo(f"{call.function} {call.argument}: {safe(call.text)}")
+            tell(f"{call.function} {call.argument}: {call.text}")
     if result.printed:
-        click.echo()
-        click.echo(click.style("it printed", bold=True))
+        tell()
+        tell("it printed", bold=True)
         for line in list(dict.fromkeys(result.printed.splitlines()))[:PRINTED]:
-            click.echo(f"  {safe(line)}")
-    click.echo()
-    click.echo("crashed" if result.failed else "refused" if result.refused else "accepted")
+            tell(f"  {line}")
+    tell()
+    tell("crashed" if result.failed else "refused" if result.refused else "accepted")
 
 
 def _said(call: Call) -> str:

@@ -13,9 +13,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import click
-
-from forkd.cli.options import use_color
+from forkd.cli.lines import tell
 from forkd.config.problems import ConfigError, Problem
 
 _WIDTH = 120
@@ -27,7 +25,7 @@ def show_problems(error: ConfigError) -> None:
     for problem in error.problems:
         _show(problem)
     count = len(error.problems)
-    click.echo(f"{count} problem{'s' if count > 1 else ''}", err=True)
+    tell(f"{count} problem{'s' if count > 1 else ''}", error=True)
 
 
 def problem_data(problem: Problem) -> dict[str, Any]:
@@ -37,19 +35,18 @@ def problem_data(problem: Problem) -> dict[str, Any]:
 
 def _show(problem: Problem) -> None:
     first = str(dataclasses.replace(problem, hint=""))
-    color = use_color()
-    click.secho("error: ", err=True, color=color, fg="red", bold=True, nl=False)
-    click.secho(first, err=True, color=color, bold=True)
+    tell("error: ", error=True, fg="red", bold=True, end=False)
+    tell(first, error=True, bold=True)
     margin = f"{problem.line:>5}" if problem.line else " " * 5
     if problem.line:
         text = problem.source_line.expandtabs(4).rstrip()
-        click.echo(f"{margin} | {text[:_WIDTH]}", err=True, color=color)
+        tell(f"{margin} | {text[:_WIDTH]}", error=True)
         at, length = _marked(problem, text)
         if at + length <= _WIDTH:
-            click.secho(f"{' ' * 5} | {' ' * at}{'^' * length}", err=True, color=color, fg="red")
+            tell(f"{' ' * 5} | {' ' * at}{'^' * length}", error=True, fg="red")
     if problem.hint:
-        click.secho(f"{' ' * 5} = help: {problem.hint}", err=True, color=color, fg="cyan")
-    click.echo(err=True)
+        tell(f"{' ' * 5} = help: {problem.hint}", error=True, fg="cyan")
+    tell(error=True)
 
 
 def _marked(problem: Problem, text: str) -> tuple[int, int]:

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from forkd.cli.failure import CommandFailed
-from forkd.cli.options import daemon_options, json_option, print_json, say
+from forkd.cli.lines import safe, say, tell
+from forkd.cli.options import daemon_options, json_option, print_json
 from forkd.cli.queue_ask import Queue, progress
 from forkd.cli.queue_choice import Choice, choice_options
 from forkd.exits import Exit
@@ -142,7 +143,7 @@ def remove(
                 hint="say --yes if that is wanted",
                 status=Exit.USAGE,
             )
-        click.confirm(f"delete {_messages(len(chosen))} for good{told}?", abort=True, err=True)
+        click.confirm(safe(f"delete {_messages(len(chosen))} for good{told}?"), abort=True, err=True)
     return _act(queue, "bounce" if bounce else "remove", chosen, choice, "removed", as_json=as_json)
 
 
@@ -155,7 +156,7 @@ def _held(text: str, *, as_json: bool) -> int:
     if as_json:
         print_json({"ok": True})
     else:
-        click.echo(text)
+        tell(text)
     return 0
 
 
@@ -210,7 +211,7 @@ def _said(count: int, done: str, *, as_json: bool) -> int:
     if as_json:
         print_json({"ok": True, "count": count})
     else:
-        click.echo(f"{_messages(count)} {done}")
+        tell(f"{_messages(count)} {done}")
     return 0
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from forkd.cli.control import QUEUE_TIMEOUT_S, PartAway, request
 from forkd.cli.failure import CommandFailed
-from forkd.cli.options import say
+from forkd.cli.lines import say
 from forkd.cli.queue_choice import MAX_TEXTS, Choice
 from forkd.cli.queue_offline import Offline
 from forkd.exits import Exit

@@ -13,7 +13,8 @@ import click
 import msgspec
 
 from forkd.cli.failure import CommandFailed
-from forkd.cli.options import daemon_options, json_option, print_json, say
+from forkd.cli.lines import say
+from forkd.cli.options import daemon_options, json_option, print_json
 from forkd.cli.queue_ask import Queue, progress
 from forkd.cli.queue_choice import Choice, choice_options
 from forkd.cli.queue_mbox import mbox

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from forkd.cli.lines import tell
 from forkd.cli.options import daemon_options, json_option, print_json
 from forkd.cli.queue_ask import Queue, progress
 from forkd.cli.queue_choice import Choice, choice_options
@@ -40,7 +41,7 @@ def list_(ids: tuple[str, ...], choice: Choice, limit: int, data_dir: Path, as_j
         print_json({"entries": entries, "count": count, "more": more, "offline": queue.offline})
         return 0
     if not entries:
-        click.echo("no message fits" if count and (choice.given or ids) else "the queue is empty")
+        tell("no message fits" if count and (choice.given or ids) else "the queue is empty")
         return 0
     print_table(
         ("id", "state", "age", "size", "sender", "recipients", "tries", "next", "reason"),
@@ -49,7 +50,7 @@ def list_(ids: tuple[str, ...], choice: Choice, limit: int, data_dir: Path, as_j
     )
     if more:
         of = "there are more" if choice.given else f"{len(entries)} of {count}"
-        click.echo(f"{of}; see them by --limit", err=True)
+        tell(f"{of}; see them by --limit", error=True)
     return 0
 
 

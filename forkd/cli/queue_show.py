@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from forkd.cli.failure import CommandFailed
+from forkd.cli.lines import tell
 from forkd.cli.options import daemon_options, json_option, print_json
 from forkd.cli.queue_ask import Queue
 from forkd.cli.queue_list import next_try
@@ -110,10 +111,10 @@ def _table(what: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]],
     shown = list(rows)
     if not shown:
         return
-    click.echo()
+    tell()
     print_table(columns, shown)
     if more > len(shown):
-        click.echo(f"and {more - len(shown)} {what} more")
+        tell(f"and {more - len(shown)} {what} more")
 
 
 def _date(at: float) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from forkd.cli.lines import tell
 from forkd.cli.options import daemon_options, json_option, print_json
 from forkd.cli.queue_ask import Queue, progress
 from forkd.cli.queue_choice import Choice, choice_options
@@ -74,11 +75,11 @@ def stat(choice: Choice, by_sender: bool, top: int, data_dir: Path, as_json: boo
     messages = sum(sums.total("state"))
     states = sums.kinds["state"]
     each = ", ".join(f"{sum(row)} {name}" for name, row in sorted(states.items()))
-    click.echo(f"{messages} messages, {octets(sums.octets)}" + (f": {each}" if each else ""))
+    tell(f"{messages} messages, {octets(sums.octets)}" + (f": {each}" if each else ""))
     if messages:
-        click.echo()
+        tell()
         _print("sender's domain" if by_sender else "domain", sums, "domain", top)
-        click.echo()
+        tell()
         _print("reason", sums, "reason", top, names={"": "(not tried yet)"})
     return 0
 
@@ -90,7 +91,7 @@ def _print(head: str, sums: Sums, kind: str, top: int, *, names: Mapping[str, st
     cells += [_cells((names or {}).get(name, name), row) for name, row in shown]
     print_table((head, "T", *AGES), cells, right=("T", *AGES))
     if len(rows) > len(shown):
-        click.echo(f"and {len(rows) - len(shown)} more; all: --top 0", err=True)
+        tell(f"and {len(rows) - len(shown)} more; all: --top 0", error=True)
 
 
 def _cells(name: str, row: Sequence[int]) -> tuple[object, ...]:

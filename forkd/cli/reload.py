@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from forkd.cli.control import request
+from forkd.cli.lines import tell
 from forkd.cli.options import daemon_options, json_option, print_json
 from forkd.cli.tables import print_table
 
@@ -34,14 +35,14 @@ def reload(data_dir: Path, as_json: bool) -> int:
         print_json(report)
         return 0
     applied, left = report.get("applied", ()), report.get("needs_restart", ())
-    click.echo(f"generation {report.get('generation')} is in force after {report.get('seconds', 0):.1f} s")
+    tell(f"generation {report.get('generation')} is in force after {report.get('seconds', 0):.1f} s")
     for title, found in (("applied", applied), ("needs a restart", left)):
         if found:
             print_table((title, "was", "is in the file"), [_row(each) for each in found])
-    click.echo(f"unchanged: {report.get('unchanged', 0)} keys")
+    tell(f"unchanged: {report.get('unchanged', 0)} keys")
     for title, names in (("started anew", report.get("renewed")), ("kept", report.get("kept"))):
         if names:
-            click.echo(f"{title}: {', '.join(names)}")
+            tell(f"{title}: {', '.join(names)}")
     return 0
 
 

@@ -8,7 +8,8 @@ from typing import Final
 import click
 
 from forkd.cli.control import request
-from forkd.cli.options import daemon_options, group_options, json_option, print_json, say
+from forkd.cli.lines import say, tell
+from forkd.cli.options import daemon_options, group_options, json_option, print_json
 from forkd.cli.tables import last_end, print_table
 
 MEANINGS: Final = {
@@ -38,7 +39,7 @@ def status(data_dir: Path, as_json: bool) -> int:
         return 0
     print_table(("layer", "state", "meaning"), [(k, v, MEANINGS.get(v, "")) for k, v in layers.items()])
     if zygotes:
-        click.echo()
+        tell()
         columns = ("plugin", "zygote pid", "state", "restarts", "the one before")
         rows = [
             (z.get("name", ""), z.get("pid", ""), z.get("state", ""), z.get("restarts", 0), last_end(z))

@@ -9,6 +9,7 @@ import click
 
 from forkd.cli.control import request
 from forkd.cli.failure import CommandFailed
+from forkd.cli.lines import tell
 from forkd.cli.options import daemon_options, json_option, print_json
 from forkd.cli.queue_choice import unit
 from forkd.cli.tables import octets, print_table, seconds_ago
@@ -60,9 +61,9 @@ def sessions(data_dir: Path, sort: str, limit: int, as_json: bool, **chosen: Any
     if found:
         print_table(COLUMNS, [row(session) for session in found], right=RIGHT)
     else:
-        click.echo("no session fits" if answer["total"] else "no sessions")
+        tell("no session fits" if answer["total"] else "no sessions")
     if len(found) < answer["fit"]:
-        click.echo(f"{len(found)} of {answer['fit']}; see more by --limit", err=True)
+        tell(f"{len(found)} of {answer['fit']}; see more by --limit", error=True)
     say_silent(answer["silent"])
     return 0
 
@@ -97,7 +98,7 @@ def say_silent(silent: list[dict[str, Any]]) -> None:
     """Whose sessions are missing, and why."""
     for worker in silent:
         why = f"worker {worker['worker']} (pid {worker['pid']}) did not answer: {worker['why']}"
-        click.echo(f"{why}; its sessions are not in here", err=True)
+        tell(f"{why}; its sessions are not in here", error=True)
 
 
 @click.command()
@@ -117,7 +118,7 @@ def kick(data_dir: Path, ids: tuple[str, ...], as_json: bool) -> int:
         return int(bool(answer["not_there"]))
     count = len(answer["kicked"])
     if count:
-        click.echo(f"{count} session{'' if count == 1 else 's'} ended")
+        tell(f"{count} session{'' if count == 1 else 's'} ended")
     say_silent(answer["silent"])
     if answer["not_there"]:
         raise CommandFailed(f"no such session: {', '.join(answer['not_there'])}")

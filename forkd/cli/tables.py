@@ -7,12 +7,14 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from forkd.cli.lines import safe
 
 PIPE_COLUMNS = 200
 """Width when standard output is no terminal: whoever reads a pipe line by line wants rows unbroken."""
@@ -47,9 +49,10 @@ def print_table(
     numbers = set(right)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if column in numbers else "left"
+        table.add_column(Text(safe(column)), justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*(state(cell) if isinstance(cell, str) else Text(str(cell)) for cell in row))
+        table.add_row(*(state(str(cell)) for cell in row))
     _print(table)
 
 
@@ -59,7 +62,7 @@ def print_facts(facts: Iterable[tuple[str, object]]) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts:
-        table.add_row(name, state(str(value)))
+        table.add_row(Text(safe(name)), state(str(value)))
     _print(table)
 
 
@@ -74,11 +77,6 @@ def _print(table: Table) -> None:
 def state(word: str) -> Text:
     """A word, coloured when it is the name of a state; never read as markup."""
     return Text(safe(word), style=_STATE_STYLES.get(word, ""))
-
-
-def safe(text: str) -> str:
-    """Control characters as escapes: addresses and reasons come from strangers, and terminals obey."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def ago(then: float, now: float | None = None) -> str:

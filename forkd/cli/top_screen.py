@@ -10,8 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from forkd.cli.lines import safe
 from forkd.cli.sessions import COLUMNS, RIGHT, row
-from forkd.cli.tables import ago, safe, state
+from forkd.cli.tables import ago, state
 from forkd.cli.top_rates import Rates
 
 HEAD_LINES = 3
@@ -125,5 +126,5 @@ def _table(head: Sequence[object], lines: Iterable[Sequence[object]]) -> Table:
         side: Literal["left", "right"] = "right" if column.endswith(_NUMBERS) else "left"
         table.add_column(column, justify=side, no_wrap=True, overflow="ellipsis")
     for line in lines:
-        table.add_row(*(state(cell) if isinstance(cell, str) else Text(str(cell)) for cell in line))
+        table.add_row(*(state(str(cell)) for cell in line))
     return table

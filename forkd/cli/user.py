@@ -17,6 +17,7 @@ from forkd.auth import passwords, senders, users
 from forkd.auth.passwords import BadPassword
 from forkd.auth.users import User, UsersError
 from forkd.cli.failure import CommandFailed
+from forkd.cli.lines import tell
 from forkd.cli.options import config_option, json_option, print_json
 from forkd.cli.tables import print_table
 from forkd.config.load import load, users_file_of
@@ -84,7 +85,7 @@ def add(
     with _editing(config) as change:
         _check_new(change.users, login)
         change.put(User(login, argon2, verifier, addresses))
-    click.echo(f"{login} added")
+    tell(f"{login} added")
     return 0
 
 
@@ -100,7 +101,7 @@ def passwd(login: str, scram: bool, password_stdin: bool, config: Path | None) -
     with _editing(config) as change:
         known = _known(change.users, login)
         change.put(dataclasses.replace(known, argon2=argon2, scram=verifier))
-    click.echo(f"{known.login} has a new password")
+    tell(f"{known.login} has a new password")
     return 0
 
 
@@ -126,7 +127,7 @@ def change(
         if disable is not None:
             known = dataclasses.replace(known, disabled=disable)
         edit.put(known)
-    click.echo(f"{known.login} changed")
+    tell(f"{known.login} changed")
     return 0
 
 
@@ -138,7 +139,7 @@ def remove(logins: tuple[str, ...], config: Path | None) -> int:
     with _editing(config) as change:
         for login in logins:
             change.remove(_known(change.users, login).login)
-    click.echo(f"{', '.join(logins)} removed")
+    tell(f"{', '.join(logins)} removed")
     return 0
 
 
@@ -164,7 +165,7 @@ def list_(config: Path | None, as_json: bool) -> int:
             }
         )
     elif not rows:
-        click.echo("no users")
+        tell("no users")
     else:
         print_table(
             ("login", "state", "sends as", "mechanisms"),
@@ -197,7 +198,7 @@ def check(login: str | None, password_stdin: bool, config: Path | None, as_json:
         if as_json:
             print_json({"ok": True, "file": str(path), "users": len(known)})
         else:
-            click.echo(f"{path}: fine; {len(known)} user{'' if len(known) == 1 else 's'}")
+            tell(f"{path}: fine; {len(known)} user{'' if len(known) == 1 else 's'}")
         return 0
     found = known.get(users.key(login))
     password = _one_line() if password_stdin else _prompt(confirm=False)
@@ -215,7 +216,7 @@ def check(login: str | None, password_stdin: bool, config: Path | None, as_json:
     if as_json:
         print_json({"ok": True, "login": found.login})
     else:
-        click.echo("the password is right")
+        tell("the password is right")
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 import forkd
+from forkd.cli.lines import tell
 from forkd.cli.options import json_option, print_json
 from forkd.config.schema import API_VERSION
 
@@ -32,7 +33,7 @@ def version(as_json: bool) -> int:
             }
         )
         return 0
-    click.echo(f"forkd {forkd.__version__}, plugin API {API_VERSION}")
-    click.echo(f"Python {platform.python_version()} ({sys.executable}), Linux {platform.release()}")
-    click.echo(", ".join(f"{name} {number}" for name, number in libraries.items()))
+    tell(f"forkd {forkd.__version__}, plugin API {API_VERSION}")
+    tell(f"Python {platform.python_version()} ({sys.executable}), Linux {platform.release()}")
+    tell(", ".join(f"{name} {number}" for name, number in libraries.items()))
     return 0

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from forkd.cli.lines import tell
 from forkd.cli.options import config_option, json_option, print_json
-from forkd.cli.tables import print_table, safe
+from forkd.cli.tables import print_table
 from forkd.config.load import load
 from forkd.config.problems import display_path
 from forkd.config.schema import Route
@@ -41,7 +42,7 @@ def where(addresses: tuple[str, ...], config: Path | None, as_json: bool) -> int
     else:
         for number, one in enumerate(found):
             if number:
-                click.echo()
+                tell()
             _print(one)
     return Exit.FAILED if any(one.takes == "nobody" for one in found) else Exit.OK
 
@@ -79,19 +80,19 @@ def _end(end: End) -> dict[str, Any]:
 
 
 def _print(one: Where) -> None:
-    click.echo(f"{safe(one.address)}: {_TAKES[one.takes]} ({one.reply})")
+    tell(f"{one.address}: {_TAKES[one.takes]} ({one.reply})")
     for step in one.steps:
         place = f"{display_path(Path(step.file))}:{step.line}"
-        click.echo(f"  {place}: {safe(step.address)} -> {', '.join(map(safe, step.targets))}")
+        tell(f"  {place}: {step.address} -> {', '.join(step.targets)}")
     for route in dict.fromkeys(end.route for end in one.ends if end.route is not None):
         print_table(
             ("  ADDRESS", "TRANSPORT", "MAILBOX", "DETAIL", "ROUTE", "SENDER"),
             [_row(end) for end in one.ends if end.route == route],
         )
-        click.echo(f"  {_patience(route)}")
+        tell(f"  {_patience(route)}")
     for end in one.ends:
         if not end.transport:
-            click.echo(f"  {safe(end.address)} does not exist")
+            tell(f"  {end.address} does not exist")
 
 
 def _row(end: End) -> tuple[str, ...]:

@@ -27,6 +27,9 @@ from forkd.rpc.message import Message
 MAX_RECORD_BYTES = 65_536
 """Far below the default send buffer (net.core.wmem_default, 208 KiB), so that one record always fits."""
 
+MAX_ERROR = 200
+"""Characters of what is wrong with a record: a field's name may be as long as the record."""
+
 RECONNECT_S = 0.5
 """After a failed try of a Connector to reach its peer: the next one fails without a try."""
 
@@ -68,7 +71,9 @@ def decode(record: bytes, kind: type[T] | Any) -> T:
     try:
         message: T = _decoder(cast(Hashable, kind)).decode(record)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise BadRecord(f"{error} in {record[:60]!r}") from error
+        # The error names what it does not know, as the peer wrote it: whoever reads this is not to obey it.
+        said = str(error)[:MAX_ERROR].encode("unicode_escape").decode()
+        raise BadRecord(f"{said} in {record[:60]!r}") from error
     return message
 
 

@@ -72,6 +72,16 @@ def test_what_is_not_in_the_protocol_is_a_bad_record(pair, record):
         channel.drain(pair[1], FromRole)
 
 
+@pytest.mark.parametrize("name", ["t", "\x1b[2J\n\x9b2J", "x" * 60_000])
+def test_what_is_said_of_a_bad_record_is_for_eyes(name):
+    """The error quotes names that the peer chose: no terminal is to obey them, nor a log to be filled."""
+    for record in ({"t": "beat", name: "more"}, {"t": name}):
+        with pytest.raises(channel.BadRecord) as raised:
+            channel.decode(msgspec.msgpack.encode(record), FromRole)
+        assert str(raised.value).isprintable()
+        assert len(str(raised.value)) < 1500
+
+
 def test_descriptors_that_are_attached_are_dropped(pair):
     """Nobody takes descriptors that he did not ask for (sandbox.md, life of a sandbox)."""
     before = len(list(Path("/proc/self/fd").iterdir()))
