@@ -130,7 +130,7 @@ class Admin:
         http = Server(start.sockets["metrics"], paths, free=free) if "metrics" in start.sockets else None
         if http is not None:
             serving.append(loop.create_task(http.run()))
-        await link.stopping.wait()
+        died = await ended(link.stopping, serving)
         for task in serving:
             task.cancel()
         if http is not None:
@@ -141,4 +141,17 @@ class Admin:
         if store is not None:
             await store.close()
         link.close()
+        if died is not None:
+            raise died
         return link.orphaned
+
+
+async def ended(stopping: asyncio.Event, serving: Sequence[asyncio.Task[None]]) -> BaseException | None:
+    """Wait until it is to stop: None. Or until one of these is over, which none should be: what it died of.
+
+    An admin that goes on without a part of it looks well to master, and would never be replaced.
+    """
+    told = asyncio.ensure_future(stopping.wait())
+    done, _ = await asyncio.wait([told, *serving], return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    return None if told in done else next(iter(done)).exception()

@@ -84,6 +84,8 @@ class Prober:
     async def _look(self) -> None:
         await self._see_state()
         if self._seen.state != "running":
+            if self._seen.silent:
+                self._tell()  # while it starts or stops, who asks is told; it is no news for the log
             return
         queue, probed = await asyncio.gather(self._queue(), self._probe())
         self._seen = dataclasses.replace(self._seen, queue=queue, probed=probed)
