@@ -29,28 +29,30 @@ class _Name(msgspec.Struct):
     request: str
 
 
-async def answer(line: bytes, context: Context) -> bytes:
+async def answer(asked: bytes, context: Context) -> bytes:
     """One request line -> one answer line, whatever the line holds; and its line in the log."""
     name, said = "?", ""
     try:
-        name, arguments = _decode(line)
+        name, arguments = _decode(asked)
         row = REQUESTS[name]
         said = row.said(arguments, None)
         needed = row.needs(arguments)
         if context.access < needed:
             raise Refused(f'this needs the role "{needed.word}"; you have "{context.access.word}"')
         result = await row.answer(context, arguments)
+        told = row.said(arguments, result)
+        line = _line({"ok": True, "result": result})
     except Refused as error:
-        told = f"{said}: {error}" if said else str(error)
-        _log(name, context, detail=told, result="refused", level="warning")
+        why = f"{said}: {error}" if said else str(error)
+        _log(name, context, detail=why, result="refused", level="warning")
         return refusal(str(error), away=isinstance(error, Away))
     except Exception as error:  # the boundary of one request: logged, and the next one is answered
         log.bug(where=f"request {name}", error=error)
         _log(name, context, detail=said, result="failed", level="error")
         return refusal("a bug of forkd's own kept it from answering; the log has its traceback")
     level = "info" if needed > Access.VIEW else "debug"
-    _log(name, context, detail=row.said(arguments, result), level=level)
-    return _line({"ok": True, "result": result})
+    _log(name, context, detail=told, level=level)
+    return line
 
 
 def refusal(why: str, *, away: bool = False) -> bytes:

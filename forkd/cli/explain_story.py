@@ -186,7 +186,7 @@ def _of_message(events: Sequence[Event], id_: str) -> list[Event]:
 
 def _opens(name: str, fields: Fields) -> bool:
     """It is about the session, from before its first message."""
-    return fields.get("hook") in _OPENING or (
+    return str(fields.get("hook")) in _OPENING or (
         name == "refused" and fields.get("command") in ("EHLO", "HELO", "AUTH")
     )
 

@@ -182,6 +182,6 @@ def told(event: str, fields: Fields) -> tuple[str, str]:
     if tell is not None:
         try:
             return tell(fields)
-        except (TypeError, ValueError, KeyError):
+        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError):
             pass  # a process taken over tells what it likes: then it is shown as it came
     return event, " ".join(f"{name}={value}" for name, value in fields.items())

@@ -63,7 +63,7 @@ def test_a_session_is_found_by_its_id_and_by_its_messages(path):
     file.add(PID, record(told), T0)
     later = story(key(1), ("delivery", {"id": key(2)}), at=T0 + 5)
     held = story(key(2), ("queue", {"act": "held"}), at=T0 + 3)
-    file.add(PID + 1, record(later, held), T0)
+    file.add(PID + 1, record(later, held), T0 + 5)
     file.commit()
     whole = ["connected", "message", "queue", "delivery"]
     assert names(file, key(1)) == whole

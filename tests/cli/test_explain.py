@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from forkd import log, logmail
+from forkd.admin.trace_file import TraceFile
 from forkd.cli.explain import _wanted
 from forkd.cli.explain_story import Story
 from forkd.cli.explain_words import TOLD, told
 from forkd.cli.failure import CommandFailed
+from forkd.rpc.messages_trace import Story as Told
+from forkd.rpc.messages_trace import Traces
 
 SESSION, FIRST, SECOND = "HOFUBH6H4VPC93W1", "HOFUBH6KNL8A9EW1", "HOFUBH6KNL8B9EW1"
 T0 = 1_795_467_149.0
@@ -136,6 +141,35 @@ def test_every_event_of_a_session_has_its_words():
     }
     assert of_sessions >= {"refused", "message", "delivery", "plugin_failure"}
     assert of_sessions - TOLD.keys() == {"session_end"}  # the event's name is `session`
+
+
+HOSTILE: tuple[Any, ...] = (
+    *([1], {"a": [1]}, [{"a": 1}], None, True, 1e308, float("nan"), -(1 << 63), (1 << 64) - 1),
+    *(b"\xff", "\x1b[2J", msgspec.msgpack.Ext(5, b"a")),
+)
+FIELDS = (
+    *("id", "hook", "plugin", "command", "reply", "recipients", "status", "tls", "client", "user", "ms"),
+    *("edits", "seconds", "size", "cpu_ms", "memory_kib", "user_ms", "errors", "messages", "next_try_s"),
+)
+
+
+@pytest.mark.parametrize("at", [0.0, T0, float("nan"), -1e300, 1e300], ids=repr)
+def test_whatever_a_process_told_is_shown(tmp_path, at):
+    """As JSON by admin, as facts, rows and notes: no field and no time of a liar's ends the answer."""
+    file = TraceFile(tmp_path / "trace.db", keep_s=1e6, sessions=10, max_bytes=1 << 30)
+    file.open()
+    events = [(at, name, dict.fromkeys(FIELDS, value)) for name in [*sorted(TOLD), "x"] for value in HOSTILE]
+    events.append((at, "message", {"id": FIRST}))
+    for event in events:
+        octets = msgspec.Raw(msgspec.msgpack.encode([event]))
+        file.add(7, Traces("worker.0", 0.0, 0, 1, 1, (Told(SESSION, (FIRST,), T0, True, octets),)), T0 + 1)
+    for id_ in (SESSION, FIRST):
+        story = Story(json.loads(msgspec.json.encode(file.find(id_, since=0.0, now=T0 + 2))))
+        assert story.events
+        assert all(isinstance(what + how, str) for _, what, how in story.rows())
+        assert dict(story.facts())["began"] == story.date(at if at in (0.0, T0) else T0 + 1)
+        assert json.dumps([story.data(), story.notes(), story.lost()])
+    file.close()
 
 
 @pytest.mark.parametrize("event", sorted(TOLD))
