@@ -12,10 +12,7 @@ from forkd.admin.access import Access
 from forkd.admin.peers import Refused
 from forkd.admin.rows import Arguments, Context, Row, always
 from forkd.admin.workers import Silent
-from forkd.rpc.messages_sessions import SessionEntry, SessionFilter, Sort
-
-MOST = 20_000
-"""Sessions in one answer: 10 MB."""
+from forkd.rpc.messages_sessions import MOST, SessionEntry, SessionFilter, Sort, is_of
 
 
 class SessionsArguments(Arguments, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,9 +63,12 @@ async def _sessions(context: Context, arguments: SessionsArguments) -> Any:
 async def _kick(context: Context, arguments: KickArguments) -> Any:
     ids = tuple(dict.fromkeys(arguments.ids))
     done, silent = await context.others.workers.kick(ids)
+    left = [each for each in ids if each not in done]
+    unknown = [each for each in left if any(is_of(each, worker.slot) for worker in silent)]
     return {
         "kicked": [each for each in ids if each in done],
-        "not_there": [each for each in ids if each not in done],
+        "not_there": [each for each in left if each not in unknown],
+        "unknown": unknown,
         "silent": _shown(silent),
     }
 

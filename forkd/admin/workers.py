@@ -1,8 +1,9 @@
 """How does admin ask workers? Over connections that they open to run/workers.sock; it checks who they are.
 
 A worker is who the kernel says (SO_PEERCRED): a process that master has as a worker of such a slot. What it
-answers is about its own sessions and bounded by its type; one that says anything else is not asked again. One
-that does not answer in time costs its own sessions in this one answer, and is named in it.
+answers is about its own sessions, as their ids show, and bounded by its type and by what it was asked; who
+says anything else is not asked again. One that does not answer in time costs its own sessions in this one
+answer, and is named in it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from forkd.rpc.messages_sessions import (
     SessionFilter,
     Sessions,
     Sort,
+    is_of,
 )
 
 ANSWER_S = 3.0
@@ -64,6 +66,8 @@ class _Link:
         self.bad = ""
         """Why it is not asked any more."""
         self.waiting: dict[int, asyncio.Queue[FromWorker | None]] = {}
+        self.owed = 0
+        """Records that it may still say: as many as its answers to all that it was asked can have."""
 
 
 class Workers:
@@ -112,9 +116,13 @@ class Workers:
             def take(answer: FromWorker) -> bool:
                 if not isinstance(answer, Sessions):
                     raise _Bad(f"{type(answer).__name__} where sessions were asked for")
+                if not all(is_of(entry.id, process.slot) for entry in answer.entries):
+                    raise _Bad("a session of another worker")
                 entries.extend(answer.entries)
                 if len(entries) > limit:
                     raise _Bad("more sessions than it was asked for")
+                if answer.more and not answer.entries:
+                    raise _Bad("a page with nothing on it")
                 if answer.more:
                     return False
                 found.fit += answer.fit
@@ -122,24 +130,34 @@ class Workers:
                 found.entries += [(process.slot, entry) for entry in entries]
                 return True
 
-            await self._ask(process, lambda n: AskSessions(n=n, filter=wanted, sort=sort, limit=limit), take)
+            # A page has an entry at least, the last one may have none.
+            await self._ask(
+                process,
+                lambda n: AskSessions(n=n, filter=wanted, sort=sort, limit=limit),
+                take,
+                records=limit + 1,
+            )
 
         await self._ask_all(ask, found.silent)
         return found
 
     async def kick(self, ids: Sequence[str]) -> tuple[set[str], list[Silent]]:
-        """End these sessions: (those that there were, workers that did not say). Raises Refused."""
+        """End these sessions, each worker its own: (those that there were, workers that did not say). Raises
+        Refused."""
         done: set[str] = set()
         silent: list[Silent] = []
 
-        def take(answer: FromWorker) -> bool:
-            if not isinstance(answer, Kicked):
-                raise _Bad(f"{type(answer).__name__} where sessions were to end")
-            done.update(frozenset(ids).intersection(answer.ids))
-            return True
-
         async def ask(process: ProcessStatus) -> None:
-            await self._ask(process, lambda n: Kick(n=n, ids=tuple(ids)), take)
+            own = tuple(each for each in ids if is_of(each, process.slot))
+
+            def take(answer: FromWorker) -> bool:
+                if not isinstance(answer, Kicked):
+                    raise _Bad(f"{type(answer).__name__} where sessions were to end")
+                done.update(frozenset(own).intersection(answer.ids))
+                return True
+
+            if own:
+                await self._ask(process, lambda n: Kick(n=n, ids=own), take, records=1)
 
         await self._ask_all(ask, silent)
         return done, silent
@@ -162,9 +180,15 @@ class Workers:
         await asyncio.gather(*(one(process) for process in workers))
 
     async def _ask(
-        self, process: ProcessStatus, make: Callable[[int], Message], take: Callable[[FromWorker], bool]
+        self,
+        process: ProcessStatus,
+        make: Callable[[int], Message],
+        take: Callable[[FromWorker], bool],
+        *,
+        records: int,
     ) -> None:
-        """One request; `take` is given its answers until it says that it has all, or raises _Bad."""
+        """One request; `take` is given its answers, so many `records` at most, until it says that it has all,
+        or raises _Bad."""
         link = self._links.get(process.pid)
         if link is None:
             raise _Silence("it is not connected yet")
@@ -176,8 +200,11 @@ class Workers:
         try:
             if not channel.try_send(link.connection, make(n)):
                 raise _Silence("it does not read its connection")
+            link.owed += records
             while (answer := await answers.get()) is not None:
+                records -= 1
                 if take(answer):
+                    link.owed -= records
                     return
             raise _Silence(link.bad or "it ended")
         except _Bad as bad:
@@ -192,6 +219,10 @@ class Workers:
             answers, ended = channel.drain(link.connection, FromWorker)
         except BadRecord as error:
             self._bad(link, str(error))
+            return
+        link.owed -= len(answers)
+        if link.owed < 0:
+            self._bad(link, "more than it was asked for")
             return
         for answer in answers:
             if (queue := link.waiting.get(answer.n)) is not None:

@@ -14,12 +14,9 @@ from forkd.cli.options import daemon_options, json_option, print_json
 from forkd.cli.queue_choice import unit
 from forkd.cli.tables import octets, print_table, seconds_ago
 from forkd.config.units import parse_duration
-from forkd.rpc.messages_sessions import Sort, State
+from forkd.rpc.messages_sessions import MOST, Sort, State
 
 LIMIT = 100
-MOST = 20_000
-"""As admin/requests_sessions.py has it."""
-
 
 COLUMNS = (
     *("id", "client", "listener", "state", "age", "idle"),
@@ -110,16 +107,22 @@ def kick(data_dir: Path, ids: tuple[str, ...], as_json: bool) -> int:
 
     A message that is just being made durable is answered first, and one that its next hop has (accept =
     "proxy") too, where that answer comes within 30 s: without it that mail may come twice. The ids are
-    those of `forkd sessions` and of the log. Exit status 1: one of them is not there.
+    those of `forkd sessions` and of the log. Exit status 1: one of them is not there, or its worker does not
+    say whether it is.
     """
     answer = request(data_dir, "kick", ids=[each.upper() for each in ids])
+    missing = [f"no such session: {', '.join(answer['not_there'])}"] if answer["not_there"] else []
+    if answer["unknown"]:
+        missing.append(
+            f"not known whether it has ended, its worker is silent: {', '.join(answer['unknown'])}"
+        )
     if as_json:
-        print_json({"ok": not answer["not_there"], **answer})
-        return int(bool(answer["not_there"]))
+        print_json({"ok": not missing, **answer})
+        return int(bool(missing))
     count = len(answer["kicked"])
     if count:
         tell(f"{count} session{'' if count == 1 else 's'} ended")
     say_silent(answer["silent"])
-    if answer["not_there"]:
-        raise CommandFailed(f"no such session: {', '.join(answer['not_there'])}")
+    if missing:
+        raise CommandFailed("; ".join(missing))
     return 0

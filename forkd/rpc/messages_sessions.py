@@ -1,7 +1,8 @@
 """What do admin and workers say to each other? Which sessions are there, and: end that one.
 
 Admin asks, workers answer, on connections that workers open (run/workers.sock). A worker talks with the
-world and may have been taken over: what it says is bounded here, and believed of its own sessions alone.
+world and may have been taken over: what it says is bounded here, and believed of its own sessions
+alone: their ids end with its slot.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from forkd.rpc.message import Message
 
 MAX_ENTRIES = 100
 """In one record: each entry has some 2,000 octets at most, as a rule 300."""
+
+MOST = 20_000
+"""Sessions in one answer to who asks admin: 10 MB."""
 
 State = Literal[
     "connect", "tls", "idle", "auth", "mail", "data", "plugin", "wait", "tarpit", "commit", "closing"
@@ -38,6 +42,11 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
 MAX_TEXT = 320
+
+
+def is_of(session: str, slot: int) -> bool:
+    """Is that the id of a session of the worker in that slot? It ends so (worker/main.py makes its Ids)."""
+    return session.endswith(f"W{slot}")
 
 
 class SessionFilter(
@@ -99,11 +108,12 @@ class AskSessions(Message, frozen=True, tag="ask_sessions"):
     n: int
     filter: SessionFilter = SessionFilter()
     sort: Sort = "age"
-    limit: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 100
+    limit: Annotated[int, msgspec.Meta(ge=0, le=MOST)] = 100
 
 
 class Sessions(Message, frozen=True, tag="sessions"):
-    """Worker's answer to AskSessions: one record after the other, while there is `more`."""
+    """Worker's answer to AskSessions: one record after the other, while there is `more`; only the last may
+    have no entries."""
 
     n: int
     entries: Annotated[tuple[SessionEntry, ...], msgspec.Meta(max_length=MAX_ENTRIES)] = ()

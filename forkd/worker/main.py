@@ -195,7 +195,7 @@ class Worker:
         failures = Failures(
             start.plugin_configs,
             background=self._background,
-            ids=Ids(f"w{start.slot}"),
+            ids=Ids(f"w{start.slot}"),  # as rpc.messages_sessions.is_of() has it
             crashes=self._crashes,
             hashes=start.plugin_hashes,
             slot=self._measuring.slot,

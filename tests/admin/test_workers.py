@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from forkd.admin import requests
 from forkd.admin import workers as module
+from forkd.admin.access import Access
+from forkd.admin.rows import Context, Others
 from forkd.admin.workers import Workers
 from forkd.rpc import channel
 from forkd.rpc.messages import ProcessStatus
@@ -102,6 +107,13 @@ LIES: dict[str, Answer] = {
         worker, Sessions(n=request.n, entries=tuple(map(entry, range(100))))
     ),
     "a text without end": _endless,
+    "pages with nothing": lambda worker, request: channel.send(worker, Sessions(n=request.n, more=True)),
+    "another's session": lambda worker, request: channel.send(
+        worker, Sessions(n=request.n, entries=(msgspec.structs.replace(entry(1), id=f"{1:016}W10"),))
+    ),
+    "what nobody asked": lambda worker, request: [
+        channel.send(worker, Sessions(n=1 << 40)) for _ in range(12)
+    ] and None,
 }  # fmt: skip
 
 
@@ -120,14 +132,14 @@ def test_a_worker_that_lies_is_not_asked_again(tmp_path: Path, lie: str):
 
 
 def test_a_worker_that_hangs_costs_its_own_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Within a deadline; one that talks for ever is no better."""
+    """Within a deadline; one that talks slowly is no better."""
     monkeypatch.setattr(module, "ANSWER_S", 0.2)
 
-    def for_ever(worker: socket.socket, request: ToWorker) -> None:
-        channel.try_send(worker, Sessions(n=request.n, more=True))
-        asyncio.get_running_loop().call_later(0.01, for_ever, worker, request)
+    def slowly(worker: socket.socket, request: ToWorker) -> None:
+        channel.try_send(worker, Sessions(n=request.n, entries=(entry(1),), more=True))
+        asyncio.get_running_loop().call_later(0.01, slowly, worker, request)
 
-    for answer in (lambda _worker, _request: None, for_ever):
+    for answer in (lambda _worker, _request: None, slowly):
         (tmp_path / "workers.sock").unlink(missing_ok=True)
         (silent,) = ask(tmp_path, answer).silent
         assert silent.why == "no answer within 0.2 s"
@@ -145,6 +157,51 @@ def test_who_is_no_worker_of_masters_is_not_asked(tmp_path: Path):
     found = ask(tmp_path, lambda _, request: heard.append(request), process(os.getppid(), slot=3))
     assert not heard
     assert [(each.slot, each.why) for each in found.silent] == [(3, "it is not connected yet")]
+
+
+def test_a_late_answer_is_none_to_the_next_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It was owed, so it is no lie; a worker that was held up once is asked again."""
+    late: list[ToWorker] = []
+
+    def answer(worker: socket.socket, request: ToWorker) -> None:
+        late.append(request)
+        for each in late if len(late) > 1 else ():
+            at = each.n
+            channel.send(worker, Sessions(n=each.n, entries=(entry(at),), fit=1, total=1))
+
+    async def run():
+        async with asked(tmp_path, answer) as workers:
+            monkeypatch.setattr(module, "ANSWER_S", 0.05)
+            first = await workers.sessions(SessionFilter(), "age", 10)
+            monkeypatch.setattr(module, "ANSWER_S", 20)
+            return first, await workers.sessions(SessionFilter(), "age", 10)
+
+    first, second = asyncio.run(run())
+    assert [each.why for each in first.silent] == ["no answer within 0.05 s"]
+    assert ([each.id for _, each in second.entries], second.silent) == ([entry(late[1].n).id], [])
+
+
+def test_a_worker_is_believed_of_its_own_sessions_alone(tmp_path: Path):
+    """It is not even told of others', and cannot say that they ended; whose worker is silent is known."""
+    ours, strange, silent = entry(1).id, f"{2:016}W10", f"{3:016}W3"
+    asked_for: list[ToWorker] = []
+
+    def answer(worker: socket.socket, request: ToWorker) -> None:
+        asked_for.append(request)
+        channel.send(worker, Kicked(n=request.n, ids=(ours, strange, silent)))
+
+    async def run():
+        async with asked(tmp_path, answer, process(os.getpid()), process(os.getppid(), slot=3)) as workers:
+            done, missing = await workers.kick([ours, strange, silent])
+            others = Others(master=None, qmgr=None, prober=None, workers=workers)
+            context = Context(who="test", uid=0, access=Access.ADMIN, others=others)
+            line = json.dumps({"request": "kick", "ids": [ours, strange, silent]}).encode()
+            return done, missing, json.loads(await requests.answer(line, context))["result"]
+
+    done, missing, result = asyncio.run(run())
+    assert (done, [each.slot for each in missing]) == ({ours}, [3])
+    assert asked_for[0].ids == (ours,)
+    assert (result["kicked"], result["not_there"], result["unknown"]) == ([ours], [strange], [silent])
 
 
 def test_a_kick_ends_what_was_asked_for_alone(tmp_path: Path):

@@ -55,7 +55,8 @@ def test_a_session_is_shown_as_it_is_and_ended_by_its_id(daemon: Daemon):
     def shown() -> dict[str, Any]:
         answer = ask(daemon)
         found = {session["helo"].partition(".")[0]: session for session in answer["sessions"]}
-        assert (answer["total"], answer["silent"]) == (3, [])
+        if (answer["total"], answer["silent"]) != (3, []):  # a busy machine: a worker may be late once
+            return {}
         return found if found["sending"]["octets"] == 1400 else {}
 
     found = wait_for(shown)
