@@ -4,8 +4,8 @@ What it reads of the configuration, what else it is given, and the files that it
 row: they are always new, so that files which they read once (the users' file, resolv.conf, aliases) are read
 anew. Anvil goes by nothing that can be set; its counts outlast reloads, and so does its log's format.
 
-For qmgr the tables are named that it does not read, so that one which is added is not forgotten; that it
-reads none of these, tests/master/test_given.py looks up in its code.
+For qmgr the tables are named that it does not read, so that one which is added is not forgotten. That each
+goes by all that it reads, tests/master/test_given.py looks up in the code.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 NOT_QMGRS: Final = frozenset(
     {
         "certificate", "tls", "auth", "names", "networks", "limits", "timeouts", "sandbox",
-        "state", "breaker", "crash", "plugins", "pool",
+        "state", "breaker", "crash", "plugins", "pool", "admin", "metrics", "probe",
     }
 )  # fmt: skip
-"""Tables that only concern clients, and what is done before 250."""
+"""Tables that only concern clients, admins, and what is done before 250; of [server] it goes by our name."""
 
 Stamp = tuple[int, ...]
 
@@ -58,18 +58,19 @@ def _broker(loaded: LoadedConfig, _ways: Mapping[str, str]) -> object:
         if plugin.capabilities.brokered
     ]
     traced = bool(config.trace.keep)  # then it has the way to admin's store
-    return config.server, config.dns, config.state, config.log, traced, granted, _resolver()
+    return config.dns, config.state, config.log, traced, granted, _resolver()
 
 
 def _launcher(loaded: LoadedConfig, _ways: Mapping[str, str]) -> object:
     config = loaded.config
     programs = {name: table for name, table in config.transport.items() if isinstance(table, QmailQueue)}
-    return config.server, config.log, config.queue.concurrency, programs
+    return config.log, config.queue.concurrency, programs
 
 
 def _qmgr(loaded: LoadedConfig, ways: Mapping[str, str]) -> object:
     config = loaded.config
     tables = {field: getattr(config, field) for field in Config.__struct_fields__ if field not in NOT_QMGRS}
+    tables["server"] = config.server.hostname
     tables["route"] = tuple(config.route.items())  # the first that matches counts: their order too
     files = [stamp(path) for path in NextHopFiles(config).paths]
     return tables, dict(ways), dict(loaded.aliases.table), files, _resolver()
