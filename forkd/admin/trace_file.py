@@ -4,6 +4,7 @@
     piece   what one record had of one session (or of a message without one): its events as they came
     link    a queue id and the session that the message came in by
     gap     events that are known to be missing
+    kept    how many sessions have a piece here, counted with them
 
 A record is committed with its writer's count, so whatever is lost between a process and the disk shows as a
 gap: what the process dropped, what admin had read and not committed when it was killed. Commits are not
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,6 +55,7 @@ CREATE TABLE IF NOT EXISTS gap (
     n INTEGER PRIMARY KEY, at REAL NOT NULL, after REAL NOT NULL, writer INTEGER NOT NULL,
     events INTEGER NOT NULL
 );
+CREATE TABLE IF NOT EXISTS kept (sessions INTEGER NOT NULL);
 """
 
 
@@ -70,11 +73,15 @@ class TraceFile:
         self._max_bytes = max_bytes
         self._database: sqlite3.Connection | None = None
         self._begun = False
+        self._failed = False
+        """It did so when it was open last: it may be damaged."""
         self._writers = Writers()
         self._clock = 0.0
         """Admin's, when it was looked at last."""
         self.sessions = 0
         """How many are kept."""
+        self._counted = 0
+        """How many of them `kept` has."""
         self.lost = 0
         """Events that did not reach the file since it was opened."""
         self.fresh = 0
@@ -96,7 +103,12 @@ class TraceFile:
         return self._begun
 
     def open(self) -> None:
-        """Open it, make it where there is none. Raises sqlite3.Error, Unusable."""
+        """Open it, make it where there is none. Raises sqlite3.Error, Unusable.
+
+        Meanwhile nobody reads what is told, and the file may be large: it is looked through for damage where
+        there may be some, not at each start.
+        """
+        doubt = self._failed or self._left_by_a_crash()
         database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         try:
             # Before the first table, else it needs a VACUUM.
@@ -108,10 +120,14 @@ class TraceFile:
                 raise Unusable(f"its format is {version}, and this forkd writes {SCHEMA}")
             database.executescript(TABLES)
             database.execute(f"PRAGMA user_version = {SCHEMA}")
-            problem = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+            problem = database.execute("PRAGMA quick_check(1)").fetchone()[0] if doubt else "ok"
             if problem != "ok":
                 raise Unusable(f"damaged: {problem}")
-            self.sessions = database.execute("SELECT COALESCE(SUM(begins), 0) FROM piece").fetchone()[0]
+            kept = database.execute("SELECT sessions FROM kept").fetchone()
+            if kept is None:
+                kept = database.execute("SELECT COALESCE(SUM(begins), 0) FROM piece").fetchone()
+                database.execute("INSERT INTO kept VALUES (?)", kept)
+            self.sessions = self._counted = kept[0]
             last = database.execute("SELECT at FROM piece ORDER BY n DESC LIMIT 1").fetchone()
             self._clock = last[0] if last else 0.0
         except sqlite3.DatabaseError as error:
@@ -123,30 +139,47 @@ class TraceFile:
             database.close()
             raise
         self._database = database
-        self._begun = False
+        self._begun = self._failed = False
         self._writers.clear()
+
+    def _left_by_a_crash(self) -> bool:
+        """The machine went down while it was open: the WAL is there, from before the boot.
+
+        A kill of admin alone harms nothing: the kernel has what was written.
+        """
+        booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        try:
+            return self._beside("-wal").stat().st_mtime < booted_at
+        except FileNotFoundError:
+            return False
+
+    def _beside(self, end: str) -> Path:
+        return self._path.with_name(self._path.name + end)
 
     def open_to_read(self) -> None:
         """Open it for find() alone, where no admin has it open. Raises sqlite3.Error, Unusable."""
         database = sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True)
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version != SCHEMA:
+        try:
+            version = database.execute("PRAGMA user_version").fetchone()[0]
+            if version != SCHEMA:
+                raise Unusable(f"its format is {version}, and this forkd reads {SCHEMA}")
+        except BaseException:
             database.close()
-            raise Unusable(f"its format is {version}, and this forkd reads {SCHEMA}")
+            raise
         self._database = database
 
     def put_aside(self) -> Path:
         """Rename a file that cannot be used, over the one that was put aside before; its new name."""
         aside = self._path.with_suffix(".bad")
         for end in ("-wal", "-shm"):
-            self._path.with_name(self._path.name + end).unlink(missing_ok=True)
+            self._beside(end).unlink(missing_ok=True)
         self._path.replace(aside)
         return aside
 
-    def drop(self) -> None:
-        """Let go of a file that failed; what was not committed is lost, and shows as a gap."""
+    def drop(self, *, failed: bool = False) -> None:
+        """Let go of the file; what was not committed is lost, and shows as a gap."""
         database, self._database = self._database, None
-        self._begun = False
+        self._begun, self._failed = False, failed
         if database is not None:
             with contextlib.suppress(sqlite3.Error):
                 database.close()
@@ -199,6 +232,11 @@ class TraceFile:
         if not self._begun or self._database is None:
             return
         self._writers.save(self._database, self._clock)
+        if self.sessions != self._counted:
+            # By the difference: at a reload there are two who count.
+            change = self.sessions - self._counted
+            self._database.execute("UPDATE kept SET sessions = max(0, sessions + ?)", (change,))
+            self.sessions = self._counted = self._database.execute("SELECT sessions FROM kept").fetchone()[0]
         self._begun = False
         self._database.execute("COMMIT")
 

@@ -235,7 +235,7 @@ class TraceStore:
         """The file is let go of: by what went wrong it may be in the middle of something."""
         if not isinstance(error, sqlite3.Error | OSError):
             log.bug(where="traces", error=error)
-        self._file.drop()
+        self._file.drop(failed=True)
         self._retry_at = time.monotonic() + RETRY_S
         if not self._why:
             log.service(act="traces_not_kept", detail=f"{error or type(error).__name__}", level="error")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -254,6 +255,70 @@ def test_what_is_no_event_is_said_to_be_none(path):
     assert names(file, key(1)) == ["unreadable"]
 
 
+def damage(path: Path) -> None:
+    with path.open("r+b") as damaged:
+        damaged.seek(200_000)
+        damaged.write(b"\xff" * 100_000)
+
+
+@pytest.mark.parametrize(("ended", "looks"), [("well", False), ("killed", False), ("crashed", True)])
+def test_it_is_looked_through_where_it_may_be_damaged(path, tmp_path, ended, looks):
+    """That takes seconds where it is large, and nobody reads what is told meanwhile: not at each start."""
+    file = opened(path)
+    for n in range(200):
+        file.add(PID, record(story(key(n), ("refused", {"said": "x" * 2000})), before=n), T0)
+    file.commit()
+    file._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    file.add(PID, record(story(key(200), ("connected", {})), before=200), T0)
+    file.commit()
+    if ended == "well":
+        file.close()
+    left = tmp_path / "left"
+    left.mkdir()
+    for each in tmp_path.glob("trace.db*"):
+        shutil.copy(each, left)
+    if ended == "crashed":
+        os.utime(left / "trace.db-wal", (1.0, 1.0))
+    damage(left / "trace.db")
+    if looks:
+        with pytest.raises(Unusable):
+            opened(left / "trace.db")
+    else:
+        opened(left / "trace.db").drop()
+
+
+def test_sessions_are_counted_by_two_at_once(path):
+    """At a reload; the one that stays knows how many there are, also after a kill."""
+    old = opened(path, sessions=10)
+    for n in range(4):
+        old.add(PID, record(story(key(n), ("connected", {})), before=n), T0)
+    old.commit()
+    new = opened(path, sessions=10)
+    for n in range(4, 20):
+        file = (old, new)[n % 2]
+        file.add(PID, record(story(key(n), ("connected", {})), before=n), T0)
+        file.commit()
+    old.close()
+    while new.prune(T0):
+        pass
+    new.commit()
+    assert (new.sessions, count(path, "piece")) == (10, 10)
+    new.add(PID, record(story(key(30), ("connected", {})), before=20), T0)
+    new.drop()
+    assert opened(path).sessions == 10
+
+
+def test_a_file_that_cannot_be_read_is_let_go_of(path):
+    """By `forkd explain` where no forkd runs: no descriptor stays."""
+    path.write_bytes(b"no database" * 1000)
+    file = TraceFile(path, keep_s=0, sessions=0, max_bytes=0)
+    held = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(sqlite3.DatabaseError) as raised:
+        file.open_to_read()
+    assert raised.value.__traceback__ is not None  # which would hold the connection
+    assert len(list(Path("/proc/self/fd").iterdir())) == held
+
+
 @pytest.mark.parametrize("harm", ["garbage", "version"])
 def test_a_file_that_is_no_use_is_put_aside(path, harm):
     """Damage, or another version's: a new one begins, and the old can be looked at."""
@@ -261,15 +326,13 @@ def test_a_file_that_is_no_use_is_put_aside(path, harm):
     for n in range(200):
         file.add(PID, record(story(key(n), ("refused", {"said": "x" * 2000})), before=n), T0)
     file.close()
-    if harm == "garbage":
-        with path.open("r+b") as damaged:
-            damaged.seek(8192)
-            damaged.write(b"\xff" * 100_000)
-    else:
-        database = sqlite3.connect(path)
-        database.execute("PRAGMA user_version = 99")
-        database.close()
     file = TraceFile(path, keep_s=1e6, sessions=1000, max_bytes=1 << 30)
+    if harm == "garbage":
+        damage(path)
+        file.drop(failed=True)
+    else:
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA user_version = 99")
     with pytest.raises(Unusable):
         file.open()
     aside = file.put_aside()
