@@ -9,8 +9,9 @@ from typing import TypeVar
 
 from forkd.rpc.channel import RequestClient, Unavailable
 from forkd.rpc.message import Message
-from forkd.rpc.messages import AskStatus, Done, ProcessStatus, QueueAnswer, Status
+from forkd.rpc.messages import Done, QueueAnswer
 from forkd.rpc.messages_reload import Reloaded
+from forkd.rpc.messages_status import AskStatus, ProcessStatus, Status
 
 MASTER_TIMEOUT_S = 5.0
 RELOAD_TIMEOUT_S = 900.0

@@ -18,7 +18,6 @@ from forkd.admin.access import Peer
 from forkd.rpc import channel
 from forkd.rpc.channel import BadRecord
 from forkd.rpc.message import Message
-from forkd.rpc.messages import ProcessStatus
 from forkd.rpc.messages_sessions import (
     AskSessions,
     FromWorker,
@@ -30,6 +29,7 @@ from forkd.rpc.messages_sessions import (
     Sort,
     is_of,
 )
+from forkd.rpc.messages_status import ProcessStatus
 
 ANSWER_S = 3.0
 """For a worker's whole answer: its loop stands still for milliseconds where it is healthy."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def status(data_dir: Path, as_json: bool) -> int:
         return 0
     print_facts(_facts(answer, data_dir))
     tell()
-    rows = [_process(process) for process in answer.get("processes", ())]
+    last = sorted(answer.get("processes", ()), key=lambda process: process.get("state") == "draining")
+    rows = [_process(process, answer.get("generation")) for process in last]
     print_table(
         ("process", "pid", "state", "up", "sessions", "restarts", "done"),
         rows,
@@ -79,10 +81,9 @@ def _stop(data_dir: Path, mode: str, *, wait: bool, as_json: bool) -> int:
 
 
 def _facts(answer: dict[str, Any], data_dir: Path) -> list[tuple[str, object]]:
-    counters: dict[str, int] = {}
+    counters = Counter[str](answer.get("ended", {}))
     for process in answer.get("processes", ()):
-        for name, number in process.get("counters", {}).items():
-            counters[name] = counters.get(name, 0) + number
+        counters.update(process.get("counters", {}))
     facts: list[tuple[str, object]] = [
         ("forkd", answer.get("version", "")),
         ("state", answer.get("state", "")),
@@ -90,6 +91,8 @@ def _facts(answer: dict[str, Any], data_dir: Path) -> list[tuple[str, object]]:
         ("host name", answer.get("hostname", "")),
         ("master", f"pid {answer.get('pid')}, up {ago(answer['started_at'])}"),
         ("data", data_dir),
+        *_configuration(answer),
+        *_pool(answer),
     ]
     facts += [(f"listener {name}", where) for name, where in answer.get("listeners", {}).items()]
     facts.append(("durability", answer.get("durability", "")))
@@ -109,6 +112,38 @@ def _facts(answer: dict[str, Any], data_dir: Path) -> list[tuple[str, object]]:
     return facts + [("note", note) for note in answer.get("notes", ())]
 
 
+def _configuration(answer: dict[str, Any]) -> list[tuple[str, object]]:
+    """Which generation is in force, and whether it is what the files say."""
+    number = answer.get("generation", 1)
+    since = f", for {ago(answer['generation_at'])}" if answer.get("generation_at") else ""
+    facts: list[tuple[str, object]] = [("configuration", f"generation {number} is in force{since}")]
+    if why := answer.get("not_reloaded"):
+        when = ago(answer["not_reloaded_at"])
+        what, *more = why.splitlines()
+        facts.append(
+            ("NOT RELOADED", f"{when} ago, the files are not what runs: {what}{' …' if more else ''}")
+        )
+    return facts
+
+
+def _pool(answer: dict[str, Any]) -> list[tuple[str, object]]:
+    """How many workers there may be, and how near the next one is."""
+    pool = answer.get("pool")
+    if not pool:
+        return []
+    serving = [
+        each
+        for each in answer.get("processes", ())
+        if each.get("role") == "worker" and each.get("state") == "running"
+    ]
+    places = len(serving) * pool["sessions"]
+    free = max(0, places - sum(each.get("sessions", 0) for each in serving))
+    shown = f"{len(serving)} of {pool['min']} to {pool['max']}; {free} of {places} sessions free"
+    if pool["min"] < pool["max"]:
+        shown += f", one more worker below {math.ceil(places * pool['spare'] / 100)}"
+    return [("workers", shown)]
+
+
 def _readiness(said: dict[str, Any]) -> list[tuple[str, object]]:
     """Whether clients should be sent here, and if not, each reason in a line."""
     wrong = [("not ready", f"{check}: {why}") for check, why in said.get("checks", {}).items() if why]
@@ -123,7 +158,7 @@ _PLUGIN = "plugin."
 _BREAKER = "breaker."
 
 
-def _shown(counters: dict[str, int], wanted: Callable[[str], bool]) -> str:
+def _shown(counters: Mapping[str, int], wanted: Callable[[str], bool]) -> str:
     return ", ".join(
         f"{name.replace('_', ' ')} {number}"
         for name, number in sorted(counters.items())
@@ -131,7 +166,7 @@ def _shown(counters: dict[str, int], wanted: Callable[[str], bool]) -> str:
     )
 
 
-def _plugins(answer: dict[str, Any], counters: dict[str, int]) -> list[tuple[str, object]]:
+def _plugins(answer: dict[str, Any], counters: Mapping[str, int]) -> list[tuple[str, object]]:
     """A line for each plugin of which there is something to tell: failures, breaker, shadow."""
     told: dict[str, dict[str, int]] = {}
     for name, number in counters.items():
@@ -158,13 +193,14 @@ def _plugins(answer: dict[str, Any], counters: dict[str, int]) -> list[tuple[str
     return lines
 
 
-def _process(process: dict[str, Any]) -> tuple[object, ...]:
+def _process(process: dict[str, Any], in_force: int | None) -> tuple[object, ...]:
+    state, generation = process.get("state", ""), process.get("generation", in_force)
     done = _shown(process.get("counters", {}), lambda name: not name.startswith(_PLUGIN))
     info = ", ".join(f"{key} {value}" for key, value in process.get("info", {}).items())
     return (
         _name(process),
         process.get("pid", ""),
-        process.get("state", ""),
+        state if generation == in_force else f"{state} gen {generation}",
         ago(process["started_at"]) if process.get("started_at") else "",
         process.get("sessions", 0),
         process.get("restarts", 0),

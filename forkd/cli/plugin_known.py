@@ -82,27 +82,29 @@ def find(name: str, loaded: LoadedConfig) -> Known:
 def zygotes(loaded: LoadedConfig) -> dict[str, dict[str, Any]]:
     """Plugin or group -> its zygote as the running daemon has it; empty: none runs.
 
-    With failures by cause over all workers, and how many workers have its breaker open.
+    With failures by cause since forkd was started, and how many workers have its breaker open.
     """
     data_dir = loaded.config.server.data_dir
     if not control_socket(data_dir).exists():
         return {}
     try:
-        processes = request(data_dir, "status").get("processes", ())
+        status = request(data_dir, "status")
     except CommandFailed:
         return {}
+    processes = status.get("processes", ())
     found = {
         one["name"]: dict(one, failures={}, breaker_open=0)
         for one in processes
         if one.get("role") == "zygote"
     }
-    for process in processes:
-        for counter, count in process.get("counters", {}).items():
+    for counted in (status.get("ended", {}), *(process.get("counters", {}) for process in processes)):
+        for counter, count in counted.items():
             # plugin.NAME.failed.CAUSE (forkd/worker/failures.py)
             name, _, cause = counter.removeprefix("plugin.").partition(".failed.")
             if cause and name in found and count:
                 failures = found[name]["failures"]
                 failures[cause] = failures.get(cause, 0) + count
+    for process in processes:
         for name, zygote in found.items():
             zygote["breaker_open"] += f"breaker.{name}" in process.get("info", {})
     return found

@@ -19,6 +19,9 @@ from forkd.config.lines import KeyPath
 MAX_VALUE: Final = 60
 """Characters of a value shown in a message."""
 
+DEFAULTS: Final = "built-in defaults"
+"""Instead of a file's path."""
+
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -90,6 +93,10 @@ class ConfigError(Exception):
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def from_anywhere(self) -> ConfigError:
+        """The same, for one who does not sit in the current folder: each file with its whole path."""
+        return ConfigError(dataclasses.replace(each, file=whole_path(each.file)) for each in self.problems)
+
 
 class Problems:
     """Collects problems; remembers which keys are bad, so that no check builds on them."""
@@ -157,11 +164,16 @@ class Problems:
 def display_path(path: Path | None) -> str:
     """As the admin would type it: relative when it lies in the current folder."""
     if path is None:
-        return "built-in defaults"
+        return DEFAULTS
     try:
         return str(path.relative_to(Path.cwd()))
     except (ValueError, OSError):  # elsewhere, or the current folder is gone
         return str(path)
+
+
+def whole_path(shown: str) -> str:
+    """What display_path() gave, for one who may sit in another folder."""
+    return shown if shown == DEFAULTS else str(Path(shown).absolute())
 
 
 def table_name(path: KeyPath) -> str:

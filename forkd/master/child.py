@@ -18,9 +18,10 @@ from forkd.master import privileges, signals
 from forkd.master.privileges import Identity
 from forkd.rpc import channel
 from forkd.rpc.message import Message
-from forkd.rpc.messages import AskStatus, AskStop, Blame, FromRole, Ready
+from forkd.rpc.messages import AskStop, Blame, FromRole, Ready
 from forkd.rpc.messages_pool import Heartbeat, Stop
 from forkd.rpc.messages_reload import AskReload
+from forkd.rpc.messages_status import AskStatus
 from forkd.rpc.start import RoleStart
 from forkd.sandbox import role_walls
 from forkd.sandbox.role_walls import Walls

@@ -15,6 +15,7 @@ import functools
 import itertools
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -41,10 +42,11 @@ from forkd.master.ground_paths import shut
 from forkd.master.next_hop_files import NextHopFiles
 from forkd.master.place import Place
 from forkd.master.pool import Slot
-from forkd.master.roles import PIPE, Role, brokered, launchers, proxied, workers
+from forkd.master.roles import PIPE, Role, brokered, launchers, least_workers, proxied, workers
 from forkd.master.status import Service
 from forkd.master.zygotes import Zygote
 from forkd.rpc import places
+from forkd.rpc.messages_status import PoolStatus
 from forkd.rpc.start import RoleStart
 from forkd.sandbox.role_walls import Walls
 from forkd.sandbox.selftest import Finding
@@ -166,7 +168,7 @@ class Generation:
         return {name: (sock, self.config.listener[name].address) for name, sock in self.listeners.items()}
 
     def service(self) -> Service:
-        """For `forkd status`."""
+        """For `forkd status`: of the one that is in force from now on."""
         return Service(
             version=forkd.__version__,
             pid=os.getpid(),
@@ -176,6 +178,20 @@ class Generation:
             durability=self.config.queue.durability,
             sandbox=self.layers,
             notes=tuple(self.notes),
+            generation=self.number,
+            generation_at=time.time(),
+            pool=self._pool(),
+        )
+
+    def _pool(self) -> PoolStatus | None:
+        if self._worker is None:
+            return None
+        config = self.config
+        return PoolStatus(
+            min=least_workers(config),
+            max=workers(config),
+            sessions=config.limits.sessions,
+            spare=config.pool.spare,
         )
 
     # --- places ---------------------------------------------------------------------------------------
@@ -207,6 +223,7 @@ class Generation:
             ),
             functools.partial(self._fork, role, load(role), number),
             generation=self.number,
+            on_end=functools.partial(self.ground.metrics.ended, f"{role.name}.{number}"),
         )
 
     def worker(self) -> Place:

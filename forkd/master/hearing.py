@@ -16,9 +16,10 @@ from forkd.master.pool import State
 from forkd.master.trust import Trust
 from forkd.master.watch import Watch
 from forkd.rpc.channel import BadRecord
-from forkd.rpc.messages import AskStatus, AskStop, Blame, Ready
+from forkd.rpc.messages import AskStop, Blame, Ready
 from forkd.rpc.messages_pool import Heartbeat
 from forkd.rpc.messages_reload import AskReload
+from forkd.rpc.messages_status import AskStatus
 
 Asked = AskStatus | AskStop | AskReload
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+import msgspec
+
 from forkd.exits import Exit
 from forkd.master.errors import StartError
 from forkd.master.hearing import Hearing
 from forkd.master.place import Place, describe
 from forkd.master.pool import State
 from forkd.master.roster import Roster
+from forkd.master.tally import Tally
 from forkd.master.trust import Trust
 
 _ENDED_BY_ITSELF = frozenset({"exit 0", "SIGTERM"})
@@ -20,8 +23,9 @@ _ENDED_BY_ITSELF = frozenset({"exit 0", "SIGTERM"})
 class Lives:
     """All births and deaths.
 
-    state  of the service: starting | running | stopping | draining
-    fail   while it is starting a failure ends it: told why
+    state   of the service: starting | running | stopping | draining
+    fail    while it is starting a failure ends it: told why
+    tally   what those have counted that have ended
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class Lives:
         self._trust = trust
         self._state = state
         self._fail = fail
+        self.tally = Tally()
 
     def start(self, place: Place, now: float) -> None:
         """Start a process there."""
@@ -78,6 +83,10 @@ class Lives:
         self._hearing.end(place, now)
         slot, pid = place.slot, place.slot.pid
         self._trust.reaped(place, pid)
+        if place.said is not None:
+            self.tally.add(place.said.counters)
+            place.said = msgspec.structs.replace(place.said, counters={})
+        place.on_end()
         ended = describe(wait_status)
         was = slot.state
         delay_s = slot.exited(now)

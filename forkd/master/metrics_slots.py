@@ -52,6 +52,11 @@ class MetricsSlots:
         self._tell()
         return fd
 
+    def ended(self, name: str) -> None:
+        """The process of that slot is dead: what it measured is so no more, however it died."""
+        if (fd := self.files.get(name)) is not None:
+            metrics_slot.end(fd)
+
     def forked(self, reader: Child) -> None:
         """This is admin from now on; it was given all that there are."""
         self._reader = reader

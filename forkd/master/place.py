@@ -29,6 +29,7 @@ class Place:
     """Where one process at a time is. `start` makes it, and raises OSError when it cannot.
 
     generation  of the configuration that its processes are given
+    on_end      called with each death of what is here
     on_gone     called once, when the place has vanished from the roster
     """
 
@@ -42,6 +43,7 @@ class Place:
     refused: str = ""
     """Why no process could be made the last time: said once, not at each try."""
     generation: int = 1
+    on_end: Callable[[], None] = _nothing
     on_gone: Callable[[], None] = _nothing
 
     @property

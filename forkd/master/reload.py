@@ -125,9 +125,10 @@ class Reloads:
                 next(self._steps)
             except StopIteration:
                 self._over("")
-            except (StartError, ConfigError) as error:
-                detail = error.detail if isinstance(error, StartError) else ""
-                self._over(f"{error}\n{detail}".strip())
+            except ConfigError as error:
+                self._over(str(error.from_anywhere()))
+            except StartError as error:
+                self._over(f"{error}\n{error.detail}".strip())
             except Exception as error:  # a bug in reading what is new must not end what serves
                 log.bug(where="reload", error=error)
                 self._over(f"a bug of forkd's own, its log has it: {error}")
@@ -302,10 +303,11 @@ class Reloads:
             self.ask(who)
 
     def _answer(self, error: str) -> None:
-        report = self._report(error)
-        tell, self._tell = self._tell, None
+        kept = f"generation {self.current.number} stays in force: {error}" if error else ""
+        report = self._report(f"not reloaded, {kept}" if error else "")
         if error:
-            log.service(act="not_reloaded", level="error", detail=error)
+            log.service(act="not_reloaded", level="error", detail=kept)
+            self._supervisor.service = self._supervisor.service.kept(error)
         else:
             left = f"; needs a restart: {', '.join(c.key for c in report.needs_restart)}"
             log.service(
@@ -314,6 +316,7 @@ class Reloads:
                 detail=f"generation {report.generation}: {len(report.applied)} keys applied"
                 + (left if report.needs_restart else ""),
             )
+        tell, self._tell = self._tell, None
         if tell is not None:
             tell(report)
 

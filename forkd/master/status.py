@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from forkd.master.pool import Slot, State
+import msgspec
+
+from forkd.master.place import Place
+from forkd.master.pool import State
 from forkd.rpc import channel
-from forkd.rpc.messages import Done, ProcessStatus, Status
+from forkd.rpc.messages import Done
 from forkd.rpc.messages_pool import Heartbeat
+from forkd.rpc.messages_status import PoolStatus, ProcessStatus, Status
 
 MAX_LAST_END = 500
 """Characters of how a process ended: a plugin's author wrote what its zygote says as it gives up."""
+MAX_NOT_RELOADED = 2000
+"""Characters of why a reload came to nothing: all of it was in its answer, and is in the log."""
 
 _SHOWN = {
     State.WAITING: "backoff",
@@ -25,7 +31,7 @@ _SHOWN = {
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """What does not change while we run. `started_at` is Unix time."""
+    """What changes by a reload alone. Times are Unix time, those of not_reloaded as Status has them."""
 
     version: str
     pid: int
@@ -35,19 +41,29 @@ class Service:
     durability: str
     sandbox: dict[str, str]
     notes: tuple[str, ...]
+    generation: int = 1
+    generation_at: float = 0.0
+    not_reloaded: str = ""
+    not_reloaded_at: float = 0.0
+    pool: PoolStatus | None = None
+
+    def kept(self, why: str) -> Service:
+        """A reload has come to nothing: why."""
+        return dataclasses.replace(self, not_reloaded=why[:MAX_NOT_RELOADED], not_reloaded_at=time.time())
 
 
 def answer(
-    n: int, state: str, service: Service, slots: Iterable[tuple[Slot, Heartbeat | None]]
+    n: int, state: str, service: Service, places: Iterable[Place], ended: Mapping[str, int]
 ) -> Status | Done:
     """The answer to AskStatus `n`: one record, without counters and ends where it would not fit."""
     offset = time.time() - time.monotonic()
-    processes = tuple(_process(slot, said or Heartbeat(), offset) for slot, said in slots)
     full = Status(
-        n=n, state=state, processes=processes, version=service.version, pid=service.pid,
-        started_at=service.started_at, hostname=service.hostname, listeners=service.listeners,
-        durability=service.durability, sandbox=service.sandbox, notes=service.notes,
-    )  # fmt: skip
+        n=n,
+        state=state,
+        processes=tuple(_process(place, offset) for place in places),
+        ended=dict(ended),
+        **{field.name: getattr(service, field.name) for field in dataclasses.fields(service)},
+    )
     for attempt in (full, _without_counters(full)):
         try:
             channel.encode(attempt)
@@ -57,7 +73,8 @@ def answer(
     return Done(n=n, error="there are too many processes for one answer")
 
 
-def _process(slot: Slot, said: Heartbeat, offset: float) -> ProcessStatus:
+def _process(place: Place, offset: float) -> ProcessStatus:
+    slot, said = place.slot, place.said or Heartbeat()
     alive = slot.alive
     return ProcessStatus(
         role=slot.role,
@@ -67,6 +84,7 @@ def _process(slot: Slot, said: Heartbeat, offset: float) -> ProcessStatus:
         started_at=slot.started_at + offset if slot.starts else 0.0,
         restarts=slot.restarts,
         name=slot.name,
+        generation=place.generation,
         sessions=said.sessions if alive else 0,
         transactions=said.transactions if alive else 0,
         counters=said.counters,
@@ -77,13 +95,8 @@ def _process(slot: Slot, said: Heartbeat, offset: float) -> ProcessStatus:
 
 
 def _without_counters(status: Status) -> Status:
-    processes = tuple(
-        ProcessStatus(role=p.role, slot=p.slot, pid=p.pid, state=p.state, started_at=p.started_at,
-                      restarts=p.restarts, name=p.name, sessions=p.sessions, transactions=p.transactions)
-        for p in status.processes
-    )  # fmt: skip
-    return Status(
-        n=status.n, version=status.version, state=status.state, pid=status.pid, started_at=status.started_at,
-        hostname=status.hostname, listeners=status.listeners, durability=status.durability,
-        processes=processes, sandbox=status.sandbox, notes=status.notes,
-    )  # fmt: skip
+    bare = tuple(
+        msgspec.structs.replace(each, counters={}, info={}, last_end="", last_end_at=0.0)
+        for each in status.processes
+    )
+    return msgspec.structs.replace(status, processes=bare, ended={}, not_reloaded=status.not_reloaded[:200])

@@ -33,8 +33,9 @@ from forkd.master.shutdown import Shutdown
 from forkd.master.signals import Signals
 from forkd.master.trust import Trust
 from forkd.master.watch import Watch
-from forkd.rpc.messages import AskStatus, AskStop, Done
+from forkd.rpc.messages import AskStop, Done
 from forkd.rpc.messages_reload import AskReload, Reloaded
+from forkd.rpc.messages_status import AskStatus
 
 
 class Task(Protocol):
@@ -273,8 +274,9 @@ class Supervisor:
     def _asked(self, child: Child, asked: Asked) -> None:
         match asked:
             case AskStatus():
-                slots = [(each.slot, each.said) for each in self.roster]
-                child.tell(status.answer(asked.n, self._state, self.service, slots))
+                child.tell(
+                    status.answer(asked.n, self._state, self.service, self.roster, self._lives.tally.counted)
+                )
             case AskReload():
                 tell = functools.partial(_answer, child, asked.n)
                 self._reload(f"asked by {asked.who}", tell, may_wait=False)
@@ -289,7 +291,7 @@ class Supervisor:
             return
         why = f"forkd is {self._state}: the configuration is not read anew"
         log.service(act="not_reloaded", level="warning", detail=why)
-        tell(Reloaded(n=0, generation=1, error=why))
+        tell(Reloaded(n=0, generation=self.service.generation, error=why))
 
     def reloading(self) -> None:
         """A reload begins."""

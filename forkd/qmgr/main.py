@@ -136,6 +136,7 @@ class Loop:
             for fd, _ in self._poll.poll(timeout_s):
                 self._ready(fd)
         self.manager.close(GOOD_BYE_S)
+        self._beat()  # what was counted since the last one
         self._measuring.slot.end()
         if self._tracer is not None:
             self._tracer.finish()
@@ -223,7 +224,8 @@ class Loop:
             Heartbeat(
                 state=state,
                 transactions=manager.active,
-                counters={**manager.counters, "queued": len(manager.schedule)},
+                counters=dict(manager.counters),
+                info={"queued": str(len(manager.schedule))},
             ),
         )
         self._start.title(f"{state} {len(manager.schedule)} queued")

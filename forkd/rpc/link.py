@@ -59,9 +59,10 @@ class MasterLink:
         return channel.try_send(self._start.master, message)
 
     def close(self) -> None:
-        """No more heartbeats, nothing more is read."""
+        """One more heartbeat, with what was counted since the last one; nothing more is read."""
         if self._timer is not None:
             self._timer.cancel()
+            self.send(self._beat())
         self._loop.remove_reader(self._start.master.fileno())
 
     def _tick(self) -> None:

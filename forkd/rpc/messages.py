@@ -14,6 +14,7 @@ from forkd.rpc.message import Message
 from forkd.rpc.messages_metrics import SlotMade
 from forkd.rpc.messages_pool import Heartbeat, Room, Stop
 from forkd.rpc.messages_reload import AskReload, Reloaded
+from forkd.rpc.messages_status import AskStatus, Status
 
 # --- role -> master ---------------------------------------------------------------------------------
 
@@ -29,12 +30,6 @@ class Blame(Message, frozen=True, tag="blame"):
     pid: int
     """Of the sandbox that showed it: master looks whether it is that zygote's, and lives."""
     reason: str
-
-
-class AskStatus(Message, frozen=True, tag="ask_status"):
-    """Admin to master."""
-
-    n: int
 
 
 class AskStop(Message, frozen=True, tag="ask_stop"):
@@ -67,45 +62,6 @@ class RefusedCall(Message, frozen=True, tag="refused_call"):
     """Its name, or its number where it has none that we know."""
     plugin: str
     """By its uid; empty: whose it is, is not known."""
-
-
-class ProcessStatus(Message, frozen=True, tag="process"):
-    """One child as `forkd status` shows it."""
-
-    role: str
-    slot: int
-    pid: int
-    state: str
-    """starting | running | draining | backoff | failed"""
-    started_at: float
-    restarts: int
-    name: str = ""
-    """The plugin's name for a zygote."""
-    sessions: int = 0
-    transactions: int = 0
-    counters: dict[str, int] = msgspec.field(default_factory=dict)
-    info: dict[str, str] = msgspec.field(default_factory=dict)
-    last_end: str = ""
-    """How and why the one before it ended: `SIGKILL: no heartbeat for 10.0 s`; empty: there was none."""
-    last_end_at: float = 0.0
-
-
-class Status(Message, frozen=True, tag="status"):
-    """Answer to AskStatus."""
-
-    n: int
-    version: str
-    state: str
-    pid: int
-    started_at: float
-    hostname: str
-    listeners: dict[str, str]
-    durability: str
-    processes: tuple[ProcessStatus, ...]
-    sandbox: dict[str, str]
-    """Layer -> enforced | absent | failed | unverified, from the start-up self-test."""
-    notes: tuple[str, ...] = ()
-    """What an admin should know: running as root without dropping, durability none, …"""
 
 
 class Done(Message, frozen=True, tag="done"):

@@ -164,6 +164,7 @@ class Worker:
         anvil.close()
         if services.next_hop is not None:
             services.next_hop.close()
+        self._beat()  # what was counted since the last one
         self._measuring.slot.end()
         log.finish()
         if tracer is not None:

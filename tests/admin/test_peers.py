@@ -8,7 +8,8 @@ import pytest
 
 from forkd.admin.peers import Master, Refused
 from forkd.rpc.message import Message
-from forkd.rpc.messages import Done, Status
+from forkd.rpc.messages import Done
+from forkd.rpc.messages_status import Status
 
 
 def status(n: int) -> Status:

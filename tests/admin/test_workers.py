@@ -19,8 +19,8 @@ from forkd.admin.access import Access
 from forkd.admin.rows import Context, Others
 from forkd.admin.workers import Workers
 from forkd.rpc import channel
-from forkd.rpc.messages import ProcessStatus
 from forkd.rpc.messages_sessions import Kicked, SessionEntry, SessionFilter, Sessions, ToWorker
+from forkd.rpc.messages_status import ProcessStatus
 
 Answer = Callable[[socket.socket, ToWorker], None]
 

@@ -174,6 +174,31 @@ def test_status_is_one_screen(forkd: Forkd, answers: FakeControl):
     assert len(done.stdout.splitlines()) < 24
 
 
+def test_status_tells_what_is_in_force_and_what_is_not(tmp_path: Path, forkd: Forkd):
+    """The generation, how many workers may be, why the files are not what runs; who drains comes last."""
+    worker = {"role": "worker", "restarts": 0, "started_at": 1.0, "counters": {"messages": 1}}
+    told = STATUS | {
+        "generation": 8, "generation_at": 1.0, "not_reloaded": "forkd.toml:3: no such key\nand more",
+        "not_reloaded_at": 1.0, "pool": {"min": 1, "max": 4, "sessions": 100, "spare": 25},
+        "ended": {"messages": 40, "plugin.mark.failed.limit": 2},
+        "processes": [
+            worker | {"slot": 0, "pid": 10, "state": "draining", "sessions": 2, "generation": 7},
+            worker | {"slot": 1, "pid": 11, "state": "running", "sessions": 30, "generation": 8},
+            worker | {"slot": 2, "pid": 12, "state": "running", "sessions": 1, "generation": 8},
+        ],
+    }  # fmt: skip
+    with FakeControl(tmp_path / "var", lambda _: ok(told)):
+        shown = forkd("status").stdout
+    lines = shown.splitlines()
+    assert "generation 8 is in force" in shown
+    assert "forkd.toml:3: no such key …" in next(line for line in lines if line.startswith("NOT RELOADED"))
+    assert "2 of 1 to 4; 169 of 200 sessions free, one more worker below 50" in shown
+    assert "messages 43" in next(line for line in lines if line.startswith("since start"))
+    assert "failed limit 2" in next(line for line in lines if line.startswith("plugin mark"))
+    assert [line.split()[1] for line in lines[-3:]] == ["1", "2", "0"]
+    assert "draining gen 7" in lines[-1] and "gen" not in lines[-2]
+
+
 def test_status_speaks_json(forkd: Forkd, answers: FakeControl):
     """Everything the daemon said, unchanged."""
     assert json.loads(forkd("status", "--json").stdout) == STATUS

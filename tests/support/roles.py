@@ -35,7 +35,6 @@ from forkd.master.main import run
 from forkd.master.roles import ROLES, Role
 from forkd.rpc import channel
 from forkd.rpc.messages import (
-    AskStatus,
     AskStop,
     Done,
     Heartbeat,
@@ -43,10 +42,10 @@ from forkd.rpc.messages import (
     QueueEntry,
     QueueRequest,
     Ready,
-    Status,
     Stop,
     ToRole,
 )
+from forkd.rpc.messages_status import AskStatus, Status
 from forkd.rpc.start import RoleStart
 
 

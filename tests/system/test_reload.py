@@ -53,6 +53,11 @@ def change(daemon: Daemon, old: str, new: str) -> None:
     fresh.replace(path)
 
 
+def shown(daemon: Daemon) -> dict:
+    """What `forkd status` says."""
+    return json.loads(daemon.forkd("status", "--json", "--data-dir", "var").stdout)
+
+
 def acts(daemon: Daemon) -> list[str]:
     """Of the service, as the log has them."""
     return [event.get("act", "") for event in daemon.events("service")]
@@ -80,6 +85,10 @@ def test_sessions_go_on_and_new_ones_have_the_new_settings(make_daemon: Make):
     assert say(old, b"QUIT").startswith(b"221")
     wait_for(lambda: daemon.mailbox("old"), timeout_s=20)
     wait_for(lambda: not set(pids["worker"]) & set(daemon.role("worker")), timeout_s=20)
+    status = shown(daemon)
+    assert status["generation"] == 2 and status["not_reloaded"] == ""
+    assert {each["generation"] for each in status["processes"]} == {2}
+    assert status["ended"]["messages"] == 1, "what was done before is not forgotten"
     daemon.pids()
     assert daemon.stop() == 0
 
@@ -91,9 +100,15 @@ def test_a_mistake_keeps_the_old_configuration_and_says_why(make_daemon: Make):
     change(daemon, "greeting =", "greting =")
     done = daemon.forkd("reload", "--config", "forkd.toml")
     assert done.returncode != 0
+    assert f"not reloaded, generation 1 stays in force: {daemon.folder}/forkd.toml:" in done.stderr
     assert "greting" in done.stderr and "greeting" in done.stderr
+    status = shown(daemon)
+    assert "greting" in status["not_reloaded"] and status["not_reloaded_at"] > status["generation_at"]
     assert daemon.role("worker") == workers
     assert b"first" in greeting(daemon.port)
+    change(daemon, "greting =", "greeting =")
+    reloaded(daemon)
+    assert shown(daemon)["not_reloaded"] == ""
 
 
 def test_a_plugin_that_does_not_start_keeps_the_old_ones(make_daemon: Make):
