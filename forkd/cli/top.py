@@ -21,7 +21,7 @@ from forkd.cli.failure import CommandFailed
 from forkd.cli.options import daemon_options
 from forkd.cli.queue_choice import unit
 from forkd.cli.tables import console
-from forkd.cli.top_rates import rates
+from forkd.cli.top_rates import Looks
 from forkd.cli.top_screen import View, screen
 from forkd.config.units import parse_duration
 from forkd.exits import Exit
@@ -54,13 +54,13 @@ def top(data_dir: Path, interval: float, sort: str) -> int:
     interval = max(LEAST_S, interval)
     terminal = console()
     with _keys() as keys, Live(console=terminal, screen=True, auto_refresh=False) as live:
-        before, then, looked = None, 0.0, first
-        note = ""
+        looks, looked, note = Looks(), first, ""
+        found = looks.rates(looked["status"], looked["at"])
         while True:
             now = time.monotonic()
             view = View(
                 status=looked["status"],
-                rates=rates(before, looked["status"], now - then),
+                rates=found,
                 sessions=looked["sessions"],
                 sort=sort,
                 queue=looked["queue"],
@@ -68,7 +68,6 @@ def top(data_dir: Path, interval: float, sort: str) -> int:
             )
             width, height = terminal.size
             live.update(screen(view, rows=height, columns=width), refresh=True)
-            before, then = looked["status"], now
             while (left := now + interval - time.monotonic()) > 0:
                 if not select.select([keys], [], [], left)[0]:
                     break
@@ -81,18 +80,21 @@ def top(data_dir: Path, interval: float, sort: str) -> int:
                     break
             try:
                 looked, note = _look(data_dir, sort), ""
+                found = looks.rates(looked["status"], looked["at"])
             except CommandFailed as failure:
                 note = str(failure)  # it may come back: admin is replaced, forkd started anew
 
 
 def _look(data_dir: Path, sort: str) -> dict[str, Any]:
-    """All that is shown. Raises CommandFailed."""
+    """All that is shown, and when (monotonic) the status was so. Raises CommandFailed."""
     try:
         queue = request(data_dir, "queue", act="list", limit=1)["count"]
     except PartAway:
         queue = None
+    status = request(data_dir, "status")
     return {
-        "status": request(data_dir, "status"),
+        "status": status,
+        "at": time.monotonic(),
         "sessions": request(data_dir, "sessions", sort=sort, limit=MOST_SESSIONS),
         "queue": queue,
     }

@@ -6,8 +6,11 @@ Counters begin anew with each process, so that a difference is taken by process 
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from typing import Any
+
+LEAST_S = 1.9
+"""Counters come with heartbeats, one a second: over less than two, rates were nothing and many in turn."""
 
 _PLUGIN = "plugin."
 _BREAKER = "breaker."
@@ -34,6 +37,23 @@ class Rates:
     of_all: dict[str, float]
     of_worker: dict[tuple[int, int], dict[str, float]]
     plugins: tuple[Plugin, ...]
+
+
+class Looks:
+    """The looks of the last while, for rates over LEAST_S or as much longer as nobody could look."""
+
+    def __init__(self) -> None:
+        self._looks: deque[tuple[float, dict[str, Any]]] = deque()
+        """(when, what was seen), the one to compare with first."""
+
+    def rates(self, status: dict[str, Any], at: float) -> Rates:
+        """Since an earlier look, `at` which this one was made (monotonic)."""
+        looks = self._looks
+        while len(looks) > 1 and at - looks[1][0] >= LEAST_S:
+            looks.popleft()
+        looks.append((at, status))
+        then, before = looks[0]
+        return rates(before, status, at - then) if at - then >= LEAST_S else rates(None, status, 0.0)
 
 
 def rates(before: dict[str, Any] | None, now: dict[str, Any], seconds: float) -> Rates:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from forkd.cli.top_rates import rates
+from forkd.cli.top_rates import Looks, rates
 from forkd.exits import Exit
 from tests.cli.conftest import ROOT, Forkd
 from tests.cli.test_control import STATUS
@@ -51,6 +51,23 @@ def test_rates_are_differences_of_each_process():
     found = rates(before, now, 2.0)
     assert found.of_all["messages"] == 7.0
     assert found.of_worker == {(0, 1): {"messages": 5.0}, (1, 3): {"messages": 2.0}}
+
+
+def test_rates_span_the_time_that_nobody_could_look():
+    """Admin was away for a minute: what happened then is divided by that minute, not by one interval."""
+    looks = Looks()
+    for at, messages in ((0, 0), (2, 20)):
+        found = looks.rates(status(worker(1, messages=messages)), at)
+    assert found.of_all["messages"] == 10.0
+    assert looks.rates(status(worker(1, messages=620)), 62).of_all["messages"] == 10.0
+
+
+def test_rates_are_taken_over_more_than_a_heartbeat():
+    """Looked at five times a second, counters that come once a second give the same rate each time."""
+    looks = Looks()
+    seen = [looks.rates(status(worker(1, messages=10 * (at // 5))), at / 5) for at in range(50)]
+    assert {each.of_all["messages"] for each in seen[:10]} == {0.0}
+    assert {round(each.of_all["messages"], 6) for each in seen[10:]} == {10.0}
 
 
 def test_the_first_look_has_no_rates():
