@@ -7,7 +7,7 @@ is empty ("", 0, None, ()) and has a default is left out.
 Those of a mail's life stand in logmail.py. What a line looks like is logline.py's, the process' one log
 logwriter.py's, how a line leaves logsink.py's: what the reader does not take is kept up to LIMIT_BYTES,
 then dropped and counted, so a stuck log never stalls mail. Loops call `flush()` on a timer (once a second
-is enough).
+is enough). What the field `act` may say stands in logacts.py.
 """
 
 from __future__ import annotations
@@ -16,6 +16,15 @@ import io
 import sys
 import traceback
 
+from forkd.logacts import (
+    AuthBackendAct,
+    CertificateAct,
+    CrashRecordAct,
+    ProcessAct,
+    ProgramAct,
+    QueueAct,
+    ServiceAct,
+)
 from forkd.logline import MAX_LINE_BYTES, escape
 from forkd.logmail import Who, connected, delivery, edited, message, queue_event, refused, session_end
 from forkd.logsink import LIMIT_BYTES, Sink
@@ -24,6 +33,9 @@ from forkd.logwriter import descriptor, finish, flush, given, hold, identify, ob
 __all__ = [
     "LIMIT_BYTES",
     "MAX_LINE_BYTES",
+    "AuthBackendAct",
+    "ProcessAct",
+    "QueueAct",
     "Sink",
     "Who",
     "connected",
@@ -74,13 +86,15 @@ def auth(
     write(level, "auth", session=session, client=client, result=result, mechanism=mechanism, **fields)
 
 
-def auth_backend(*, backend: str, act: str, reason: str = "", level: str = "info") -> None:
-    """Who knows the passwords came or went: read | unreadable | connected | lost | unreachable."""
+def auth_backend(*, backend: str, act: AuthBackendAct, reason: str = "", level: str = "info") -> None:
+    """Who knows the passwords came or went."""
     write(level, "auth_backend", backend=backend, act=act, **given(reason=reason))
 
 
-def certificate(*, act: str, name: str = "", reason: str = "", level: str = "info", **fields: object) -> None:
-    """A [certificate], or tls.client_ca (no name): loaded | replaced | kept | not_loaded | note."""
+def certificate(
+    *, act: CertificateAct, name: str = "", reason: str = "", level: str = "info", **fields: object
+) -> None:
+    """Something happened to a [certificate], or tls.client_ca (no name)."""
     write(level, "certificate", act=act, **given(name=name, reason=reason, **fields))
 
 
@@ -163,8 +177,8 @@ def broker_breach(*, plugin: str, session: str, detail: str) -> None:
     write("error", "broker_breach", plugin=plugin, session=session, detail=detail)
 
 
-def crash_record(*, act: str, record: str, reason: str = "") -> None:
-    """What became of a crash record: lost."""
+def crash_record(*, act: CrashRecordAct, record: str, reason: str = "") -> None:
+    """What became of a crash record."""
     write("warning", "crash_record", act=act, record=record, **given(reason=reason))
 
 
@@ -243,14 +257,14 @@ def self_test(*, layer: str, result: str, required: bool = False, detail: str = 
 # --- the service itself -------------------------------------------------------------------------------
 
 
-def service(*, act: str, detail: str = "", level: str = "info", **fields: object) -> None:
-    """The daemon as a whole: starting | ready | stopping | stopped | signal …"""
+def service(*, act: ServiceAct, detail: str = "", level: str = "info", **fields: object) -> None:
+    """The daemon as a whole."""
     write(level, "service", act=act, **given(detail=detail, **fields))
 
 
 def process(
     *,
-    act: str,
+    act: ProcessAct,
     role: str,
     pid: int = 0,
     slot: int | None = None,
@@ -260,15 +274,22 @@ def process(
     after_s: float = 0.0,
     level: str = "info",
 ) -> None:
-    """One process' life: started | ready | exited | stalled | killed | backoff | failed."""
+    """One process' life."""
     if slot is not None:
         role = f"{role}.{slot}"
     write(level, "process", act=act, role=role,
            **given(name=name, pid=pid, status=status, reason=reason, after_s=after_s))  # fmt: skip
 
 
-def program(*, act: str, transport: str = "", pid: int = 0, detail: str = "", level: str = "info") -> None:
-    """Launcher: a queue program was not_started | killed | not_killed, or a request refused."""
+def program(
+    *,
+    act: ProgramAct,
+    transport: str = "",
+    pid: int = 0,
+    detail: str = "",
+    level: str = "info",
+) -> None:
+    """A queue program, as launcher tells it."""
     write(level, "program", act=act, **given(transport=transport, pid=pid, detail=detail))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypedDict
 
+from forkd.logacts import QueueAct
 from forkd.logwriter import given, often, write
 
 
@@ -197,12 +198,12 @@ def delivery(
 
 def queue_event(
     *,
-    act: str,
+    act: QueueAct,
     id: str = "",
     detail: str = "",
     count: int = 0,
     who: str = "",
     level: str = "info",
 ) -> None:
-    """Something happened to the queue as such: recovered, quarantined, removed, flushed, given_up …"""
+    """Something happened to the queue as such."""
     write(level, "queue", act=act, **given(id=id, detail=detail, count=count, who=who))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from forkd import log
+from forkd import log, logacts
 
 
 @pytest.fixture
@@ -208,3 +211,35 @@ def test_a_bug_is_logged_with_the_end_of_its_traceback(pipe):
     (line,) = (json.loads(each) for each in lines(pipe[0]))
     assert line["error"] == "KeyError"
     assert "raise KeyError" in line["traceback"]
+
+
+# --- acts ---------------------------------------------------------------------------------------------
+
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("event", logacts.ACTS)
+def test_each_act_has_its_meaning_and_somebody_who_logs_it(event: str):
+    """One table, for rules and searches. That nothing else is logged mypy sees by the arguments' types."""
+    kind, meanings = logacts.ACTS[event]
+    assert set(get_args(kind)) == set(meanings)
+    sources = [path for path in (ROOT / "forkd").rglob("*.py") if path.name != "logacts.py"]
+    constants = {
+        node.value
+        for path in sources
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    assert set(meanings) <= constants
+
+
+def test_what_documents_and_rules_say_of_acts_is_in_the_table():
+    """An alert or a search for what nobody writes is silent for ever."""
+    known = {act for _, meanings in logacts.ACTS.values() for act in meanings}
+    places = ("*.md", "docs/*.md", "plugins/*.md", "forkd/*/*.md", "etc/prometheus/*.yml")
+    texts = [page.read_text() for place in places for page in ROOT.glob(place)]
+    said = [acts for text in texts for acts in re.findall(r'\bact=~?"?([a-z_|]+)', text)]
+    named = {act for acts in said for act in acts.split("|")}
+    assert named <= known
+    assert {"died", "killed", "not_started"} <= named, "alert rules go by them"

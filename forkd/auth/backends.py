@@ -12,7 +12,7 @@ import dataclasses
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import ClassVar, Final, Protocol, TypeVar
+from typing import ClassVar, Final, Literal, Protocol, TypeVar
 
 from forkd.auth import checkpassword, dovecot, passwords
 from forkd.auth.passwords import Nobody, Scram
@@ -103,7 +103,7 @@ class UsersBackend:
 
     name: ClassVar[str] = "users"
 
-    def __init__(self, path: Path, *, on_state: Callable[[str, str], None]) -> None:
+    def __init__(self, path: Path, *, on_state: Callable[[Literal["read", "unreadable"], str], None]) -> None:
         self._file = UsersFile(path)
         self._on_state = on_state
         self._said = ""
@@ -263,7 +263,7 @@ class DovecotBackend:
         path: Path,
         *,
         on_mechanisms: Callable[[], None],
-        on_state: Callable[[str, str], None],
+        on_state: Callable[[dovecot.State, str], None],
     ) -> None:
         self._mechanisms = PASSWORD_MECHANISMS
         self._on_mechanisms = on_mechanisms

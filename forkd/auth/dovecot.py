@@ -8,7 +8,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from forkd.auth.dovecot_lines import (
     Continue,
@@ -24,6 +24,8 @@ from forkd.auth.dovecot_lines import (
 )
 
 __all__ = ["Client", "Continue", "Exchange", "Right", "Unreachable", "Wrong"]
+
+State = Literal["connected", "lost", "unreachable"]
 
 CONNECT_S: Final = 2.0
 RETRY_S: Final = 0.5
@@ -57,7 +59,7 @@ class Client:
         path: Path,
         *,
         on_ready: Callable[[frozenset[str]], None] = lambda _mechanisms: None,
-        on_state: Callable[[str, str], None] = lambda _act, _reason: None,
+        on_state: Callable[[State, str], None] = lambda _act, _reason: None,
     ) -> None:
         self._path = path
         self._on_ready = on_ready

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from forkd import log
 from forkd.exits import Exit
 from forkd.master.errors import StartError
 from forkd.master.hearing import Hearing
@@ -17,7 +18,7 @@ from forkd.master.tally import Tally
 from forkd.master.trust import Trust
 
 _ENDED_BY_ITSELF = frozenset({"exit 0", "SIGTERM"})
-"""As a process ends that was told to; while we stop, it does not matter by whom."""
+"""As a process ends that was told to; while it or all of us stop, it does not matter by whom."""
 
 
 class Lives:
@@ -91,16 +92,18 @@ class Lives:
         was = slot.state
         delay_s = slot.exited(now)
         if slot.state is State.GONE:
-            ok = ended == "exit 0" or slot.killed or place.role.starter == "zygote"
-            place.log("exited", pid=pid, status=ended, level="debug" if ok else "warning")
+            ok = ended in _ENDED_BY_ITSELF or slot.killed or place.role.starter == "zygote"
+            place.log("exited" if ok else "died", pid=pid, status=ended, level="debug" if ok else "warning")
             return
         state = self._state()
         reason = place.ended(wait_status, now, served=was is State.RUNNING)
         # Who stops us may well tell all of us at once, as systemd does with KillMode=control-group.
         stopping = state in ("stopping", "draining")
-        level = "info" if stopping and ended in _ENDED_BY_ITSELF else "error"
+        told = stopping and ended in _ENDED_BY_ITSELF
+        level = "info" if told else "error"
         if state == "starting" and place.failed:
             level = "debug"  # start-up fails with these words
-        place.log("exited", pid=pid, status=ended, reason=reason, after_s=delay_s, level=level)
+        act: log.ProcessAct = "exited" if told or slot.killed else "died"
+        place.log(act, pid=pid, status=ended, reason=reason, after_s=delay_s, level=level)
         if state == "starting":
             self._fail(place.start_failure(wait_status))

@@ -63,7 +63,7 @@ class Place:
 
     def log(
         self,
-        act: str,
+        act: log.ProcessAct,
         *,
         pid: int = 0,
         status: str = "",

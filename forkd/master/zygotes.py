@@ -141,7 +141,7 @@ class ZygoteChild(Child):
             self._tell("unverified", reason, level="debug" if os.geteuid() else "info")
         return seen.problems
 
-    def _tell(self, act: str, reason: str, *, level: str) -> None:
+    def _tell(self, act: log.ProcessAct, reason: str, *, level: str) -> None:
         log.process(act=act, role="zygote", name=self.name, pid=self.pid, reason=reason, level=level)
 
     def _lacking(self, process: launch.ZygoteProcess, ready: launch.Ready) -> list[str]:

@@ -11,7 +11,7 @@ import functools
 import heapq
 import time
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -116,7 +116,7 @@ def _at_destination(queue: Queue, request: QueueRequest) -> QueueAnswer:
         return QueueAnswer(n=request.n, error=f"{request.act} takes no destination")
     if not keys:
         return QueueAnswer(n=request.n, error=f"no mail is known to wait for {wanted!r}")
-    log.queue_event(act=f"destination_{request.act}", detail=wanted, count=count, who=request.who)
+    log.queue_event(act=_DESTINATION[request.act], detail=wanted, count=count, who=request.who)
     return QueueAnswer(n=request.n, count=count)
 
 
@@ -253,6 +253,12 @@ def _told(request: QueueRequest, ids: Sequence[QueueId], whys: dict[QueueId, str
         not_done=problems[:SHOWN_PROBLEMS],
     )
 
+
+_DESTINATION: Final[dict[str, log.QueueAct]] = {
+    "flush": "destination_flush",
+    "hold": "destination_hold",
+    "release": "destination_release",
+}
 
 _ACTS: dict[str, Callable[[Queue, QueueRequest, float], Act | QueueAnswer]] = {
     "count": lambda queue, request, _now: QueueAnswer(n=request.n, count=len(queue.schedule)),

@@ -155,10 +155,10 @@ class Login:
     proven: str = ""
 
 
-def _state_of(backend: str) -> Callable[[str, str], None]:
+def _state_of(backend: str) -> Callable[[log.AuthBackendAct, str], None]:
     """A change of the backend's state becomes a line of the log."""
 
-    def tell(act: str, reason: str) -> None:
+    def tell(act: log.AuthBackendAct, reason: str) -> None:
         bad = act in ("unreadable", "unreachable", "lost")
         log.auth_backend(backend=backend, act=act, reason=reason, level="error" if bad else "info")
 

@@ -108,7 +108,7 @@ def test_a_terminals_signals_are_masters_alone(tmp_path):
                 os.kill(pid, number)
         assert len(forkd.ask(b'{"request":"status"}')[0]["result"]["processes"]) == 4
         assert set(forkd.titles()) == pids
-        assert "act=exited" not in forkd.log()
+        assert "act=exited" not in forkd.log() and "act=died" not in forkd.log()
 
 
 def test_hup_reloads(tmp_path):
@@ -129,7 +129,7 @@ def test_a_dead_process_is_replaced(tmp_path):
         new = forkd.seen("start")[2]
         assert new["slot"] == first["slot"]
         assert alive(second["pid"])
-        forkd.wait_log("act=exited", "status=SIGKILL")
+        forkd.wait_log("act=died", "status=SIGKILL")
 
 
 def test_a_process_that_dies_again_and_again_is_no_hot_loop(tmp_path):

@@ -78,7 +78,7 @@ def test_metrics_agree_with_the_log(make_daemon: Make):
     after = scraped(daemon)
     assert not falls(before, after)
     assert total(after, "forkd_messages_total", 'result="accepted"') == 4
-    assert total(after, "forkd_process_events_total", 'act="exited"') >= 1
+    assert total(after, "forkd_process_events_total", 'act="died"') >= 1
 
 
 def workers_run(daemon: Daemon) -> bool:

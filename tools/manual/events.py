@@ -13,6 +13,7 @@ import pkgutil
 from collections.abc import Iterator
 
 import forkd
+from forkd.logacts import ACTS
 from tools.manual import source, words
 from tools.manual.roff import Page, bold, italic
 
@@ -52,7 +53,10 @@ def write_events(page: Page) -> None:
         fields = [italic(name) for name in event.required]
         fields += [f"[{italic(name)}]" for name in event.optional]
         page.further(" ".join(fields))
-        words.write(page, event.text, below_term=True)
+        acts = ACTS[event.name][1] if event.name in ACTS else {}
+        told = [f"{act}  {meaning}" for act, meaning in acts.items()]
+        text = "\n\n".join([event.text, "`act` is:", "\n".join(told)]) if told else event.text
+        words.write(page, text, below_term=True)
 
 
 def _event(node: ast.FunctionDef) -> Event | None:
