@@ -8,7 +8,10 @@ A role has what the one before it has:
 
 Root, and the user we run as, are admins; nobody else is anything unless [admin] says so. Who asks is what
 the kernel says of the socket's other end (SO_PEERCRED, SO_PEERGROUPS), as it was when he connected: the
-groups are those of his process, so that a new entry in /etc/group counts from his next login on.
+groups are those of his process, so that a new entry in /etc/group counts from his next login on. Who is in
+more than 256 of them has roles by his user and his first group alone.
+
+Names are looked up (NSS) once in RESOLVED_S: where users come from a directory somewhere that takes time.
 
 In a user namespace that does not know every uid, all the others show as one, the overflow uid (65534,
 user_namespaces(7)). That one is nobody: he has no role, even where it is the number of a user of ours.
@@ -18,19 +21,24 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import grp
-import os
 import pwd
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Container
 
 from forkd.config.schema import Admin
 
 _SO_PEERGROUPS = 59
 """asm-generic/socket.h; Python has no name for it. Since Linux 4.13."""
 _MOST_GROUPS = 256
-"""What one call of getsockopt() may bring in Python; who is in more of them is looked up instead."""
+"""What one call of getsockopt() may bring in Python. Who is in more of them has none of their roles:
+those of his name need not be his process' any more."""
+
+RESOLVED_S = 30.0
+"""What a name stands for is believed for so long at most."""
 
 
 class Access(enum.IntEnum):
@@ -59,7 +67,7 @@ class Peer:
     def of(cls, connection: socket.socket) -> Peer:
         """Raises OSError where the other end cannot be known: nobody is to be believed then."""
         pid, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return cls(pid, uid & 0xFFFF_FFFF, frozenset({gid & 0xFFFF_FFFF, *_groups(connection, uid, gid)}))
+        return cls(pid, uid & 0xFFFF_FFFF, frozenset({gid & 0xFFFF_FFFF, *_groups(connection)}))
 
     @property
     def name(self) -> str:
@@ -87,16 +95,25 @@ class Roles:
         self._overflow_uid, self._overflow_gid = overflow
 
     def of(self, peer: Peer) -> Access:
-        """The highest role that he has. Blocks for /etc/passwd and /etc/group where [admin] has names."""
+        """The highest role that he has. Blocks for NSS where [admin] has names, unless he is known()."""
         if peer.uid == self._overflow_uid:
             return Access.NONE
-        if peer.uid in self._all:
+        if self.known(peer):
             return Access.ADMIN
         gids = peer.gids - {self._overflow_gid}
         for access, entries in self._tables:
             if any(_is(entry, peer.uid, gids) for entry in entries):
                 return access
         return Access.NONE
+
+    def known(self, peer: Peer) -> bool:
+        """Is he root, or our own user? Nothing has to be looked up for that."""
+        return peer.uid in self._all
+
+    def look_up(self, peer: Peer) -> Access:
+        """As of(), for a thread: names for the log are asked for here too, and then known for a while."""
+        user_name(peer.uid)
+        return self.of(peer)
 
     def refusal(self, peer: Peer) -> str:
         """To somebody without a role: why, and what would be right."""
@@ -114,33 +131,45 @@ class Roles:
 
 
 def user_name(uid: int) -> str:
-    """The name of the user; `uid 1000` where nobody knows it."""
+    """The name of the user; `uid 1000` where nobody knows it. Blocks for NSS."""
+    return _name(uid, _period())
+
+
+def _period() -> int:
+    return int(time.monotonic() // RESOLVED_S)
+
+
+@functools.lru_cache(maxsize=1024)
+def _name(uid: int, _: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"uid {uid}"
 
 
-def _is(entry: str, uid: int, gids: Iterable[int]) -> bool:
-    """Does that entry of [admin] name him? By number, since several names may have one."""
+@functools.lru_cache(maxsize=1024)
+def _number(entry: str, _: int) -> int:
+    """Of the user or %group of [admin]; -1: there is none."""
     name = entry.removeprefix("%")
     try:
         if entry.startswith("%"):
-            return (int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid) in gids
-        return (int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid) == uid
+            return grp.getgrnam(name).gr_gid
+        return pwd.getpwnam(name).pw_uid
     except KeyError:
-        return False
+        return -1
 
 
-def _groups(connection: socket.socket, uid: int, gid: int) -> Iterator[int]:
+def _is(entry: str, uid: int, gids: Container[int]) -> bool:
+    """Does that entry of [admin] name him? By number, since several names may have one."""
+    name = entry.removeprefix("%")
+    number = int(name) if name.isdecimal() else _number(entry, _period())
+    return number in gids if entry.startswith("%") else number == uid
+
+
+def _groups(connection: socket.socket) -> tuple[int, ...]:
     """Supplementary groups of who connected."""
     try:
         raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * _MOST_GROUPS)
     except OSError:
-        # More than we can be told (ERANGE), or an old kernel: those of the user, by name.
-        try:
-            yield from os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
-        except KeyError:
-            return
-    else:
-        yield from struct.unpack(f"{len(raw) // 4}I", raw)
+        return ()  # more than we can be told (ERANGE)
+    return struct.unpack(f"{len(raw) // 4}I", raw)

@@ -1,13 +1,14 @@
 """The control socket: accepts, looks at who it is, reads lines, answers them in order.
 
 Everybody may connect; who has no role is told so and sent away. No user but root and ours can take so many
-connections that others find none.
+connections that others find none, or fill the log with refusals.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import time
 
 from forkd import log
 from forkd.admin import requests
@@ -26,6 +27,33 @@ MAX_OF_ONE = 16
 """Connections of one user at once, below the role `admin`: the next one is refused."""
 
 
+TOLD_S = 60.0
+"""In that time the log has one line of each user's refused connections, ..."""
+MOST_TOLD = 60
+"""... and so many of all users', who may be many where each has a range of uids."""
+
+
+class Refusals:
+    """Which refused connections get a line? Pure."""
+
+    def __init__(self) -> None:
+        self._told: set[int] = set()
+        self._until = 0.0
+        self._untold = 0
+
+    def one_more(self, uid: int, now: float) -> int | None:
+        """How many there were without a line since the last one that had one; None: this has none."""
+        if now >= self._until:
+            self._told.clear()
+            self._until = now + TOLD_S
+        if uid in self._told or len(self._told) >= MOST_TOLD:
+            self._untold += 1
+            return None
+        self._told.add(uid)
+        untold, self._untold = self._untold, 0
+        return untold
+
+
 class Control:
     """From run() until it is cancelled; then close() ends who is still there."""
 
@@ -34,6 +62,7 @@ class Control:
         self._others = others
         self._clients = Clients(listener, self._serve, most=MAX_CLIENTS, what="control socket")
         self._held = Held()
+        self._refusals = Refusals()
         self.answered = 0
 
     async def run(self) -> None:
@@ -67,12 +96,11 @@ class Control:
     async def _talk(
         self, peer: Peer, held: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        access = self._roles.of(peer)
+        # A directory that does not answer keeps nobody waiting but him who has to be looked up.
+        known = self._roles.known(peer)
+        access = self._roles.of(peer) if known else await asyncio.to_thread(self._roles.look_up, peer)
         if refusal := self._refusal(peer, access, held):
-            log.admin_request(
-                request="connect", who=str(peer), uid=peer.uid, role=access.word,
-                result="refused", detail=refusal, level="warning",
-            )  # fmt: skip
+            self._tell(peer, access, refusal)
             writer.write(requests.refusal(refusal))
             return
         context = Context(who=str(peer), uid=peer.uid, access=access, others=self._others)
@@ -80,6 +108,19 @@ class Control:
             self.answered += 1
             writer.write(await requests.answer(line, context))
             await asyncio.wait_for(writer.drain(), IDLE_S)
+
+    def _tell(self, peer: Peer, access: Access, refusal: str) -> None:
+        untold = self._refusals.one_more(peer.uid, time.monotonic())
+        if untold is not None:
+            log.admin_request(
+                request="connect",
+                who=str(peer),
+                uid=peer.uid,
+                role=access.word,
+                result="refused",
+                detail=f"{refusal} (and {untold} more before it)" if untold else refusal,
+                level="warning",
+            )
 
     def _refusal(self, peer: Peer, access: Access, held: int) -> str:
         """Why this connection is not served; empty: it is."""

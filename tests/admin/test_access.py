@@ -83,14 +83,32 @@ def test_the_kernel_says_who_is_at_the_other_end():
 
 
 @as_root
-def test_who_is_in_very_many_groups_is_looked_up():
-    """More than one call brings: those that the machine knows of his name, then."""
+def test_who_is_in_very_many_groups_has_the_first_alone():
+    """More than one call brings. Those that the machine knows of his name are not his process', which may
+    have given them up."""
     code = (
         "import os, socket; from forkd.admin.access import Peer; os.setgroups(range(1000, 1300)); "
         "a, b = socket.socketpair(); print(sorted(Peer.of(a).gids))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == sorted({os.getgid(), *os.getgrouplist("root", os.getgid())})
+    assert json.loads(done.stdout) == [os.getgid()]
+
+
+@as_root
+def test_names_are_looked_up_once_in_a_while():
+    """Else a directory somewhere is asked for each connection of anybody: here it is gone after the first."""
+    code = (
+        "import os, pwd; from forkd.admin.access import Access, Peer, Roles; "
+        "from forkd.config.schema import Admin; from forkd.admin import access; "
+        "roles = Roles(Admin(view=('news', '%games')), own=4711); "
+        f"peers = [Peer(1, {USER.pw_uid}, frozenset()), Peer(1, 99, frozenset({{{GROUP.gr_gid}}}))]; "
+        "first = [(roles.of(each), each.name) for each in peers]; "
+        "os.chroot('/proc'); assert not os.path.exists('/etc/passwd'); "
+        "again = [(roles.of(each), each.name) for each in peers]; "
+        "access.RESOLVED_S = 1e-9; print(first == again, [roles.of(each).word for each in peers], first[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("True ['none', 'none'] (<Access.VIEW: 1>, 'news')")
 
 
 def test_a_namespace_that_knows_every_user_has_no_overflow():

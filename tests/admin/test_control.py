@@ -14,7 +14,7 @@ import uvloop
 
 from forkd.admin import control
 from forkd.admin.access import Roles
-from forkd.admin.control import Control
+from forkd.admin.control import MOST_TOLD, TOLD_S, Control, Refusals
 from forkd.admin.peers import Master, Qmgr
 from forkd.admin.prober import Prober
 from forkd.admin.rows import Others
@@ -85,3 +85,15 @@ def test_who_never_reads_keeps_nothing_of_ours(tmp_path: Path, monkeypatch: pyte
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())
+
+
+def test_the_log_has_one_refusal_of_each_user_in_a_minute():
+    """And how many there were since; with uids without end there is an end as well."""
+    refusals = Refusals()
+    assert refusals.one_more(1000, 0.0) == 0
+    assert [refusals.one_more(1000, at / 10) for at in range(500)] == [None] * 500
+    assert refusals.one_more(1001, 50.0) == 500
+    assert refusals.one_more(1000, TOLD_S) == 0
+    told = [refusals.one_more(uid, TOLD_S + 1) for uid in range(2000, 3000)]
+    assert told.count(0) == MOST_TOLD - 1
+    assert refusals.one_more(1000, 2 * TOLD_S) == 1000 - (MOST_TOLD - 1)
