@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import functools
 import itertools
 import os
@@ -91,21 +90,25 @@ def _home(pid: int, controllers: tuple[str, ...]) -> Home | str:
 
 
 def _give(controllers: set[str], folder: Path, pid: int) -> None:
-    """Hand `controllers` to the children of `folder`, as far as that is allowed."""
-    for name in sorted(controllers - _words(folder / "cgroup.subtree_control")):
-        for _ in range(2):
-            try:
+    """Hand `controllers` to the children of `folder`, as far as that is allowed.
+
+    Not where a process is left in it: what the kernel refuses then with EBUSY (memory) it does for `pids`,
+    and makes children of it that no process can join (cgroup-v2, "Threads").
+    """
+    lacking = controllers - _words(folder / "cgroup.subtree_control")
+    if lacking and _without_processes(folder, pid):
+        for name in sorted(lacking):
+            with contextlib.suppress(OSError):
                 (folder / "cgroup.subtree_control").write_text(f"+{name}")
-            except OSError as error:
-                if error.errno == errno.EBUSY and _step_aside(folder, pid):
-                    continue
-            break
 
 
-def _step_aside(folder: Path, pid: int) -> bool:
-    """If we alone are in `folder`, go into a child of it."""
+def _without_processes(folder: Path, pid: int) -> bool:
+    """If we alone are in `folder`, go into a child of it. The root may have processes: that has no type."""
     try:
-        if (folder / "cgroup.procs").read_text().split() != [str(pid)]:
+        processes = (folder / "cgroup.procs").read_text().split()
+        if not processes or not (folder / "cgroup.type").exists():
+            return True
+        if processes != [str(pid)]:
             return False
         aside = folder / f"forkd-{pid}" / "master"
         aside.mkdir(exist_ok=True)
@@ -144,7 +147,7 @@ def make(name: str, limits: Mapping[str, int]) -> Path:
     folder = at.folder / f"plugin-{name.lstrip('@')}-{next(_number)}"
     try:
         folder.mkdir()
-        for controller in sorted(at.controllers):
+        for controller in sorted(at.controllers & limits.keys()):
             (folder / f"{controller}.max").write_text(str(limits[controller]))
         if "memory" in at.controllers:
             # One sandbox that has too much dies alone.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -178,38 +180,71 @@ def test_what_dead_masters_left_is_swept():
     assert home.folder.exists()
 
 
-@needs_cgroup
-def test_controllers_are_handed_down_by_stepping_aside():
-    """No internal processes (cgroup-v2): alone in a delegated cgroup, we go into a child of it first."""
-    top = cgroups.own() / f"forkd-test-{os.getpid()}"
+@pytest.fixture
+def delegated() -> Iterator[tuple[Path, str]]:
+    """A cgroup with a controller that may be handed on, `pids` where there is that."""
     offered = cgroups._words(cgroups.own() / "cgroup.controllers")
     if not offered:
         pytest.skip("cgroup controllers: none in the unified hierarchy")
-    controller = sorted(offered)[0]
+    controller = "pids" if "pids" in offered else sorted(offered)[0]
+    top = cgroups.own() / f"forkd-test-{os.getpid()}"
     before = cgroups._words(cgroups.own() / "cgroup.subtree_control")
     (cgroups.own() / "cgroup.subtree_control").write_text(f"+{controller}")
     top.mkdir()
     try:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                cgroups.join(top)
-                home = cgroups.home((controller,))
-                assert home.folder == top / f"forkd-{os.getpid()}"
-                assert home.controllers == {controller}
-                assert cgroups.own() == home.folder / "master"
-                assert (home.folder / "cgroup.subtree_control").read_text().split() == [controller]
-            except BaseException as error:
-                os.write(2, f"{error!r}\n".encode())
-                os._exit(1)
-            os._exit(0)
-        status = os.waitpid(pid, 0)[1]
-        _remove(top)
-        assert status == 0
+        yield top, controller
     finally:
         _remove(top)
         if controller not in before:
             (cgroups.own() / "cgroup.subtree_control").write_text(f"-{controller}")
+
+
+def _in(top: Path, body: Callable[[], None]) -> None:
+    """Run `body` in a process of its own that is in `top`."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            cgroups.join(top)
+            body()
+        except BaseException as error:
+            os.write(2, f"{error!r}\n".encode())
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+@needs_cgroup
+def test_controllers_are_handed_down_by_stepping_aside(delegated: tuple[Path, str]):
+    """No internal processes (cgroup-v2): alone in a delegated cgroup, we go into a child of it first."""
+    top, controller = delegated
+
+    def body() -> None:
+        home = cgroups.home((controller,))
+        assert home.folder == top / f"forkd-{os.getpid()}"
+        assert home.controllers == {controller}
+        assert cgroups.own() == home.folder / "master"
+        assert (home.folder / "cgroup.subtree_control").read_text().split() == [controller]
+
+    _in(top, body)
+
+
+@needs_cgroup
+def test_controllers_are_not_handed_down_over_the_heads_of_others(delegated: tuple[Path, str]):
+    """A shell is in a desktop's scope beside us: with `pids` its children would be for threads alone."""
+    top, controller = delegated
+    other = subprocess.Popen(["sleep", "60"])
+    (top / "cgroup.procs").write_text(str(other.pid))
+
+    def body() -> None:
+        assert cgroups.home((controller,)).controllers == set()
+        assert (top / "cgroup.subtree_control").read_text().split() == []
+        cgroups.join(cgroups.make("beside", {controller: 10}))
+
+    try:
+        _in(top, body)
+    finally:
+        other.kill()
+        other.wait()
 
 
 def _remove(top: Path) -> None:
