@@ -69,6 +69,8 @@ pivot_root . .before
 umount -l .before
 rmdir .before
 mount --make-rshared /
+read -r _
+exec < dev/null
 exec env -i container=forkd PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \\
     SYSTEMD_UNIT_PATH=/etc/systemd/system /lib/systemd/systemd --system --unit=multi-user.target \\
     --log-target=journal --log-level=notice --show-status=0
@@ -154,10 +156,16 @@ class Box:
                     seed,
                     Path(python).parent.parent,
                 ],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=console,
                 stderr=console,
             )
+        wait_for(self._children, timeout_s=BOOT_S, what="PID 1 of the box")
+        # Who made the namespaces is not in the top cgroup of theirs: it could hand on no controllers.
+        (at / "cgroup.procs").write_text(str(self.process.pid))
+        assert self.process.stdin is not None
+        with self.process.stdin as go:
+            go.write(b"go\n")
         self.pid = wait_for(self._first, timeout_s=BOOT_S, what="PID 1 of the box")
         wait_for(self._booted, timeout_s=BOOT_S, what="the box is up")
 
@@ -172,11 +180,14 @@ class Box:
     def console(self) -> Path:
         return self.folder / "console"
 
-    def _first(self) -> int:
+    def _children(self) -> list[str]:
         assert self.process is not None
         assert self.process.poll() is None, self.console.read_text()
         pid = self.process.pid
-        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+    def _first(self) -> int:
+        found = self._children()
         if not found or Path(f"/proc/{found[0]}/comm").read_text() != "systemd\n":
             return 0
         return int(found[0])
