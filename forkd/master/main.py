@@ -155,7 +155,7 @@ class Daemon:
             refusals=ground.refusals,
         )
         reloads = Reloads(living, roles, supervisor, read=self._read, prepare=self._know_users)
-        supervisor.tasks.append(reloads)
+        supervisor.tasks += [reloads, ground.metrics]
         supervisor.reloader = reloads
         if any(role.name == WORKER for role in wanted):
             supervisor.tasks.append(

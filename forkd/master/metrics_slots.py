@@ -20,7 +20,8 @@ from forkd.rpc.messages_metrics import SlotMade
 
 
 class MetricsSlots:
-    """From begin() to close() master counts too: what the log says of processes.
+    """From begin() to close() master counts too: what the log says of processes. A supervisor's Task: what an
+    admin did not take at once it is told with a later turn.
 
     files    of processes that may write, by name; readable: the same, for admin
     """
@@ -28,27 +29,33 @@ class MetricsSlots:
     def __init__(self) -> None:
         self.files: dict[str, int] = {}
         self.readable: dict[str, int] = {}
-        self._reader: Child | None = None
-        self._untold: list[str] = []
+        self._untold: list[tuple[Child, list[str]]] = []
+        """Of each admin, slots that it was not given: in a reload there are two, and either one may stay."""
+        self.due: float | None = None
 
     def begin(self) -> None:
         """Count for master itself. Raises StartError."""
         try:
             log.observe(Counting(Slot(self.open("master.0"), inherit=False)))
         except OSError as error:
-            raise StartError(Exit.SYSTEM, f"no memory for metrics: {error.strerror}") from error
+            raise StartError(
+                Exit.SYSTEM, f"metrics need a memory file, and /proc to open it: {error}"
+            ) from error
 
     def open(self, name: str) -> int:
         """The slot of that place, made where there is none. Raises OSError."""
         if (fd := self.files.get(name)) is not None:
             return fd
-        fd = self.files[name] = metrics_slot.create(name)
+        fd = metrics_slot.create(name)
         try:
             # What is opened anew is for reading alone.
             self.readable[name] = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            self.readable[name] = os.dup(fd)
-        self._untold.append(name)
+            os.close(fd)
+            raise
+        self.files[name] = fd
+        for _, untold in self._untold:
+            untold.append(name)
         self._tell()
         return fd
 
@@ -58,18 +65,21 @@ class MetricsSlots:
             metrics_slot.end(fd)
 
     def forked(self, reader: Child) -> None:
-        """This is admin from now on; it was given all that there are."""
-        self._reader = reader
-        self._untold.clear()
+        """This is an admin; it was given all that there are."""
+        self._untold.append((reader, []))
+
+    def look(self, _now: float) -> None:
+        """Tell what is not told yet."""
+        self._tell()
 
     def _tell(self) -> None:
-        """Admin, of what it was not given; what it does not take now goes with the next one."""
-        channel = None if self._reader is None else self._reader.channel
-        while channel is not None and self._untold:
-            name = self._untold[0]
-            if not passing.try_send(channel, SlotMade(name=name), [self.readable[name]]):
-                return
-            self._untold.pop(0)
+        self._untold = [(reader, untold) for reader, untold in self._untold if reader.channel is not None]
+        for reader, untold in self._untold:
+            while untold and reader.channel is not None:
+                name = untold[0]
+                if not passing.try_send(reader.channel, SlotMade(name=name), [self.readable[name]]):
+                    break
+                untold.pop(0)
 
     def close(self) -> None:
         """Nobody counts any more."""

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
 from pathlib import Path
 
 from forkd import metrics, metrics_slot
 from forkd.config.load import load
+from forkd.master.child import Child
 from forkd.master.generation import Generation
 from forkd.master.ground import Ground
+from forkd.master.metrics_slots import MetricsSlots
 from forkd.master.privileges import Identities
 from forkd.master.roles import ROLES
 from forkd.master.roster import Roster
 from forkd.master.runtime import Runtime
+from forkd.rpc import channel, passing
+from forkd.rpc.messages import ToRole
+from forkd.rpc.messages_metrics import SlotMade
+from forkd.rpc.messages_pool import Stop
 
 
 def test_gauges_of_the_dead_are_nobodys(tmp_path: Path):
@@ -30,3 +38,33 @@ def test_gauges_of_the_dead_are_nobodys(tmp_path: Path):
     place.on_end()
     assert [family for family, _, _ in metrics_slot.read(fd, time.monotonic())] == [metrics.REPLIES]
     ground.close()
+
+
+def test_an_admin_is_told_of_each_slot_however_late(tmp_path: Path):
+    """One that did not read then, and one that stays, as the next one did not come up; to read alone."""
+    slots = MetricsSlots()
+    pairs = [channel.pair() for _ in range(2)]
+    admins = [Child(pid, ours) for pid, (ours, _) in enumerate(pairs, 2)]
+    try:
+        slots.forked(admins[0])
+        while admins[0].tell(Stop(deadline_s=None)):
+            pass
+        slots.open("worker.0")
+        slots.forked(admins[1])
+        admins[1].close()
+        told = []
+        for turn in range(200):
+            messages, _ = passing.drain(pairs[0][1], ToRole)
+            told += [(message.name, fds) for message, fds in messages if isinstance(message, SlotMade)]
+            if turn == 1:
+                slots.open("worker.1")
+            slots.look(0.0)
+        assert [name for name, _ in told] == ["worker.0", "worker.1"]
+        for _, (fd,) in told:
+            assert fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+            os.close(fd)
+    finally:
+        slots.close()
+        for ours, theirs in pairs:
+            ours.close()
+            theirs.close()
