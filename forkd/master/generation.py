@@ -3,7 +3,8 @@
 The first is opened at the start, each good reload opens another one beside it (reload.py). Workers belong to
 one generation for good. Of what serves them, whatever is given the same as before goes over from one
 generation to the next: a zygote whose plugin has the same files, settings, grants and limits (and none of the
-admin's files, which it may have read at its start), and each role by its row's `reload`.
+admin's files, which it may have read at its start; a program reads them each time), and each role by its
+row's `reload`.
 
 What is opened is closed with the last worker of its generation, unless a living generation has it too.
 """

@@ -217,14 +217,22 @@ class Zygote:
         self.path = free_path(places.plugin_socket(runtime.folder, self.spec.name))
         self.listener = runtime.listen_plugin(self.path, owner=self.asked_by)
         self._used = _used(self.spec)
+        self._granted = _granted(self.spec)
 
     def still(self, fresh: Wanted) -> bool:
         """Is this what a reload wants, so that it may stay? Not where the admin granted the plugin files: it
-        may have read them at its start."""
+        may have read them at its start. A program is started anew each time, and reads them then: it stays
+        as long as they are the files that its walls leave it."""
         same = (self.spec, self.python, self.patience_s, self.asked_by) == (
             *(fresh.spec, fresh.python, fresh.patience_s, fresh.asked_by),
         )
-        if not same or fresh.spec.files or dict(self.shown) != dict(fresh.shown):
+        read_once = fresh.spec.files and fresh.spec.kind != "program"
+        if (
+            not same
+            or read_once
+            or self._granted != _granted(fresh.spec)
+            or dict(self.shown) != dict(fresh.shown)
+        ):
             return False
         if self.files is None or fresh.files is None:
             return self.files is fresh.files and self._used == _used(fresh.spec)
@@ -269,6 +277,19 @@ def _used(spec: launch.ZygoteSpec) -> InUse | None:
         return InUse.of(spec)
     except executables.ExecutableError:
         return None
+
+
+def _granted(spec: launch.ZygoteSpec) -> list[tuple[int, int] | None]:
+    """Which files and folders the names of its grants are now; None: none."""
+    found: list[tuple[int, int] | None] = []
+    for path in (*spec.files, *spec.write):
+        try:
+            status = path.stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_dev, status.st_ino))
+    return found
 
 
 def own_ids(spec: launch.ZygoteSpec, uid: int) -> launch.ZygoteSpec:

@@ -6,14 +6,19 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from forkd.exits import Exit
 from forkd.master import zygotes
-from forkd.master.zygotes import ZygoteChild
+from forkd.master.privileges import Identities
+from forkd.master.runtime import Runtime
+from forkd.master.zygotes import Wanted, ZygoteChild
+from forkd.rpc import places
 from forkd.rpc.channel import BadRecord
 from forkd.sandbox import launch
+from forkd.sandbox import policy as policies
 from tests.support.trivial import Trivial
 from tests.support.waiting import wait_for
 
@@ -135,3 +140,29 @@ def test_what_a_plugin_prints_is_in_the_log_and_bounded(tmp_path):
     with Trivial(tmp_path, "zygote,good") as forkd:
         forkd.wait_log("event=plugin_output", "plugin=loud", r'"hello\x1b[2J"')
         assert forkd.log().count("x" * 99) < 400
+
+
+def spec(tmp_path: Path, kind: str, files: tuple[Path, ...]) -> launch.ZygoteSpec:
+    return launch.ZygoteSpec(
+        name="way", policy=policies.compile_policy(profile="exec"), kind=kind, argv=("/bin/cat",), files=files
+    )
+
+
+def test_a_program_stays_over_a_reload_although_it_was_granted_files(tmp_path: Path):
+    """It reads them each time it starts. Else qmgr, which asks it, would end with each reload. Not where a
+    name is another file's by now, which its walls do not leave it; and a plugin may have read them once."""
+    runtime = Runtime(tmp_path, Identities({}))
+    places.plugin_socket(runtime.folder, "way").parent.mkdir(parents=True)
+    table = tmp_path / "table"
+    table.write_text("one")
+    found = zygotes.Zygote(Wanted(spec=spec(tmp_path, "program", (table,))), runtime)
+    table.write_text("two")
+    assert found.still(Wanted(spec=spec(tmp_path, "program", (table,))))
+    other = tmp_path / "other"
+    other.write_text("three")
+    other.replace(table)
+    assert not found.still(Wanted(spec=spec(tmp_path, "program", (table,))))
+    found.close()
+    loaded = zygotes.Zygote(Wanted(spec=spec(tmp_path, "python", (table,))), runtime)
+    assert not loaded.still(Wanted(spec=spec(tmp_path, "python", (table,))))
+    loaded.close()
