@@ -114,7 +114,8 @@ class Admin:
         link = MasterLink(start, accepts=ToRole, beat=beat, on_message=heard, on_passed=passed)
         master = Master(link.send)
         exposition = Exposition(start.slots, master)
-        prober = Prober(config.probe, master, qmgr, run / places.PROBE)
+        proxied = any(listener.accept == "proxy" for listener in config.listener.values())
+        prober = Prober(config.probe, master, qmgr, run / places.PROBE, proxied=proxied)
         workers = Workers(start.sockets["workers"], master.processes)
         control = Control(
             start.sockets["control"],

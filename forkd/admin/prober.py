@@ -19,6 +19,7 @@ from forkd.admin.readiness import Probed, Rule, Seen, first_problem, judge
 from forkd.config.probe_schema import Probe
 from forkd.rpc.channel import RequestClient, Unavailable
 from forkd.rpc.messages import QueueRequest
+from forkd.rpc.messages_status import Status
 
 STARTING_S = 0.2
 """Between two looks while forkd starts."""
@@ -29,10 +30,13 @@ TROUBLED_S = 1.0
 class Prober:
     """From run() to its cancellation.
 
-    path   of the workers' socket
+    path     of the workers' socket
+    proxied  clients of a listener wait for qmgr
     """
 
-    def __init__(self, settings: Probe, master: Master, qmgr: RequestClient, path: Path) -> None:
+    def __init__(
+        self, settings: Probe, master: Master, qmgr: RequestClient, path: Path, *, proxied: bool = False
+    ) -> None:
         self._settings = settings
         self._master = master
         self._qmgr = qmgr
@@ -40,6 +44,7 @@ class Prober:
         self._rule = Rule(
             interval_s=float(settings.interval) if settings.enabled else 0.0,
             timeout_s=float(settings.timeout),
+            proxied=proxied,
         )
         self._seen = Seen()
         self._looked = asyncio.Event()
@@ -70,7 +75,7 @@ class Prober:
 
     async def master_silent(self) -> str:
         """Why master says nothing; empty: it answers. Waits for it as checks_now()."""
-        return (await self._state())[1]
+        return (await self._status())[1]
 
     async def shown(self) -> dict[str, Any]:
         """For `forkd status`. Waits as checks_now()."""
@@ -89,18 +94,23 @@ class Prober:
             return
         queue, probed = await asyncio.gather(self._queue(), self._probe())
         self._seen = dataclasses.replace(self._seen, queue=queue, probed=probed)
+        if queue:
+            await self._see_state()  # it may have been told to end while we waited for it
         self._looked.set()
         self._tell()
 
     async def _see_state(self) -> None:
-        state, silent = await self._state()
-        self._seen = dataclasses.replace(self._seen, state=state, silent=silent)
+        status, silent = await self._status()
+        state = "" if status is None else status.state
+        replacing = status is not None and _replaces_qmgr(status)
+        self._seen = dataclasses.replace(self._seen, state=state, silent=silent, replacing=replacing)
 
     def _pause_s(self) -> float:
         every_s = float(self._settings.interval)
         if self._seen.state in ("", "starting"):
             return min(every_s, STARTING_S)
-        return min(every_s, TROUBLED_S) if any(self.checks().values()) else every_s
+        troubled = self._seen.queue or any(self.checks().values())
+        return min(every_s, TROUBLED_S) if troubled else every_s
 
     def _tell(self) -> None:
         """A line when it becomes ready, or is not any more; not for each probe."""
@@ -109,12 +119,12 @@ class Prober:
             log.readiness(ready=not problem, reason=problem)
         self._was = problem
 
-    async def _state(self) -> tuple[str, str]:
+    async def _status(self) -> tuple[Status | None, str]:
         """What master says, or why it does not."""
         try:
-            return (await self._master.glance()).state, ""
+            return await self._master.glance(), ""
         except Refused as why:
-            return "", str(why)
+            return None, str(why)
 
     async def _queue(self) -> str:
         try:
@@ -125,3 +135,9 @@ class Prober:
 
     async def _probe(self) -> Probed | None:
         return await probe(self._path, self._rule.timeout_s) if self._rule.interval_s else None
+
+
+def _replaces_qmgr(status: Status) -> bool:
+    """A reload has ended it, or is about to, and the next one does not run yet."""
+    ours = [each.state for each in status.processes if each.role == "qmgr"]
+    return status.reloading and "running" not in ours

@@ -4,7 +4,8 @@ A table of checks: each has a line why not, or an empty one. All empty: ready.
 
     service   master answers, and says `running`: not while forkd starts, stops or drains
     probe     the last probe went well, and is young (forkd/probe)
-    queue     qmgr's loop answers
+    queue     qmgr's loop answers; or a reload has it end its deliveries, and another one begin: mail is taken
+              meanwhile, and waits. Not so where a client waits for its next hop (accept = "proxy")
     spool     there was room for mail at the last probe
 """
 
@@ -41,21 +42,24 @@ class Seen:
     state      as master said; empty: it did not say anything
     silent     why it did not
     queue      what is wrong with qmgr
+    replacing  a reload is about to have another one
     probed     the last probe, None: there was none yet
     """
 
     state: str = ""
     silent: str = ""
     queue: str = ""
+    replacing: bool = False
     probed: Probed | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rule:
-    """[probe]; interval_s 0: there is none."""
+    """[probe]; interval_s 0: there is none. proxied: clients of a listener wait for qmgr."""
 
     interval_s: float
     timeout_s: float
+    proxied: bool = False
 
     @property
     def young_s(self) -> float:
@@ -69,7 +73,7 @@ def judge(seen: Seen, now: float, rule: Rule) -> Mapping[str, str]:
     checks = {"service": "" if seen.state == "running" else seen.state or seen.silent or "not asked yet"}
     if rule.interval_s:
         checks["probe"] = _probe(seen, now, rule)
-    checks["queue"] = seen.queue
+    checks["queue"] = _queue(seen, rule)
     if rule.interval_s:
         checks["spool"] = probed.problem if probed is not None and probed.no_room else ""
     return checks
@@ -82,6 +86,12 @@ def _probe(seen: Seen, now: float, rule: Rule) -> str:
     if now - probed.at > rule.young_s:
         return f"the last probe was {now - probed.at:.0f} s ago"
     return "" if probed.no_room else probed.problem
+
+
+def _queue(seen: Seen, rule: Rule) -> str:
+    if not seen.queue or not seen.replacing:
+        return seen.queue
+    return "a reload replaces qmgr, which ends its deliveries first" if rule.proxied else ""
 
 
 def first_problem(checks: Mapping[str, str]) -> str:

@@ -116,7 +116,8 @@ def _configuration(answer: dict[str, Any]) -> list[tuple[str, object]]:
     """Which generation is in force, and whether it is what the files say."""
     number = answer.get("generation", 1)
     since = f", for {ago(answer['generation_at'])}" if answer.get("generation_at") else ""
-    facts: list[tuple[str, object]] = [("configuration", f"generation {number} is in force{since}")]
+    coming = "; a reload is under way" if answer.get("reloading") else ""
+    facts: list[tuple[str, object]] = [("configuration", f"generation {number} is in force{since}{coming}")]
     if why := answer.get("not_reloaded"):
         when = ago(answer["not_reloaded_at"])
         what, *more = why.splitlines()

@@ -53,7 +53,13 @@ class Service:
 
 
 def answer(
-    n: int, state: str, service: Service, places: Iterable[Place], ended: Mapping[str, int]
+    n: int,
+    state: str,
+    service: Service,
+    places: Iterable[Place],
+    *,
+    ended: Mapping[str, int],
+    reloading: bool = False,
 ) -> Status | Done:
     """The answer to AskStatus `n`: one record, without counters and ends where it would not fit."""
     offset = time.time() - time.monotonic()
@@ -62,6 +68,7 @@ def answer(
         state=state,
         processes=tuple(_process(place, offset) for place in places),
         ended=dict(ended),
+        reloading=reloading,
         **{field.name: getattr(service, field.name) for field in dataclasses.fields(service)},
     )
     for attempt in (full, _without_counters(full)):

@@ -51,8 +51,13 @@ class Task(Protocol):
 
 
 class Reloader(Protocol):
-    """Who reads the configuration anew (reload.py)."""
+    """Who reads the configuration anew (reload.py).
 
+    busy  he is about it
+    """
+
+    @property
+    def busy(self) -> bool: ...
     def ask(self, who: str, tell: Callable[[Reloaded], None], /, *, may_wait: bool) -> None: ...
     def stopping(self) -> None: ...
 
@@ -275,7 +280,14 @@ class Supervisor:
         match asked:
             case AskStatus():
                 child.tell(
-                    status.answer(asked.n, self._state, self.service, self.roster, self._lives.tally.counted)
+                    status.answer(
+                        asked.n,
+                        self._state,
+                        self.service,
+                        self.roster,
+                        ended=self._lives.tally.counted,
+                        reloading=self.reloader is not None and self.reloader.busy,
+                    )
                 )
             case AskReload():
                 tell = functools.partial(_answer, child, asked.n)

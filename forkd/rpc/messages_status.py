@@ -67,6 +67,8 @@ class Status(Message, frozen=True, tag="status"):
     """Of the configuration: the one in force. The first is 1, each reload that is tried takes a number."""
     generation_at: float = 0.0
     """Since when."""
+    reloading: bool = False
+    """The next one is on its way."""
     not_reloaded: str = ""
     """Why the last reload came to nothing: what is in the files is not what runs. Empty: it is."""
     not_reloaded_at: float = 0.0

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,8 @@ from forkd.config.units import Seconds
 from forkd.rpc import channel
 from forkd.rpc.channel import RequestClient
 from forkd.rpc.message import Message
-from forkd.rpc.messages import QueueAnswer, QueueRequest, Status
+from forkd.rpc.messages import QueueAnswer, QueueRequest
+from forkd.rpc.messages_status import ProcessStatus, Status
 
 
 @pytest.fixture
@@ -84,6 +86,42 @@ def test_the_log_is_told_when_master_falls_silent_and_when_it_is_back(
 
     asyncio.run(run())
     assert told == [(False, f"service: {SILENT}"), (True, "")]
+
+
+def test_a_reload_that_replaces_qmgr_is_no_reason_to_go_elsewhere(
+    tmp_path: Path, told: list[tuple[bool, str]]
+):
+    """It ends its deliveries, and the next one looks through the spool: meanwhile mail is taken, and waits. A
+    qmgr that is away without a reload, or runs and says nothing, is one."""
+
+    async def run() -> None:
+        said: dict[str, Any] = {"reloading": True, "state": "draining"}
+        loop = asyncio.get_running_loop()
+
+        def send(message: Message) -> bool:
+            qmgr = ProcessStatus(role="qmgr", slot=0, pid=2, state=said["state"], started_at=1.0, restarts=0)
+            answer = Status(
+                n=message.n, version="1", state="running", pid=1, started_at=1.0, hostname="h", listeners={},
+                durability="sync", processes=(qmgr,), sandbox={}, reloading=said["reloading"],
+            )  # fmt: skip
+            loop.call_soon(master.answer, answer)
+            return True
+
+        master, client = Master(send), RequestClient(loop, tmp_path / "nobody", QueueAnswer)
+        prober = Prober(Probe(enabled=False), master, client, tmp_path / "probe")
+        for state in ("draining", "starting"):
+            said["state"] = state
+            await prober._look()
+            assert (await prober.checks_now())["queue"] == ""
+        assert told == []
+        for reloading, state in ((True, "running"), (False, "starting")):
+            said |= {"reloading": reloading, "state": state}
+            await prober._look()
+            assert (await prober.checks_now())["queue"] == "qmgr does not answer"
+        client.close()
+
+    asyncio.run(run())
+    assert told == [(False, "queue: qmgr does not answer")]
 
 
 SILENT = "master does not read its channel"

@@ -43,6 +43,16 @@ def test_what_is_wrong_is_said_where_it_is(news, why):
     assert first_problem(judge(seen, NOW, RULE)) == ": ".join(*why.items())
 
 
+def test_qmgr_may_end_its_deliveries_at_a_reload():
+    """Mail is taken and waits for the next one: as long as that lasts nobody is sent elsewhere, but where
+    clients wait for their next hop."""
+    silent = dataclasses.replace(WELL, queue="qmgr does not answer", replacing=True)
+    assert not wrong(silent)
+    proxied = dataclasses.replace(RULE, proxied=True)
+    assert wrong(silent, rule=proxied) == {"queue": "a reload replaces qmgr, which ends its deliveries first"}
+    assert wrong(dataclasses.replace(WELL, replacing=True), rule=proxied) == {}
+
+
 def test_an_old_probe_counts_no_more():
     """Admin itself may have stood still: when the next probe should have ended, nothing is known."""
     assert not wrong(WELL, NOW + 3.9)
