@@ -46,6 +46,11 @@ class Counting:
                 count(self._slot, fields)
 
 
+def counting(slot: Slot) -> Counting | None:
+    """For log.observe(); None: nobody reads what would be counted."""
+    return Counting(slot) if slot.kept else None
+
+
 def _connected(slot: Slot, fields: Fields) -> None:
     listener = fields.get("listener", "")
     if not _ours(listener):

@@ -80,6 +80,7 @@ class Slot:
     def __init__(self, fd: int, *, inherit: bool = True) -> None:
         self._lock = threading.Lock()
         self._at: dict[tuple[Family, Labels], int] = {}
+        self.kept = fd >= 0
         self._map = mmap.mmap(fd, SIZE) if fd >= 0 else mmap.mmap(-1, mmap.PAGESIZE)
         if not inherit:
             self._map.madvise(mmap.MADV_DONTFORK)

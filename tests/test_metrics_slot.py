@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from forkd import metrics, metrics_slot
-from forkd.metrics_events import EVENTS, Counting
+from forkd.metrics_events import EVENTS, Counting, counting
 from forkd.metrics_slot import HEAD, Slot
 
 
@@ -164,6 +164,7 @@ def test_without_a_slot_counting_costs_nothing_and_breaks_nothing():
     for number in range(1000):
         slot.add(metrics.REFUSALS, f"COMMAND{number}", "500")
     slot.beat()
+    assert counting(slot) is None
 
 
 ACCEPTED = {

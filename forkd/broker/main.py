@@ -26,7 +26,7 @@ from forkd.broker.sqlite_store import SqliteStore
 from forkd.broker.state import Store
 from forkd.config.schema import Config
 from forkd.lookups.resolver import Resolver
-from forkd.metrics_events import Counting
+from forkd.metrics_events import counting
 from forkd.metrics_slot import Slot
 from forkd.rpc import channel, passing, places, tracing
 from forkd.rpc.link import MasterLink
@@ -66,7 +66,7 @@ class Broker:
         config: Config = start.config
         loop = self._loop = asyncio.get_running_loop()
         tracer = self._tracer = tracing.on_loop(start, loop)
-        log.observe(tracer, Counting(Slot(start.metrics)))
+        log.observe(tracer, counting(Slot(start.metrics)))
         os.umask(0o077)  # what plugins keep is nobody else's, not even its group's
         plugins = [plugin for plugin in start.plugin_configs if plugin.capabilities.brokered]
         self._reused = {plugin.name for plugin in plugins if plugin.limits.reuse > 1}

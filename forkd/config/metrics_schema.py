@@ -11,4 +11,4 @@ class Metrics(Table, frozen=True):
 
     listen: str = "auto"
     """auto: a unix socket, metrics.sock in run/ of server.data_dir. Or "HOST:PORT", as in "127.0.0.1:9252";
-    or the absolute path of a unix socket; or empty: not at all."""
+    or the absolute path of a unix socket; or empty: not at all, and then nothing is counted."""

@@ -301,7 +301,7 @@ class Generation:
     def _fork(self, role: Role, main: Main, number: int) -> Child:
         if "slot" in (role.may.reach if role.may else ()):
             folders.make_slot(self.config, number, self.ground.identities)
-        if "counts" in role.needs:
+        if self._counts(role):
             self.ground.metrics.open(f"{role.name}.{number}")
         forked = child.fork(
             main,
@@ -315,6 +315,10 @@ class Generation:
         if "metrics" in role.needs:
             self.ground.metrics.forked(forked)
         return forked
+
+    def _counts(self, role: Role) -> bool:
+        """Where nobody can read what it counts, nothing is."""
+        return "counts" in role.needs and bool(self.config.metrics.listen)
 
     # --- walls ----------------------------------------------------------------------------------------
 
@@ -406,7 +410,7 @@ class Generation:
             names_calls=ground.refusals is not None,
             lock=ground.runtime.lock,
             overflow=privileges.overflow(),
-            metrics=ground.metrics.files[f"{role.name}.{number}"] if "counts" in needs else -1,
+            metrics=ground.metrics.files[f"{role.name}.{number}"] if self._counts(role) else -1,
             slots=ground.metrics.readable if "metrics" in needs else {},
             trace=next((end for need, end in trace.items() if need in needs), None),
         )

@@ -58,7 +58,8 @@ def _broker(loaded: LoadedConfig, _ways: Mapping[str, str]) -> object:
         if plugin.capabilities.brokered
     ]
     traced = bool(config.trace.keep)  # then it has the way to admin's store
-    return config.dns, config.state, config.log, traced, granted, _resolver()
+    counted = bool(config.metrics.listen)  # then it has a slot to count into
+    return config.dns, config.state, config.log, traced, counted, granted, _resolver()
 
 
 def _launcher(loaded: LoadedConfig, _ways: Mapping[str, str]) -> object:
@@ -71,6 +72,7 @@ def _qmgr(loaded: LoadedConfig, ways: Mapping[str, str]) -> object:
     config = loaded.config
     tables = {field: getattr(config, field) for field in Config.__struct_fields__ if field not in NOT_QMGRS}
     tables["server"] = config.server.hostname
+    tables["metrics"] = bool(config.metrics.listen)  # it counts, or not
     tables["route"] = tuple(config.route.items())  # the first that matches counts: their order too
     files = [stamp(path) for path in NextHopFiles(config).paths]
     return tables, dict(ways), dict(loaded.aliases.table), files, _resolver()

@@ -1,7 +1,8 @@
 """Which slots (forkd/metrics_slot.py) are there? One for each place that counts, and master's own.
 
 They are made when the place's first process is, stay as long as master lives, and are what makes counters
-outlast processes, reloads and pools that shrink.
+outlast processes, reloads and pools that shrink. Where [metrics] listen is empty there is master's
+alone: it counts little, and before it knows whether a reload will want that.
 """
 
 from __future__ import annotations

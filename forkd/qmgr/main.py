@@ -23,7 +23,7 @@ from forkd import log
 from forkd.config.aliases import NO_ALIASES
 from forkd.config.schema import Config
 from forkd.exits import Exit
-from forkd.metrics_events import Counting
+from forkd.metrics_events import counting
 from forkd.metrics_slot import Slot
 from forkd.qmgr.clients import Clients
 from forkd.qmgr.manager import Manager
@@ -109,7 +109,7 @@ class Loop:
         )
         self._tracer = tracing.of(start)
         self._measuring = Measuring(Slot(start.metrics))
-        log.observe(self._tracer, Counting(self._measuring.slot))
+        log.observe(self._tracer, counting(self._measuring.slot))
         self._traced_at = 0.0
         self._draining = False
         self._deadline: float | None = None

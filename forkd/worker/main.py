@@ -28,7 +28,7 @@ from forkd.config.schema import Config
 from forkd.hooks.breaker import Rule
 from forkd.hooks.dispatcher import Dispatcher
 from forkd.hooks.given import KeptCopy
-from forkd.metrics_events import Counting
+from forkd.metrics_events import counting
 from forkd.metrics_slot import Slot
 from forkd.queue.ids import Ids
 from forkd.queue.spool import Spool, spool_root
@@ -113,7 +113,7 @@ class Worker:
         loop.set_exception_handler(_log_stray)
         log.hold(lambda: loop.call_later(LOG_DELAY_S, log.flush))
         tracer = self._tracer = tracing.on_loop(start, loop)
-        log.observe(tracer, Counting(self._measuring.slot))
+        log.observe(tracer, counting(self._measuring.slot))
         anvil = channel.RequestClient(loop, start.anvil, FromAnvil)
         host = self._host = hosting.host(start, self._blame, self._budget)
         host.named.expected = start.names_calls

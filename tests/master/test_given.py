@@ -41,6 +41,8 @@ def with_(loaded: LoadedConfig, table: str, **keys) -> LoadedConfig:
         ("dns", {"timeout": Seconds(1)}, {"admin", "qmgr", "broker"}),
         ("queue", {"concurrency": 9}, {"admin", "qmgr", "launcher"}),
         ("trace", {"keep": Seconds(0)}, {"admin", "qmgr", "broker"}),
+        ("metrics", {"listen": "127.0.0.1:9252"}, {"admin"}),
+        ("metrics", {"listen": ""}, {"admin", "qmgr", "broker"}),
         ("log", {"format": "json"}, {"admin", "qmgr", "broker", "launcher"}),
     ],
 )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import os
 import time
 from pathlib import Path
+
+import msgspec
+import pytest
 
 from forkd import metrics, metrics_slot
 from forkd.config.load import load
@@ -21,6 +25,7 @@ from forkd.rpc import channel, passing
 from forkd.rpc.messages import ToRole
 from forkd.rpc.messages_metrics import SlotMade
 from forkd.rpc.messages_pool import Stop
+from forkd.rpc.start import RoleStart
 
 
 def test_gauges_of_the_dead_are_nobodys(tmp_path: Path):
@@ -68,3 +73,30 @@ def test_an_admin_is_told_of_each_slot_however_late(tmp_path: Path):
         for ours, theirs in pairs:
             ours.close()
             theirs.close()
+
+
+@pytest.mark.parametrize("listen", ["auto", ""])
+def test_where_nobody_can_read_it_nothing_is_counted(tmp_path: Path, listen: str):
+    """A process has no slot then, and no observer of its log for it."""
+    nobody = Identities({})
+    ground = Ground(Runtime(tmp_path, nobody), nobody, Roster())
+    loaded = load(None, cwd=tmp_path)
+    metrics = msgspec.structs.replace(loaded.config.metrics, listen=listen)
+    config = msgspec.structs.replace(loaded.config, metrics=metrics)
+    generation = Generation(1, dataclasses.replace(loaded, config=config), ground)
+    role = dataclasses.replace(
+        next(role for role in ROLES if role.name == "broker"),
+        main="tests.master.test_metrics_slots:show", needs=frozenset({"counts"}), may=None,
+    )  # fmt: skip
+    child = generation.place(role, 0).start()
+    try:
+        assert os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1]) == (7 if listen else 8)
+        assert ("broker.0" in ground.metrics.files) == bool(listen)
+    finally:
+        child.close()
+        ground.close()
+
+
+def show(start: RoleStart) -> int:
+    """Of the process: has it somewhere to count?"""
+    return 7 if start.metrics >= 0 else 8
