@@ -83,14 +83,15 @@ def test_a_process_that_is_not_trusted_any_more_waits_as_if_it_had_never_served(
 
 def test_a_process_that_did_serve_is_never_missed_for_long():
     """kill -9 of a worker every second: its place is empty for a second at most."""
-    it, now = slot(), 0.0
+    it, now, delays = slot(), 0.0, []
     for _ in range(50):
         it.start(100, now)
         it.ready(now + 0.05)
         now += 0.1
-        delay_s = it.exited(now)
-        assert 0 < delay_s <= pool.READY_DELAY_MAX_S
-        now += delay_s
+        delays.append(it.exited(now))
+        now += delays[-1]
+    assert delays[:3] == [0.1, 0.2, 0.4], "nor is it started in a hot loop"
+    assert delays[-1] == max(delays) == pool.READY_DELAY_MAX_S
 
 
 def test_who_lived_long_starts_with_a_clean_slate():
