@@ -9,7 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable, Mapping
+from typing import cast
+
+from forkd import log
+
+LEAVE_S = 1.0
+"""For all that were accepted to be sessions: two turns of the loop, as a rule."""
 
 
 class Doors:
@@ -35,44 +42,56 @@ class Doors:
         self._welcome = welcome
         self._full = full
         self._on_shut = on_shut
-        self._servers: list[asyncio.Server] = []
+        self._servers: dict[str, asyncio.Server] = {}
         self._moving: asyncio.Task[None] | None = None
         self.coming = 0
         """Connections that were accepted, and are no sessions yet."""
         self._closed = False
+        self._troubled = False
         self.elsewhere = False
 
     @property
     def open(self) -> bool:
-        """Are connections accepted?"""
-        return bool(self._servers)
+        """Are connections accepted, on every listener?"""
+        return len(self._servers) == len(self._listeners)
 
     async def begin(self) -> None:
-        """Accept connections."""
-        self._servers = [
-            # Of a copy: the server closes what it was given. The backlog once more: it calls listen() again,
-            # and would set its own 100.
-            await self._loop.create_server(
-                lambda name=name: self._let_in(name),  # type: ignore[misc]
-                sock=sock.dup(),
-                backlog=backlog,
-            )
-            for name, (sock, backlog) in self._listeners.items()
-        ]
+        """Accept connections. Raises OSError: on one of them that cannot be, and look() tries again."""
+        for name, (sock, backlog) in self._listeners.items():
+            if name in self._servers:
+                continue
+            copy = sock.dup()  # the server closes what it was given
+            try:
+                # The backlog once more: it calls listen() again, and would set its own 100.
+                self._servers[name] = await self._loop.create_server(
+                    lambda name=name: self._let_in(name),  # type: ignore[misc]
+                    sock=copy,
+                    backlog=backlog,
+                )
+            except BaseException:
+                copy.close()
+                raise
 
     def look(self) -> None:
         """Once a second, and when something was said of room elsewhere: should they be open or shut?"""
         if self._closed or self._moving is not None:
             return
-        if self.open and self._must_shut():
+        if self._servers and self._must_shut():
             self._shut()
             self._on_shut()
         elif not self.open and not self._must_shut():
             self._moving = self._loop.create_task(self._reopen())
 
-    def close(self) -> None:
-        """For good: nothing comes in here any more, and a socket that only we have is gone."""
+    async def leave(self) -> None:
+        """For good: nothing comes in here any more. Whoever was accepted is a session when this is over."""
         self._closed = True
+        if self._moving is not None:
+            self._moving.cancel()
+        by = time.monotonic() + LEAVE_S
+        while self.coming and time.monotonic() < by:
+            # Who is no session yet would be cut off with the server that accepted him. Where clients come
+            # faster than the loop goes round there is always one; then _came_late() finds the moment.
+            await asyncio.sleep(0)
         self._shut()
         for sock, _ in self._listeners.values():
             sock.close()
@@ -85,6 +104,8 @@ class Doors:
         # their way are counted here. Nor can a server be closed here: this connection would be lost. So what
         # the kernel had queued when the last place was taken comes in with it, and goes by room.py.
         self.coming += 1
+        if self._closed:
+            return _Late(lambda: self._welcome(name), self._came_late)
         self._loop.call_soon(self._loop.call_soon, self._came)
         if self._must_shut():
             self._loop.call_soon(self.look)
@@ -93,15 +114,41 @@ class Doors:
     def _came(self) -> None:
         self.coming -= 1
 
+    def _came_late(self) -> None:
+        self.coming -= 1
+        if not self.coming:
+            self._shut()  # all are sessions, and the kernel was not asked for more since
+
     def _shut(self) -> None:
-        servers, self._servers = self._servers, []
-        for server in servers:
+        servers, self._servers = self._servers, {}
+        for server in servers.values():
             server.close()
 
     async def _reopen(self) -> None:
         try:
             await self.begin()
+            self._troubled = False
+        except OSError as error:
+            if not self._troubled:
+                log.overload(what="listening again", detail=str(error))
+            self._troubled = True
         finally:
             self._moving = None
         if self._closed:
             self._shut()
+
+
+class _Late(asyncio.Protocol):
+    """Somebody who was accepted while the doors close: `came` is called when he is a session."""
+
+    def __init__(self, welcome: Callable[[], asyncio.Protocol], came: Callable[[], None]) -> None:
+        self._welcome = welcome
+        self._came = came
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        session = self._welcome()
+        cast(asyncio.Transport, transport).set_protocol(session)
+        try:
+            session.connection_made(transport)
+        finally:
+            self._came()

@@ -141,9 +141,7 @@ class Worker:
         ticking = loop.create_task(self._tick())
         await self._stopping.wait()
 
-        while doors.coming:
-            await asyncio.sleep(0)  # who is no session yet would be cut off with the server that accepted him
-        doors.close()
+        await doors.leave()
         probing.close()
         await self._run_dry()
         ticking.cancel()
