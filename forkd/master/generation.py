@@ -47,6 +47,7 @@ from forkd.master.roles import PIPE, Role, brokered, launchers, least_workers, p
 from forkd.master.status import Service
 from forkd.master.zygotes import Zygote
 from forkd.rpc import places
+from forkd.rpc.hush import hush
 from forkd.rpc.messages_status import PoolStatus
 from forkd.rpc.start import RoleStart
 from forkd.sandbox.role_walls import Walls
@@ -270,6 +271,18 @@ class Generation:
             if place.role.main:
                 start = functools.partial(self._fork, place.role, load(place.role), place.slot.number)
                 place.start = start
+
+    def hush(self, beside: Generation) -> bool:
+        """Let nobody new in by sockets that end with this generation (rpc.hush). False: there are none."""
+        kept = {os.fstat(each.sock.fileno()).st_ino for each in self.ground.inherited}  # systemd's live on
+        ending = [
+            sock
+            for sock in self.listeners.values()
+            if sock not in beside.listeners.values() and os.fstat(sock.fileno()).st_ino not in kept
+        ]
+        for sock in ending:
+            hush(sock)
+        return bool(ending)
 
     def close_sockets(self, beside: Generation) -> None:
         """Give up master's hold on sockets for clients and for metrics that the other generation has not.

@@ -7,6 +7,8 @@
                 begins. Before the workers, which may take mail that only the next one can route
     workers     as many as there are; ready, and alive for SETTLE_S
     admin       where it is given something new: both listen for a moment, so the answer finds its client
+    listeners   where a socket ends it lets nobody new in, and who was about to come has HANDSHAKE_S for it:
+                with an address that includes the old one (0.0.0.0) its next client is the next socket's
     in force    old workers take no more clients, and end with their sessions; what served them ends with them
 
 Whatever fails before the last step is undone: the old generation has served all the time, and goes on. What
@@ -38,6 +40,8 @@ from forkd.rpc.messages_reload import Reloaded
 
 SETTLE_S = 0.5
 """So long all new workers must have lived before the old ones go: most that die of a client die sooner."""
+HANDSHAKE_S = 0.5
+"""For clients that have begun to connect to a socket which ends: a round trip, and more than most take."""
 MAX_OLD = 3
 """Generations beside the one in force: each may hold as many workers."""
 MAX_ERROR = 20_000
@@ -157,6 +161,8 @@ class Reloads:
         done = False
         try:
             yield from self._replace(new, old, roles)
+            if old.hush(beside=new):
+                yield from self._wait(HANDSHAKE_S)
             done = True
         finally:
             new.before = None
@@ -180,11 +186,7 @@ class Reloads:
                 workers.append(new.worker())
                 self._supervisor.add(workers[-1:])
             yield from self._ready(workers)
-            until = time.monotonic() + (SETTLE_S if workers else 0)
-            while time.monotonic() < until:
-                self._due = until
-                look_for_the_dead(workers)
-                yield
+            yield from self._wait(SETTLE_S if workers else 0, workers)
             yield from self._start(each for each in fresh if each.role.may_ask)
             undo.forget()
         for place in (*fresh, *workers):
@@ -199,6 +201,13 @@ class Reloads:
     def _ready(self, places: Sequence[Place]) -> Steps:
         while any(place.slot.state is not State.RUNNING for place in places):
             look_for_the_dead(places)
+            yield
+
+    def _wait(self, seconds: float, alive: Sequence[Place] = ()) -> Steps:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self._due = until
+            look_for_the_dead(alive)
             yield
 
     def _take_turns(self, place: Place, old: Generation, undo: Undo) -> Steps:
@@ -247,7 +256,8 @@ class Reloads:
         for place in self._workers():
             if place.generation == old.number:
                 supervisor.let_go(place, gently=True)
-        # They close their own copies when they hear it, after they accepted whom the kernel had for them.
+        # They close their own copies when they hear it, after they accepted whom the kernel had for a socket
+        # that was hushed (Doors.leave).
         old.close_sockets(beside=new)
         for name, place in old.services.items():
             if place.role.may_ask and new.services.get(name) is not place:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import cast
 
 from forkd import log
+from forkd.rpc import hush
 
 LEAVE_S = 1.0
 """For all that were accepted to be sessions: two turns of the loop, as a rule."""
@@ -82,8 +83,10 @@ class Doors:
         elif not self.open and not self._must_shut():
             self._moving = self._loop.create_task(self._reopen())
 
-    async def leave(self) -> None:
-        """For good: nothing comes in here any more. Whoever was accepted is a session when this is over."""
+    async def leave(self) -> bool:
+        """For good: nothing comes in here any more. Whoever was accepted is a session when this is over, and
+        whom the kernel has for a socket that ends with us too. True: there was such a socket, and hush.lift()
+        must be done to sessions."""
         self._closed = True
         if self._moving is not None:
             self._moving.cancel()
@@ -93,8 +96,13 @@ class Doors:
             # faster than the loop goes round there is always one; then _came_late() finds the moment.
             await asyncio.sleep(0)
         self._shut()
-        for sock, _ in self._listeners.values():
+        ending = False
+        for name, (sock, _) in self._listeners.items():
+            if hush.hushed(sock):
+                ending = True
+                await self._let_in_by_hand(name, sock)
             sock.close()
+        return ending
 
     def _must_shut(self) -> bool:
         return self.elsewhere and self._full(self.coming)
@@ -118,6 +126,19 @@ class Doors:
         self.coming -= 1
         if not self.coming:
             self._shut()  # all are sessions, and the kernel was not asked for more since
+
+    async def _let_in_by_hand(self, name: str, sock: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = sock.accept()
+            except ConnectionError:
+                continue  # he has gone again
+            except OSError:
+                return  # nobody is left; or no descriptor
+            try:
+                await self._loop.connect_accepted_socket(lambda: self._welcome(name), connection)
+            except OSError:
+                connection.close()
 
     def _shut(self) -> None:
         servers, self._servers = self._servers, {}

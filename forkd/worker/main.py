@@ -32,7 +32,7 @@ from forkd.metrics_events import counting
 from forkd.metrics_slot import Slot
 from forkd.queue.ids import Ids
 from forkd.queue.spool import Spool, spool_root
-from forkd.rpc import channel, passing, records, tracing
+from forkd.rpc import channel, hush, passing, records, tracing
 from forkd.rpc.messages import Blame, Certificate, FromAnvil, Ready, RefusedCall, ToRole
 from forkd.rpc.messages_pool import Heartbeat, Room, Stop
 from forkd.rpc.start import RoleStart
@@ -141,7 +141,10 @@ class Worker:
         ticking = loop.create_task(self._tick())
         await self._stopping.wait()
 
-        await doors.leave()
+        if await doors.leave():
+            for session in services.sessions:
+                if not session.transport.is_closing():
+                    hush.lift(session.transport.get_extra_info("socket").fileno())
         probing.close()
         await self._run_dry()
         ticking.cancel()

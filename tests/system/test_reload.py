@@ -8,10 +8,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 
 import pytest
 
 from tests.support.daemon import Daemon, free_port
+from tests.support.knocking import Account, Knocker
 from tests.support.waiting import wait_for
 
 from .conftest import STOCK, Make
@@ -137,6 +139,29 @@ def test_an_address_changes_to_one_that_it_includes_and_back(make_daemon: Make):
         change(daemon, was, f'address = "{address}:{port}"')
         reloaded(daemon)
         assert greeting(port).startswith(b"220 ")
+
+
+@pytest.mark.slow
+def test_nobody_is_cut_off_where_an_address_changes_to_one_that_includes_it(make_daemon: Make):
+    """Whoever connects just then is served by the old socket or by the next one."""
+    port = free_port()
+    daemon = make_daemon(config=f'[listener.other]\naddress = "127.0.0.1:{port}"\n')
+    account, over = Account(), threading.Event()
+    clients = [Knocker("127.0.0.1", port, number, over=over, account=account) for number in range(6)]
+    for client in clients:
+        client.start()
+    try:
+        for _ in range(8):
+            change(daemon, f"127.0.0.1:{port}", f"0.0.0.0:{port}")
+            reloaded(daemon)
+            change(daemon, f"0.0.0.0:{port}", f"127.0.0.1:{port}")
+            reloaded(daemon)
+    finally:
+        over.set()
+        for client in clients:
+            client.join()
+    assert (account.dropped, account.refused, account.later) == ([], 0, 0)
+    assert len(account.accepted) > 100
 
 
 def test_what_needs_a_restart_is_named_and_stays(make_daemon: Make):

@@ -8,6 +8,7 @@ import errno
 import socket
 from collections.abc import AsyncIterator, Callable
 
+from forkd.rpc import hush
 from forkd.worker.doors import Doors
 from tests.support.working import run
 
@@ -103,6 +104,22 @@ def test_a_flood_does_not_keep_them_open():
                         others.accept()[0].close()
                         count += 1
                 assert count == len(here.clients), "nobody was cut off"
+
+    run(test())
+
+
+def test_whom_the_kernel_has_for_a_socket_that_ends_is_let_in():
+    """Nobody else will: it would reset them."""
+
+    async def test() -> None:
+        sock = listening()
+        async with street(sock, full=True) as here:
+            for _ in range(3):
+                here.knock()
+            hush.hush(sock)
+            here.knock()
+            await here.doors.leave()
+            assert Coming.made == 3
 
     run(test())
 
