@@ -11,8 +11,9 @@
                 with an address that includes the old one (0.0.0.0) its next client is the next socket's
     in force    old workers take no more clients, and end with their sessions; what served them ends with them
 
-Whatever fails before the last step is undone: the old generation has served all the time, and goes on. What
-is new ends as an old generation does, for a client may have come to it.
+Whatever fails before the last step is undone: the old generation has taken mail all the time, and goes on;
+qmgr, where it had ended for the new one, is started anew from the old configuration. What is new ends as an
+old generation does, for a client may have come to it.
 
 At most MAX_OLD generations drain at once; the oldest beyond is told to end within stop_timeout. A HUP during
 a reload is remembered, and one more follows; `forkd reload` is refused then.
