@@ -53,7 +53,7 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status (forkd/exits.py). The console script."""
-    invocation = Invocation()
+    invocation, stdout = Invocation(), sys.stdout
     try:
         status = cli.main(arguments, prog_name="forkd", standalone_mode=False, obj=invocation)
         sys.stdout.flush()
@@ -73,10 +73,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tell(error=True)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader (head, less) has seen enough. Python would complain once more while closing stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return Exit.OK
+        return _seen_enough()
+    except SystemExit:
+        if sys.stdout is stdout:
+            raise
+        return _seen_enough()  # click's way of saying it: standard output wrapped, and status 1
     return int(status or 0)
+
+
+def _seen_enough() -> int:
+    """The reader (head, less) is gone. Python would complain once more while closing stdout."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return Exit.OK
 
 
 def _failed(failure: CommandFailed, *, as_json: bool) -> int:

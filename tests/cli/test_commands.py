@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ import pytest
 import forkd as package
 from forkd.cli.commands import COMMANDS
 from forkd.exits import EXITS, NO_RESTART, Exit
-from tests.cli.conftest import Forkd
+from tests.cli.conftest import ROOT, Forkd
 from tests.support.config_files import write
 
 
@@ -59,6 +62,19 @@ def test_completion_is_there(forkd: Forkd):
     """operations.md: shell completion."""
     done = forkd(_FORKD_COMPLETE="bash_complete", COMP_WORDS="forkd st", COMP_CWORD="1")
     assert done.stdout.split() == ["plain,status", "plain,stop"]
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path: Path):
+    """`forkd config show --effective | head -3`, also with `set -o pipefail`."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [sys.executable, "-m", "forkd", "config", "show", "--effective"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=tmp_path, stdout=write_end, stderr=subprocess.PIPE, env=environment, check=False
+    )
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_every_exit_status_has_its_meaning():
