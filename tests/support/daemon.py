@@ -258,7 +258,7 @@ class Daemon:
             self.process.send_signal(number)
         status = self.process.wait(60)
         wait_for(lambda: not any(alive(pid) for pid in self.seen), timeout_s=10)
-        leftover = list((self.var / "run").glob("**/*.sock"))
+        leftover = [path for path in (self.var / "run").rglob("*") if path.is_socket()]
         if number != signal.SIGKILL:
             assert not leftover, f"socket files left: {leftover}"
         return status
