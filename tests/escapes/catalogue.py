@@ -188,7 +188,7 @@ _TESTS = """
 84 escapes/test_sessions.py::test_children_forked_at_import_are_seen
 84 escapes/test_zygotes.py::test_a_zygote_that_never_forks
 84 master/test_hostile_zygote.py::test_a_helper_forked_by_a_call_is_found_too
-84 master/test_hostile_zygote.py::test_a_flood_on_the_control_socket_ends_the_zygote
+84 master/test_hostile_zygote_words.py::test_a_flood_on_the_control_socket_ends_the_zygote
 84 sandbox/test_zygote.py::test_control_messages_are_hostile_input
 85 master/test_zygotes.py::test_a_plugin_that_hangs_stops_the_start
 85 master/test_supervisor.py::test_a_process_that_dies_again_and_again_is_no_hot_loop
