@@ -23,6 +23,20 @@ PROGRAM_LEASH_FD = 200
 """A program's end of the leash, after program.py has moved it (wire.py has the same number)."""
 ARCH_SET_FS = 0x1002
 
+
+def _instead(rows: tuple[Row, ...], new: tuple[Row, ...], *, beside: str = "") -> tuple[Row, ...]:
+    """`rows`, then `new`, which stands in the place of what they say of the same calls, but for `beside`."""
+    taken = {name for row in new for name in row.names.split()} - {beside}
+    return (
+        *(
+            dataclasses.replace(row, names=" ".join(names))
+            for row in rows
+            if (names := [name for name in row.names.split() if name not in taken])
+        ),
+        *new,
+    )
+
+
 LOAD_OWN_UID: tuple[Row, ...] = tuple(
     dataclasses.replace(row, only=(ONE_PROCESS,), why="nice of its sandboxes: nobody else has its uid")
     if row.names == "setpriority"
@@ -98,16 +112,7 @@ _PROGRAM: tuple[Row, ...] = (
     Row(ALLOW, "clone", "posix_spawn", given=(Is(0, INT, VFORK_FLAGS),)),
     Row(ALLOW, "vfork fork", "the same, by older names"),
 )
-_instead = {name for row in _PROGRAM for name in row.names.split()}
-
-EXEC_LOAD: tuple[Row, ...] = (
-    *(
-        dataclasses.replace(row, names=" ".join(names))
-        for row in LOAD
-        if (names := [name for name in row.names.split() if name not in _instead])
-    ),
-    *_PROGRAM,
-)
+EXEC_LOAD: tuple[Row, ...] = _instead(LOAD, _PROGRAM)
 """The filter of a zygote that starts a program: LOAD, but for the calls that _PROGRAM has rows for. Such a
 zygote has no foreign code in it: its filter is wide because the program inherits it."""
 
@@ -159,16 +164,7 @@ _WRITING: tuple[Row, ...] = (
         for command in (5, 6, 7, 36, 37, 38)  # F_GETLK, F_SETLK, F_SETLKW; likewise F_OFD_
     ),
 )
-_also = {name for row in _WRITING for name in row.names.split()} - {"fcntl"}
-
-WRITING_LOAD: tuple[Row, ...] = (
-    *(
-        dataclasses.replace(row, names=" ".join(names))
-        for row in EXEC_LOAD
-        if (names := [name for name in row.names.split() if name not in _also])
-    ),
-    *_WRITING,
-)
+WRITING_LOAD: tuple[Row, ...] = _instead(EXEC_LOAD, _WRITING, beside="fcntl")
 
 _RENAME_WHITEOUT = 4
 _CREATES = (os.O_CREAT, 0o20000000)

@@ -65,14 +65,14 @@ def attack(_):
     "while it rests": """
 def attack(_):
     os.write(3, b'{"n":1,"verdict":{"do":"deny","code":550,"enhanced":"5.7.1","text":"said"}}')
-    time.sleep(0.2)
+    time.sleep(0.2)  # released by then; where it is not yet, it is the case above
     while True:
         os.write(3, b'{"n":1}')
 """,
     "an empty record": """
 def attack(_):
     os.write(3, b'{"n":1,"verdict":{"do":"deny","code":550,"enhanced":"5.7.1","text":"said"}}')
-    time.sleep(0.2)
+    time.sleep(0.2)  # released by then; where it is not yet, it is the case above
     while True:
         call("write", 3, 0, 0)
         import _socket
@@ -94,7 +94,7 @@ def test_a_released_sandbox_that_talks_is_thrown_away(name: str, mode: str):
                 sandbox = await st.host.take("plugin", "one")
                 assert text_of(await mail(sandbox)) == "said"
                 if name == "at once":
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(0.05)  # its second answer is there; else it is another case
                 sandbox.release()
                 until = asyncio.get_running_loop().time() + 5
                 while st.host.alive("plugin"):

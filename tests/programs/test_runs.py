@@ -701,7 +701,7 @@ def test_its_message_is_fetched_within_the_calls_time(spent: str):
         async def scenario(st: Stage) -> None:
             sandbox = await answered(st, timeout_s=3.0)
             if spent == "it passes":
-                await asyncio.sleep(3.0)
+                await asyncio.sleep(3.0)  # passing is what is tested
             with pytest.raises(Overloaded):
                 await sandbox.call(FETCH, 2, timeout_s=3.0 if spent == "it passes" else 0.0)
             sandbox.close()

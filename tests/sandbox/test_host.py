@@ -357,7 +357,7 @@ def test_the_deadline_is_for_the_whole_call():
 def test_nothing_of_the_worker_is_open_in_a_sandbox():
     """Only the five descriptors of PROTOCOL.md, part 1, seen from outside by root."""
     if os.geteuid() != 0:
-        pytest.skip("other architecture of rights: needs root")
+        pytest.skip("only root may do that")
     with stage(MODES[0]) as st:
         st.start(ECHO)
 

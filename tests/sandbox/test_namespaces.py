@@ -213,7 +213,7 @@ def test_what_is_refused_is_left_out_and_named():
 def test_root_without_the_right_to_mount_gets_a_user_namespace():
     """A service manager leaves root without CAP_SYS_ADMIN: the zygote's uid is mapped, and all walls hold."""
     if os.geteuid() != 0:
-        pytest.skip("other architecture of rights: needs root")
+        pytest.skip("only root may do that")
     prctl = pytest.importorskip("prctl")
     reader, writer = os.pipe()
     pid = os.fork()
@@ -248,7 +248,7 @@ def test_root_without_the_right_to_mount_gets_a_user_namespace():
 def test_rights_that_an_ordinary_user_was_given_are_not_a_zygotes():
     """AmbientCapabilities of a service manager outlive an exec: master may need them, a plugin does not."""
     if os.geteuid() != 0:
-        pytest.skip("other architecture of rights: needs root")
+        pytest.skip("only root may do that")
     prctl = pytest.importorskip("prctl")
     reader, writer = os.pipe()
     pid = os.fork()

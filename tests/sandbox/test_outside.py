@@ -21,7 +21,7 @@ NO_WALLS_FOR_FILES = tuple(
     layer for layer in LAYERS if layer not in ("seccomp", "files", "namespaces", "mount_root")
 )
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="other architecture of rights: needs root")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do that")
 
 
 def put(name: bytes) -> Callable[[Path], None]:

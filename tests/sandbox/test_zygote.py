@@ -190,7 +190,7 @@ def attack(path):
 def test_what_the_plugins_uid_cannot_read_is_named():
     """prototype-facts: an interpreter or plugin below a home folder is unreadable after the change of uid."""
     if os.geteuid() != 0:
-        pytest.skip("other architecture of rights: needs root")
+        pytest.skip("only root may do that")
     with stage(ROOT) as st:
         st.folder.chmod(0o700)
         with pytest.raises(StartFailed, match=r"cannot read .*plugin"):
