@@ -6,7 +6,7 @@ A table of checks: each has a line why not, or an empty one. All empty: ready.
     probe     the last probe went well, and is young (forkd/probe)
     queue     qmgr's loop answers; or a reload has it end its deliveries, and another one begin: mail is taken
               meanwhile, and waits. Not so where a client waits for its next hop (accept = "proxy")
-    spool     there was room for mail at the last probe
+    spool     there was room for mail at the last probe, and the spool could be written
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Final
 
 NO_ROOM: Final = "452 4.3.1"
-"""How a worker's answer to MAIL begins below queue.min_free."""
+"""How a worker's answer to MAIL begins below queue.min_free, or when the spool cannot be written."""
 AHEAD_S: Final = 1.0
 """Beyond interval and timeout: for a busy machine."""
 
@@ -31,7 +31,7 @@ class Probed:
 
     @property
     def no_room(self) -> bool:
-        """It came as far as MAIL, and there is no space for any."""
+        """It came as far as MAIL, and there is no space for any, or no way to write it."""
         return NO_ROOM in self.problem
 
 

@@ -9,9 +9,10 @@ Every probe.interval admin connects to run/probe.sock, on which all workers list
     QUIT                                221
 
 So one answer is true to a worker's loop, its engine, a zygote that forks, the sandbox' walls and channel,
-and the room on the spool's disk (452 4.3.1 at MAIL). WORD is another one each time: nothing that answers it
-can be of an earlier session. No probe leaves mail: in its sessions there are no domains, no relaying, no
-AUTH, no aliases; whoever got at the socket, which is admin's user's alone, could not send either.
+and the spool: there is room on its disk, and a file could be written and removed (else 452 4.3.1 at MAIL).
+WORD is another one each time: nothing that answers it can be of an earlier session. No probe leaves mail: in
+its sessions there are no domains, no relaying, no AUTH, no aliases; whoever got at the socket, which is
+admin's user's alone, could not send either.
 
 configured.py   the plugin as worker and master know it, and the settings under which a probe's session runs
 plugin/         the plugin itself: loaded by a zygote as any other, behind the same walls

@@ -157,6 +157,20 @@ class Spool:
         except OSError as error:
             raise spool_error(error) from error
 
+    def try_out(self) -> None:
+        """Write a file as a message's is, and remove it: free_bytes() does not tell of a file system that is
+        read-only since an error, of a quota, of inodes. Does not wait for the disk. Raises SpoolError."""
+        path = self.temporary(self._ids.new())
+        try:
+            fd = self.fs.create(path)
+            try:
+                self.fs.write(fd, [b"probe"])
+            finally:
+                self.fs.close(fd)
+                self.fs.unlink(path)
+        except OSError as error:
+            raise spool_error(error) from error
+
     def close(self) -> None:
         """Release the descriptor; files begun and not committed are their owners' to abort."""
         if self._new_fd >= 0:

@@ -83,7 +83,7 @@ def on_mail(session: Session, event: events.Mail) -> Result:
     """The reverse path. The declared size, TLS and AUTH were checked by the engine."""
     services = session.services
     if not services.has_space():
-        return refused(session, event.sender, None, replies.NO_SPACE)
+        return refused(session, event.sender, None, services.no_space)
     if services.listeners[session.listener].submission and not authentication.may_send(session, event.sender):
         return refused(session, event.sender, None, replies.SENDER_NOT_YOURS)
     if services.rates.counts("message") and not session.client.trusted:

@@ -88,6 +88,7 @@ def _services(services: Services, host: Host, anvil: RequestClient, background: 
     own.config = config
     own.counters = Counters()
     own.measuring = Measuring(Slot(-1))
+    own.tries_spool = True
     own.sessions = set()
     own.clients = Clients(config)
     own.admission = Admission(config, workers=1, anvil=anvil)

@@ -17,6 +17,8 @@ from forkd.queue.commit import Committer
 from forkd.queue.ids import Ids
 from forkd.queue.spool import Spool, SpoolError
 from forkd.rpc.channel import RequestClient
+from forkd.smtp import replies
+from forkd.smtp.reply import reply
 from forkd.worker.admission import Admission
 from forkd.worker.clients import Clients
 from forkd.worker.copies import CopyBudget
@@ -141,6 +143,10 @@ class Services:
         self._poke = poke
         self._space_checked_at = -self.FREE_SPACE_EVERY_S
         self._space = True
+        self.tries_spool = False
+        """Of the probe's: has_space() writes something too."""
+        self.no_space = replies.NO_SPACE
+        """What is said where there is none."""
 
     def keeps(self, to: Destination) -> bool:
         """Mail for that recipient goes into the spool."""
@@ -153,8 +159,13 @@ class Services:
             self._space_checked_at = now
             try:
                 self._space = self.spool.free_bytes() >= self.config.queue.min_free
-            except SpoolError:
+                self.no_space = replies.NO_SPACE
+                if self._space and self.tries_spool:
+                    self.spool.try_out()
+            except SpoolError as error:
                 self._space = False
+                if self.tries_spool:  # admin is told why, no client is
+                    self.no_space = reply(452, "4.3.1", f"the spool cannot be written: {error}")
         return self._space
 
     def _committed_in_thread(self, batch: Sequence[tuple[Commit, str | SpoolError]]) -> None:

@@ -127,6 +127,28 @@ def test_any_part_of_what_was_written_can_be_read_back(sizes: list[int], start: 
         file.abort()
 
 
+@pytest.mark.parametrize(
+    ("call", "number", "kind"),
+    [
+        ("create", errno.EROFS, SpoolFull),
+        ("create", errno.ENOSPC, SpoolFull),
+        ("write", errno.EDQUOT, SpoolFull),
+        ("write", errno.EIO, SpoolError),
+    ],
+)
+def test_trying_a_spool_tells_what_a_message_would_meet(
+    tmp_path: Path, call: str, number: int, kind: type[SpoolError]
+) -> None:
+    """Inodes, quota, a file system that has become read-only; and it leaves nothing behind."""
+    Spool.prepare(tmp_path, ["w0"])
+    before = files(tmp_path)
+    Spool(tmp_path, "w0").try_out()
+    with pytest.raises(SpoolError, match=os.strerror(number)) as raised:
+        Spool(tmp_path, "w0", fs=FailingFs(call, number)).try_out()
+    assert type(raised.value) is kind
+    assert files(tmp_path) == before
+
+
 def with_a_free_file(spool: Spool) -> str:
     """One message delivered, its file free and safe to be taken; the file's name."""
     first = queued(spool)

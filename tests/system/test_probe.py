@@ -110,6 +110,25 @@ def test_balancers_are_told_over_http(probed: Daemon):
     assert (found.status, found.text) == (200, "ok\n")
 
 
+def test_a_spool_that_cannot_be_written_takes_us_out_of_service(probed: Daemon):
+    """Not a matter of free space: read-only, over quota, without inodes, it has enough of that."""
+
+    def said() -> tuple[int, str]:
+        found = asking_http.get(probed.var / "run" / "metrics.sock", "/readyz")
+        return found.status, found.text.splitlines()[-1]
+
+    folder = probed.var / "spool" / "tmp"
+    aside = folder.with_name("aside")
+    folder.rename(aside)
+    try:
+        why = "spool: MAIL FROM: 452 4.3.1 the spool cannot be written: No such file or directory"
+        wait_for(lambda: said() == (503, why), timeout_s=30)
+    finally:
+        aside.rename(folder)
+    wait_for(lambda: said() == (200, "spool: ok"), timeout_s=30)
+    assert not list(folder.glob("w*/*"))
+
+
 def test_probes_are_in_no_count_and_no_line_of_the_log(probed: Daemon):
     """Of sessions, of clients, of refusals; only the process of its plugin is seen."""
     before = status(probed)
