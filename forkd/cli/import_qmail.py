@@ -42,7 +42,7 @@ def import_qmail(folder: Path, output: Path | None, force: bool, queue_program: 
 
     With --output, lists of senders and recipients go to plugins.d beside FILE. What has no counterpart in
     forkd is listed on standard error, with what does the same. Nothing in DIR is changed, and none of it is
-    needed any more; `qmail_control` below [server] instead has forkd read DIR at each start.
+    needed any more; `qmail_control` below [server] instead has forkd read DIR at each start and reload.
     """
     problems = Problems()
     folder = Path.cwd() / folder

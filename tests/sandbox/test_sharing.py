@@ -151,9 +151,7 @@ def test_who_goes_away_while_waiting_takes_nothing():
         gone = asyncio.ensure_future(Client(st, "gone", "a").take())
         gone_late = asyncio.ensure_future(Client(st, "gone late", "b").take())
         there = asyncio.ensure_future(Client(st, "there", "c").take())
-        await asyncio.sleep(
-            0.01
-        )  # all of them wait, and those they asked have refused; sooner is another case
+        await asyncio.sleep(0.01)  # they wait, and whom they asked has refused; sooner is another case
         gone.cancel()
         assert clients[0].sandbox is not None
         clients[0].sandbox.close()

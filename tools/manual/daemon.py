@@ -132,7 +132,7 @@ def page(made: Page) -> Page:
     for status, said in EXITS.items():
         made.term(f"{bold(str(int(status)))} {escaped(status.name)}")
         made.further(marked(f"{said.meaning[0].upper()}{said.meaning[1:]}."))
-        made.further(marked(f"Who called it: {said.caller}. Master: {said.master}."))
+        made.further(marked(f"Its caller: {said.caller}. Master, of a child: {said.master}."))
     made.heading("Log")
     words.write(made, _LOG)
     write_events(made)
