@@ -12,6 +12,7 @@ from forkd.cli.lines import tell
 from forkd.cli.options import daemon_options, json_option, print_json
 from forkd.cli.tables import print_table
 
+_READ = " (a plugin that was granted files always: it may have read them at its start)"
 WAIT_S = 930.0
 """Longer than RELOAD_TIMEOUT_S of admin/peers.py, whose text says more."""
 
@@ -42,8 +43,12 @@ def reload(data_dir: Path, as_json: bool) -> int:
     tell(f"unchanged: {report.get('unchanged', 0)} keys")
     for title, names in (("started anew", report.get("renewed")), ("kept", report.get("kept"))):
         if names:
-            tell(f"{title}: {', '.join(names)}")
+            tell(f"{title}: {', '.join(names)}{_READ if title != 'kept' and _plugins(names) else ''}")
     return 0
+
+
+def _plugins(names: list[str]) -> bool:
+    return any(name.startswith("plugin ") for name in names)
 
 
 def _row(changed: dict[str, Any]) -> tuple[object, ...]:

@@ -14,6 +14,8 @@ from forkd.cli.options import daemon_options, json_option, print_json
 from forkd.cli.queue_choice import unit
 from forkd.cli.tables import octets, print_table, seconds_ago
 from forkd.config.units import parse_duration
+from forkd.exits import Exit
+from forkd.queue.ids import ID
 from forkd.rpc.messages_sessions import MOST, Sort, State
 
 LIMIT = 100
@@ -110,6 +112,12 @@ def kick(data_dir: Path, ids: tuple[str, ...], as_json: bool) -> int:
     those of `forkd sessions` and of the log. Exit status 1: one of them is not there, or its worker does not
     say whether it is.
     """
+    if wrong := [each for each in ids if not ID.fullmatch(each.upper())]:
+        raise CommandFailed(
+            f"no id of a session: {', '.join(wrong)}",
+            hint="`forkd sessions` lists them: 15 to 20 digits and capital letters",
+            status=Exit.USAGE,
+        )
     answer = request(data_dir, "kick", ids=[each.upper() for each in ids])
     missing = [f"no such session: {', '.join(answer['not_there'])}"] if answer["not_there"] else []
     if answer["unknown"]:
