@@ -40,6 +40,9 @@ class Sink:
         self._waiting: collections.deque[bytes] = collections.deque()
         self._waiting_bytes = 0
         self.dropped = 0
+        """Lines, of which the reader has not been told yet."""
+        self.lost = 0
+        """All of them."""
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._soon: Callable[[], object] | None = None
@@ -121,6 +124,7 @@ class Sink:
                 return
         if self._waiting_bytes + len(block) > self._limit:
             self.dropped += lines
+            self.lost += lines
             return
         self._waiting.append(block)
         self._waiting_bytes += len(block)
@@ -141,7 +145,7 @@ class Sink:
         self._held_bytes = 0
         self._waiting.clear()
         self._waiting_bytes = 0
-        self.dropped = 0
+        self.dropped = self.lost = 0
 
     def close(self) -> None:
         """Flush once and close."""

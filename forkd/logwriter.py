@@ -45,6 +45,8 @@ class Observer(Protocol):
 
 
 _sink: Sink | None = None
+_told_lost = 0
+"""Of the sink's `lost`, what observers know."""
 _observers: tuple[Observer, ...] = ()
 _renderer = Renderer("logfmt")
 _shows_info = False
@@ -57,8 +59,8 @@ _log: Any = _bound(50)(structlog.ReturnLogger(), [], {})
 
 def setup(format: str = "logfmt", level: str = "info", fd: int = 2) -> None:
     """Open the log of this process and of those it forks. May be called again."""
-    global _sink, _renderer, _log, _shows_info  # noqa: PLW0603 - one process has one log
-    old, _sink = _sink, Sink(fd, note=_dropped_note)
+    global _sink, _renderer, _log, _shows_info, _told_lost  # noqa: PLW0603 - one process has one log
+    old, _sink, _told_lost = _sink, Sink(fd, note=_dropped_note), 0
     if old is not None:
         old.close()
     _renderer = Renderer(format, _renderer.process)
@@ -85,8 +87,20 @@ def hold(soon: Callable[[], object]) -> None:
 
 
 def flush() -> bool:
-    """Write what waits, without blocking; true when nothing is left. For every loop's timer."""
-    return _sink is None or _sink.flush()
+    """Write what waits, without blocking; true when nothing is left. For every loop's timer.
+
+    Observers are told how many lines were dropped since: while nobody reads, the log itself cannot say it.
+    """
+    global _told_lost  # noqa: PLW0603 - as the log: one for a process
+    if _sink is None:
+        return True
+    done = _sink.flush()
+    if _sink.lost != _told_lost:
+        fields: dict[str, object] = {"process": _renderer.process, "lines": _sink.lost - _told_lost}
+        _told_lost = _sink.lost
+        for observer in _observers:
+            observer("log_dropped", fields)
+    return done
 
 
 def finish(timeout_s: float = 1.0) -> None:
@@ -102,6 +116,8 @@ def descriptor() -> int:
 
 
 def _after_fork() -> None:
+    global _told_lost  # noqa: PLW0603
+    _told_lost = 0
     observe()  # master's own; what they hold is master's too
     if _sink is not None:
         _sink.forget()

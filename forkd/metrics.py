@@ -142,5 +142,6 @@ PROCESS_EVENTS = _counter("process_events", "role act", "What happened to proces
 PROCESS_CPU = _counter("process_cpu_seconds", "role", "Processor time of workers and of qmgr, sandboxes not included; of other processes it is not counted.", _WORKER | _QMGR)
 PROCESS_MEMORY = _gauge("process_memory_bytes", "role", "Memory of their own of workers.")
 BUGS = _counter("bugs", "", "Faults of our own that the log tells as bug.", _ALL)
+LOG_DROPPED = _counter("log_lines_dropped", "role", "Lines of the log dropped since its reader is too slow, by processes that count (others say it in the log alone).", _ALL)
 LOST_SERIES = _counter("metrics_lost", "", "What was not counted since a process had no room for one more series.", _ALL)
 # fmt: on

@@ -191,6 +191,10 @@ def _process(slot: Slot, fields: Fields) -> None:
     slot.add(metrics.PROCESS_EVENTS, fields["role"].partition(".")[0], fields["act"])
 
 
+def _log_dropped(slot: Slot, fields: Fields) -> None:
+    slot.add(metrics.LOG_DROPPED, fields["process"].partition(".")[0], by=fields["lines"])
+
+
 EVENTS: Final[dict[str, Count]] = {
     "connected": _connected,
     "session": _session,
@@ -208,5 +212,6 @@ EVENTS: Final[dict[str, Count]] = {
     "delivery": _delivery,
     "queue": _queue,
     "process": _process,
+    "log_dropped": _log_dropped,
 }
-"""Event of log.py -> who counts it."""
+"""Event of log.py, or log_dropped of logwriter.flush() -> who counts it."""

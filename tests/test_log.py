@@ -107,6 +107,33 @@ def test_a_reader_that_does_not_read_costs_lines_never_time(pipe):
     sink.close()
 
 
+def test_observers_know_what_was_dropped_while_nobody_reads(pipe):
+    """The log cannot say it then: by them metrics do, each line once."""
+    log.setup(fd=pipe[1])
+    log.identify("worker.3")
+    told: list[dict[str, object]] = []
+    log.observe(lambda event, fields: told.append(fields) if event == "log_dropped" else None)
+    try:
+        written = 0
+        for _ in range(2):  # 1 MiB is kept, beside what the pipe holds
+            for _ in range(2000):
+                log.overload(what="x" * 1000)
+                written += 1
+            assert not log.flush()
+        assert len(told) == 2
+        read = []
+        while not log.flush():
+            read += lines(pipe[0])
+        read += lines(pipe[0])
+    finally:
+        log.observe()
+        log.identify("")
+    assert len([line for line in read if b"event=overload" in line]) == written - sum(
+        int(each["lines"]) for each in told
+    )
+    assert {each["process"] for each in told} == {"worker.3"}
+
+
 def test_lines_wait_for_each_other_where_a_loop_flushes(pipe):
     """What need not leave at once waits until flush(), PIPE_BUF octets at most; the loop is told once."""
     told: list[int] = []

@@ -167,6 +167,16 @@ def test_without_a_slot_counting_costs_nothing_and_breaks_nothing():
     assert counting(slot) is None
 
 
+def test_dropped_lines_are_counted_by_role(fd: int):
+    """And told of a process' own alone."""
+    count = Counting(Slot(fd))
+    for _ in range(2):
+        count("log_dropped", {"process": "worker.3", "lines": 70})
+    assert seen(fd) == {("forkd_log_lines_dropped_total", "worker"): (140.0,)}
+    assert metrics.LOG_DROPPED.told_by("worker", ("worker",))
+    assert not metrics.LOG_DROPPED.told_by("worker", ("qmgr",))
+
+
 ACCEPTED = {
     "reply": "250 2.0.0 ok",
     "size": 4096,
