@@ -92,15 +92,22 @@ def _shortened(value: object, room: int) -> object:
     return value
 
 
+_PRIORITIES = {"debug": b"<7>", "info": b"<6>", "warning": b"<4>", "error": b"<3>"}
+"""sd-daemon(3): the journal takes it off the line, and shows it by `journalctl -p`."""
+
+
 class Renderer:
     """The processor at the end of structlog's chain: time, level and process in front, one bounded line.
 
     Of level, process and event nothing needs to be quoted.
+
+    journal   the lines go to systemd's journal: each has its priority in front
     """
 
-    def __init__(self, form: str, process: str = "") -> None:
+    def __init__(self, form: str, process: str = "", *, journal: bool = False) -> None:
         self._render = _RENDERERS[form]
         self.process = process
+        self.journal = journal
         self._second = 0
         self._stamp = ""
 
@@ -123,4 +130,4 @@ class Renderer:
         while len(line) > MAX_LINE_BYTES and room:
             room //= 2
             line = self._render(head, {key: _shortened(value, room) for key, value in fields.items()})
-        return line
+        return _PRIORITIES[level] + line if self.journal else line

@@ -63,9 +63,15 @@ def setup(format: str = "logfmt", level: str = "info", fd: int = 2) -> None:
     old, _sink, _told_lost = _sink, Sink(fd, note=_dropped_note), 0
     if old is not None:
         old.close()
-    _renderer = Renderer(format, _renderer.process)
+    _renderer = Renderer(format, _renderer.process, journal=_is_journal(fd))
     _shows_info = LEVELS[level] <= LEVELS["info"]
     _log = _bound(LEVELS[level])(_SinkLogger(_sink), [_renderer], {})
+
+
+def _is_journal(fd: int) -> bool:
+    """Did systemd connect it to the journal (JOURNAL_STREAM, systemd.exec(5)), and is it still that?"""
+    status = os.fstat(fd)
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def identify(process: str) -> None:

@@ -184,6 +184,20 @@ def test_a_journal_stream_is_written_without_waiting():
     theirs.close()
 
 
+@pytest.mark.parametrize("ours", [True, False])
+def test_the_journal_is_told_the_priority_of_each_line(ours: bool):
+    """sd-daemon(3); where stderr is not the journal's stream any more (2>file), a line is as it was."""
+    script = (
+        "import os, sys; status = os.fstat(2); "
+        f"os.environ['JOURNAL_STREAM'] = f'{{status.st_dev}}:{{status.st_ino + {0 if ours else 1}}}'; "
+        "from forkd import log; log.setup(level='debug'); log.debug('x'); log.readiness(ready=True); "
+        "log.overload(what='w'); log.bug(where='here', error=ValueError('b'))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    found = [line.partition("time=")[0] for line in done.stderr.splitlines()]
+    assert found == (["<7>", "<6>", "<4>", "<3>"] if ours else [""] * 4)
+
+
 def test_a_file_shared_with_others_is_not_overwritten(tmp_path: Path):
     """`forkd run 2>file`: our lines and what others print through the same description follow each other."""
     script = "import sys; from forkd import log; log.setup(); " + "".join(

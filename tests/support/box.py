@@ -216,9 +216,9 @@ class Box:
         done = self.run("systemctl", "show", unit, *(f"--property={name}" for name in names))
         return dict(line.split("=", 1) for line in done.stdout.splitlines())
 
-    def journal(self, unit: str) -> str:
-        """What it has logged."""
-        return self.run("journalctl", "-u", unit, "-o", "cat", "--no-pager", "-q").stdout
+    def journal(self, unit: str, *more: str) -> str:
+        """What it has logged; `more` options say what of it."""
+        return self.run("journalctl", "-u", unit, "-o", "cat", "--no-pager", "-q", *more).stdout
 
     def path(self, inside: str) -> Path:
         """A file of the box, as it is seen from here."""

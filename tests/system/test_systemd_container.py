@@ -322,6 +322,8 @@ def test_a_reload_is_as_good_as_its_exit_status(machine: Machine):
     machine.box.path(CONFIG).write_text(greeting + "[nonsense]\n")
     assert machine.box.run("systemctl", "reload", "forkd").returncode != 0
     assert "nonsense" in machine.box.journal("forkd")
+    serious = machine.box.journal("forkd", "-p", "err")
+    assert '"not_reloaded"' in serious and '"reloaded"' not in serious, "priorities are the log's levels"
     machine.send()
     shown = machine.box.shown("forkd", "MainPID", "SubState", "NRestarts")
     assert shown == {"MainPID": first, "SubState": "running", "NRestarts": "0"}
