@@ -4,12 +4,14 @@ One event loop (uvloop), many sessions. The way of the bytes:
 
     session.py         the pump: socket -> ServerConnection -> one event -> its handler -> reply -> socket
     handlers.py        one short function per event: check (built in), ask (hooks), take effect
+    recipients.py      RCPT: is this one a recipient?
     receiving.py       DATA or BDAT to the commit: the message comes in, is asked about, is handed over
     plugins.py         the session's side of plugins: asks, tells the log
     transaction.py     MAIL to end of data: recipients, spool file, envelope, the commit
     expansion.py       aliases become their members, for the envelope alone
     probing.py         forkd's own probe, beside all others
     doors.py           the listening sockets, shut while there is room elsewhere and none here
+    ending.py          how a session ends that its client did not end: 421, and what comes before it
     room.py            who gives way when this worker is full
     patience.py        by when the client must have been heard
     tarpit.py          who has many recipients waits
@@ -36,8 +38,9 @@ Who the client is, and what that allows:
     authentication.py  AUTH as one session has it, and which senders a user may use
 
 control.py answers admin: which sessions there are (showing.py), and ends one that it names.
-services.py is what all sessions share, listening.py what follows from a listener's table, hosting.py what the
-handle on sandboxes is told, vitals.py what the size of the pool goes by, main.py the process.
+services.py is what all sessions share, assembly.py makes it of what master gave, listening.py is what follows
+from a listener's table, hosting.py what the handle on sandboxes is told, vitals.py what the size of the pool
+goes by, main.py the process.
 
 A handler returns its Reply at once, or a coroutine where somebody has to be asked; while one is
 awaited the session reads on into a bounded buffer and parses nothing, so replies keep their order.

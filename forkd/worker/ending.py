@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from forkd.smtp import replies
 from forkd.smtp.reply import Reply, reply
 from forkd.smtp.server import State
+from forkd.worker import room
 
 if TYPE_CHECKING:
     from forkd.worker.services import Services
@@ -30,10 +31,38 @@ LAST_S = 0.5
 (shutdown.KILL_GRACE_S)."""
 
 
+def sweep(session: Session, now: float) -> None:
+    """Once a second: is this client too late?"""
+    if now < session.patience.by:
+        return
+    if session.closing:
+        session.transport.abort()
+    elif not session.waiting and session.patience.over(now, session.transaction):
+        session.say_and_close(replies.TIMEOUT, "timeout")
+
+
 def drain(session: Session) -> None:
     """We stop: an idle session ends now, one with a transaction after it (421 4.3.2)."""
     if session.transaction is None and not session.waiting:
         session.say_and_close(replies.SHUTTING_DOWN, "shutdown")
+
+
+def evict(session: Session) -> bool:
+    """Others wait for its sandboxes: end it unless something is under way that does not only wait."""
+    if session.committing or session.closing or (session.waiting and not session.patience.tarpitted):
+        return False
+    session.say_and_close(replies.OVERLOAD_CLOSE, "evicted")
+    session.cut_short(only_waits=True)
+    return True
+
+
+def give_way(session: Session) -> None:
+    """Others want its place (room.py). Who reads nothing, or does not end TLS, is cut off."""
+    session.say_and_close(replies.OVERLOAD_CLOSE, "evicted")
+    session.patience.by = time.monotonic() + room.PATIENCE_S
+    if session.choked:
+        session.transport.abort()
+    session.leave()
 
 
 def kick(session: Session) -> None:

@@ -9,23 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from forkd import log
-from forkd.config.aliases import MOST_ADDRESSES
-from forkd.config.expansion import TAKEN, Expanded, Unexpandable
-from forkd.config.recipients import Accepted, NotLocal, Unknown
 from forkd.smtp import events, replies
-from forkd.smtp.address import Mailbox
 from forkd.smtp.reply import Reply
-from forkd.worker import authentication, opening, receiving, tarpit, telling, tls, xclient
+from forkd.worker import authentication, opening, receiving, recipients, telling, tls, xclient
 from forkd.worker.receiving import Result
 from forkd.worker.transaction import Transaction
 
 if TYPE_CHECKING:
     from forkd.worker.session import Session
-
-_PROBE_SIGNS = frozenset("%!@")
-"""In a local part these ask for another host to relay to (RFC 5321 appendix C, the percent hack)."""
-
 
 # --- HELO, EHLO -----------------------------------------------------------------------------------------
 
@@ -40,7 +31,7 @@ def on_hello(session: Session, event: events.Hello) -> Result:
 async def _ask_hello(session: Session, event: events.Hello) -> Reply:
     decision = await session.plugins.ask("helo", name=event.name, extended=event.extended)
     if decision.reply is not None:
-        log_refusal(session, decision.reply, command="EHLO" if event.extended else "HELO")
+        telling.refused(session, decision.reply, command="EHLO" if event.extended else "HELO")
         return decision.reply
     return _welcome(session, event)
 
@@ -83,9 +74,9 @@ def on_mail(session: Session, event: events.Mail) -> Result:
     """The reverse path. The declared size, TLS and AUTH were checked by the engine."""
     services = session.services
     if not services.has_space():
-        return refused(session, event.sender, None, services.no_space)
+        return telling.refused_mail(session, event.sender, None, services.no_space)
     if services.listeners[session.listener].submission and not authentication.may_send(session, event.sender):
-        return refused(session, event.sender, None, replies.SENDER_NOT_YOURS)
+        return telling.refused_mail(session, event.sender, None, replies.SENDER_NOT_YOURS)
     if services.rates.counts("message") and not session.client.trusted:
         return _count_mail(session, event)
     if services.dispatcher.wants("mail"):
@@ -97,7 +88,7 @@ async def _count_mail(session: Session, event: events.Mail) -> Reply:
     services = session.services
     if not await services.rates.message(session.client):
         services.counters.limited += 1
-        return refused(session, event.sender, None, replies.MESSAGE_RATE)
+        return telling.refused_mail(session, event.sender, None, replies.MESSAGE_RATE)
     if services.dispatcher.wants("mail"):
         return await _ask_mail(session, event)
     return _sender_stands(session, event)
@@ -113,7 +104,7 @@ async def _ask_mail(session: Session, event: events.Mail) -> Reply:
         smtputf8=event.smtputf8,
     )
     if decision.reply is not None:
-        return refused(session, event.sender, None, decision.reply)
+        return telling.refused_mail(session, event.sender, None, decision.reply)
     return _sender_stands(session, event)
 
 
@@ -121,115 +112,6 @@ def _sender_stands(session: Session, event: events.Mail) -> Reply:
     session.transaction = Transaction(event)
     session.plugins.begin(event.sender, smtputf8=event.smtputf8)
     return replies.SENDER_OK
-
-
-# --- RCPT -----------------------------------------------------------------------------------------------
-
-
-def on_rcpt(session: Session, event: events.Rcpt) -> Result:
-    """A recipient; who has many of them in one transaction may have to wait (limits.tarpit_count)."""
-    return tarpit.slowed(session, _check_rcpt(session, event))
-
-
-def _check_rcpt(session: Session, event: events.Rcpt) -> Result:
-    """Relay rules and the table that qmgr routes by, then the rates, then the plugins."""
-    services = session.services
-    mailbox = event.recipient
-    may_relay = _may_relay(session)
-    sender = session.transaction.sender if session.transaction is not None else None
-    if not may_relay and services.config.limits.relay_probe and not _PROBE_SIGNS.isdisjoint(mailbox.local):
-        return refused(session, sender, mailbox, replies.RELAY_DENIED)
-    if session.transaction is not None and session.transaction.members >= MOST_ADDRESSES:
-        return refused(session, sender, mailbox, replies.TOO_MANY_RECIPIENTS)
-    route = services.recipients.resolve(mailbox.local, mailbox.domain, may_relay=may_relay)
-    if not isinstance(route, TAKEN):
-        return refused(session, sender, mailbox, _UNTAKEN[type(route)])
-    if services.rates.counts("recipient") and not session.client.trusted:
-        return _count_rcpt(session, event, route)
-    if services.dispatcher.wants("rcpt"):
-        return _ask_rcpt(session, event, route)
-    return _recipient_stands(session, event, mailbox, route)
-
-
-_UNTAKEN: dict[type, Reply] = {
-    NotLocal: replies.RELAY_DENIED,
-    Unknown: replies.UNKNOWN_RECIPIENT,
-    Unexpandable: replies.LIST_TOO_LONG,
-}
-"""Why a recipient is none -> the reply."""
-
-
-def _may_relay(session: Session) -> bool:
-    """Clients of networks.relay, and who has authenticated for submission (RFC 6409 3)."""
-    return session.client.relay or (
-        bool(session.user) and session.services.listeners[session.listener].submission
-    )
-
-
-async def _count_rcpt(session: Session, event: events.Rcpt, route: Accepted | Expanded) -> Reply:
-    services = session.services
-    if not await services.rates.recipient(session.client):
-        services.counters.limited += 1
-        assert session.transaction is not None
-        return refused(session, session.transaction.sender, event.recipient, replies.RECIPIENT_RATE)
-    if services.dispatcher.wants("rcpt"):
-        return await _ask_rcpt(session, event, route)
-    return _recipient_stands(session, event, event.recipient, route)
-
-
-async def _ask_rcpt(session: Session, event: events.Rcpt, route: Accepted | Expanded) -> Reply:
-    decision = await session.plugins.ask("rcpt", recipient=event.recipient, parameters=event.parameters)
-    transaction = session.transaction
-    assert transaction is not None
-    if decision.reply is not None:
-        return refused(session, transaction.sender, event.recipient, decision.reply)
-    if decision.discard:
-        transaction.dropped.append(event.recipient)
-        return replies.RECIPIENT_OK
-    if decision.recipient is None:
-        return _recipient_stands(session, event, event.recipient, route)
-    # Never with the client's right to relay: a plugin sends mail to ours, or where the client sent it.
-    rewritten = decision.recipient
-    rerouted = session.services.recipients.resolve(rewritten.local, rewritten.domain, may_relay=False)
-    if not isinstance(rerouted, TAKEN):
-        return refused(session, transaction.sender, rewritten, replies.LOCAL_ERROR)
-    return _recipient_stands(session, event, rewritten, rerouted)
-
-
-def _recipient_stands(
-    session: Session, event: events.Rcpt, mailbox: Mailbox, route: Accepted | Expanded
-) -> Reply:
-    assert session.transaction is not None
-    others = session.transaction.recipients
-    if others and not _fits(session, session.transaction, mailbox, route):
-        return refused(session, session.transaction.sender, mailbox, replies.TOO_MANY_RECIPIENTS)
-    if event.parameters or mailbox is not event.recipient:
-        session.transaction.accept(
-            mailbox,
-            route,
-            notify=event.notify,
-            orcpt=event.orcpt,
-            original=None if mailbox is event.recipient else event.recipient,
-        )
-    else:
-        session.transaction.accept(mailbox, route)
-    session.plugins.add_recipient(mailbox)
-    return replies.RECIPIENT_OK
-
-
-def _fits(session: Session, transaction: Transaction, mailbox: Mailbox, route: Accepted | Expanded) -> bool:
-    """One more recipient, beside those that stand: what a client waits for goes by one transport and from one
-    sender, and no message gets more members of aliases than MOST_ADDRESSES."""
-    if isinstance(route, Expanded) and transaction.members + len(route.members) > MOST_ADDRESSES:
-        return False
-    next_hop = session.services.next_hop
-    if next_hop is None or not receiving.waits(session):
-        return True
-    first = transaction.recipients[0]
-    ways = route.transports
-    if first.route.transports != ways or first.route.owners != route.owners:
-        return False
-    return next_hop.together(ways, first.mailbox.domain, mailbox.domain)
 
 
 # --- the rest -------------------------------------------------------------------------------------------
@@ -280,7 +162,7 @@ def on_refused(session: Session, event: events.Refused) -> Result:
     if reply.close:
         session.reason = "early talker" if reply is replies.EARLY_TALKER else "errors"
     if id(reply) not in _CONSEQUENCES and not (event.command == "BDAT" and reply is session.last_reply):
-        log_refusal(session, reply, command=event.command, said=event.said)
+        telling.refused(session, reply, command=event.command, said=event.said)
     return reply
 
 
@@ -292,49 +174,10 @@ def drop_transaction(session: Session) -> None:
     session.plugins.reset()
 
 
-def refused(session: Session, sender: Mailbox | None, recipient: Mailbox | None, reply: Reply) -> Reply:
-    """MAIL or RCPT is refused, and we know of whom and to whom."""
-    log_refusal(
-        session,
-        reply,
-        command="MAIL" if recipient is None else "RCPT",
-        sender=receiving.shown_sender(sender),
-        recipient="" if recipient is None else str(recipient),
-    )
-    return reply
-
-
-def log_refusal(
-    session: Session,
-    reply: Reply,
-    *,
-    command: str = "",
-    said: str = "",
-    sender: str = "",
-    recipient: str = "",
-) -> None:
-    """The line that answers "why was this refused?"; `command` is empty for the greeting."""
-    if not session.told:
-        return
-    transaction = session.transaction
-    if not sender and transaction is not None:
-        sender = receiving.shown_sender(transaction.sender)
-    log.refused(
-        session=session.id,
-        reply=telling.one_line(reply),
-        command=command,
-        said=said,
-        sender=sender,
-        recipient=recipient,
-        plugins=session.plugins.take_stories(),
-        **session.who(),
-    )
-
-
 HANDLERS: dict[type, Callable[..., Result]] = {
     events.Hello: on_hello,
     events.Mail: on_mail,
-    events.Rcpt: on_rcpt,
+    events.Rcpt: recipients.on_rcpt,
     events.Data: receiving.on_data,
     events.ChunkEnd: receiving.on_chunk_end,
     events.DataEnd: receiving.on_data_end,

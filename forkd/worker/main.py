@@ -21,39 +21,22 @@ from typing import Any
 import uvloop
 
 from forkd import log
-from forkd.config.aliases import NO_ALIASES
-from forkd.config.expansion import TAKEN, AliasedRecipients
-from forkd.config.recipients import Recipients
-from forkd.config.schema import Config
-from forkd.hooks.breaker import Rule
-from forkd.hooks.dispatcher import Dispatcher
-from forkd.hooks.given import KeptCopy
 from forkd.metrics_events import counting
 from forkd.metrics_slot import Slot
-from forkd.queue.ids import Ids
-from forkd.queue.spool import Spool, spool_root
-from forkd.rpc import channel, hush, passing, records, tracing
+from forkd.rpc import channel, hush, passing, tracing
 from forkd.rpc.messages import Blame, Certificate, FromAnvil, Ready, RefusedCall, ToRole
 from forkd.rpc.messages_pool import Heartbeat, Room, Stop
 from forkd.rpc.start import RoleStart
 from forkd.rpc.tracing import Tracer
 from forkd.sandbox.host import Host
-from forkd.worker import ending, hosting
-from forkd.worker.authenticator import Authenticator
+from forkd.worker import assembly, ending, hosting
 from forkd.worker.control import Control
 from forkd.worker.copies import CopyBudget
-from forkd.worker.crashes import Crashes
 from forkd.worker.doors import Doors
-from forkd.worker.failures import Failures
 from forkd.worker.measuring import Measuring
-from forkd.worker.names import Resolver
-from forkd.worker.next_hop import NextHop
 from forkd.worker.probing import Probing
-from forkd.worker.rates import Rates
 from forkd.worker.services import Services
 from forkd.worker.session import Session
-from forkd.worker.shadow import Watcher
-from forkd.worker.tls import Certificates
 from forkd.worker.vitals import Vitals
 
 LOG_DELAY_S = 0.02
@@ -94,8 +77,7 @@ class Worker:
         self._budget = CopyBudget(start.config.sandbox.message_copies)
         self._services: Services
         self._host: Host
-        self._crashes: Crashes | None = None
-        self._watcher: Watcher
+        self._made: assembly.Assembled
         self._doors: Doors
         self._probing: Probing
         self._control: Control
@@ -117,7 +99,18 @@ class Worker:
         anvil = channel.RequestClient(loop, start.anvil, FromAnvil)
         host = self._host = hosting.host(start, self._blame, self._budget)
         host.named.expected = start.names_calls
-        services = self._services = self._open(loop, host, anvil)
+        made = self._made = assembly.assemble(
+            start,
+            assembly.Given(
+                loop=loop,
+                host=host,
+                anvil=anvil,
+                budget=self._budget,
+                measuring=self._measuring,
+                background=self._background,
+            ),
+        )
+        services = self._services = made.services
         await services.authenticator.open(services)
         doors = self._doors = Doors(
             loop,
@@ -160,8 +153,8 @@ class Worker:
                 task.cancel()  # what they still have to tell, they tell now
             await asyncio.wait(late)
         await host.close()
-        if self._crashes is not None:
-            self._crashes.close()
+        if made.crashes is not None:
+            made.crashes.close()
         anvil.close()
         if services.next_hop is not None:
             services.next_hop.close()
@@ -185,91 +178,13 @@ class Worker:
                     ending.drain(session)
             await asyncio.sleep(0.02)
 
-    def _open(self, loop: asyncio.AbstractEventLoop, host: Host, anvil: channel.RequestClient) -> Services:
-        start = self._start
-        config: Config = start.config
-        recipients = AliasedRecipients(Recipients.from_config(config), start.aliases or NO_ALIASES)
-
-        def routable(local: str, domain: str) -> bool:
-            return isinstance(recipients.resolve(local, domain, may_relay=False), TAKEN)
-
-        self._crashes = self._open_crashes(loop)
-        failures = Failures(
-            start.plugin_configs,
-            background=self._background,
-            ids=Ids(f"w{start.slot}"),  # as rpc.messages_sessions.is_of() has it
-            crashes=self._crashes,
-            hashes=start.plugin_hashes,
-            slot=self._measuring.slot,
-        )
-        self._watcher = Watcher(failures, self._background)
-        dispatcher = Dispatcher(
-            start.plugin_configs,
-            host,
-            message_budget_s=float(config.sandbox.message_budget),
-            message_size=config.limits.edited_size,
-            routable=routable,
-            observer=self._watcher,
-            breaker=Rule(
-                window_s=float(config.breaker.window),
-                networks=config.breaker.networks,
-                pause_s=float(config.breaker.pause),
-            ),
-            keep_frames=self._crashes is not None,
-        )
-        rates = Rates(config.limits, workers=start.workers, anvil=anvil)
-        return Services(
-            config,
-            loop=loop,
-            slot=start.slot,
-            hostname=config.server.hostname,
-            poke=start.poke,
-            dispatcher=dispatcher,
-            budget=self._budget,
-            failures=failures,
-            measuring=self._measuring,
-            recipients=recipients,
-            anvil=anvil,
-            workers=start.workers,
-            rates=rates,
-            names=Resolver(config.names, loop),
-            certificates=Certificates(config, start.certificates, start.client_ca),
-            authenticator=Authenticator(config, loop, host=host, rates=rates, dispatcher=dispatcher),
-            spool=Spool(
-                spool_root(config.server.data_dir),
-                f"w{start.slot}",
-                durable=config.queue.durability == "fsync",
-            ),
-            background=self._background,
-            next_hop=NextHop(loop, start.proxy, f"w{start.slot}", config) if start.proxy else None,
-        )
-
-    def _open_crashes(self, loop: asyncio.AbstractEventLoop) -> Crashes | None:
-        crash = self._start.config.crash
-        if not crash.keep:
-            return None
-
-        def done(copy: KeptCopy) -> None:
-            loop.call_soon_threadsafe(copy.close)
-
-        def lost(record: str, reason: str) -> None:
-            loop.call_soon_threadsafe(lambda: log.crash_record(act="lost", record=record, reason=reason))
-
-        return Crashes(
-            records.crash_folder(self._start.config.server.data_dir),
-            keep=crash.keep,
-            max_size=int(crash.max_size),
-            on_done=done,
-            on_lost=lost,
-        )
-
     async def _tick(self) -> None:
         services = self._services
         while True:
             await asyncio.sleep(TICK_S)
             now = time.monotonic()
             for session in tuple(services.sessions):
-                session.sweep(now)
+                ending.sweep(session, now)
                 if self._gently and (session.idle_since or now) <= now - QUIET_S:
                     ending.drain(session)
             self._probing.sweep(now)
@@ -287,7 +202,7 @@ class Worker:
         services = self._services
         transactions = sum(session.transaction is not None for session in services.sessions)
         held = self._host.held()
-        self._measuring.plugins(held, self._host, self._watcher.breakers)
+        self._measuring.plugins(held, self._host, self._made.watcher.breakers)
         self._measuring.now(
             sessions=len(services.sessions),
             transactions=transactions,
@@ -301,7 +216,7 @@ class Worker:
                 sessions=len(services.sessions) + self._doors.coming,
                 transactions=transactions,
                 counters=dataclasses.asdict(services.counters) | services.failures.counters(),
-                info={f"breaker.{name}": state for name, state in self._watcher.breakers.items()},
+                info={f"breaker.{name}": state for name, state in self._made.watcher.breakers.items()},
                 sandboxes=held,
                 places=services.config.limits.sessions,
                 busy=self._vitals.busy,

@@ -64,7 +64,7 @@ class Probing:
     def sweep(self, now: float) -> None:
         """Once a second: who is too late?"""
         for session in tuple(self._services.sessions):
-            session.sweep(now)
+            ending.sweep(session, now)
 
     def close(self) -> None:
         """We stop: another worker serves the next one, and the one under way is made again there."""

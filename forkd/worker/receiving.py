@@ -17,7 +17,6 @@ from forkd.message import trace
 from forkd.queue.envelope import Edit, Envelope
 from forkd.queue.spool import SpoolError, SpoolFile, SpoolFull
 from forkd.smtp import events, replies
-from forkd.smtp.address import Mailbox
 from forkd.smtp.reply import Reply
 from forkd.worker import telling
 from forkd.worker.bodies import Body
@@ -31,11 +30,6 @@ if TYPE_CHECKING:
 
 Result = Reply | Coroutine[Any, Any, Reply | None] | None
 """What a handler gives: the reply, a coroutine that will, or None when the committer answers."""
-
-
-def shown_sender(sender: Mailbox | None) -> str:
-    """The sender as the log shows it."""
-    return "<>" if sender is None else str(sender)
 
 
 # --- DATA -----------------------------------------------------------------------------------------------
@@ -70,7 +64,7 @@ def _begin_data(session: Session) -> Reply:
         transaction.begin(spool, time.monotonic())
     except SpoolError as error:
         return _end(session, transaction, _spool_reply(error))
-    session.change_limits()
+    _change_limits(session)
     return replies.START_DATA
 
 
@@ -268,7 +262,7 @@ def _end(
         session=session.id,
         id=queue_id or told,
         **session.who(),
-        sender=shown_sender(transaction.sender),
+        sender=telling.shown_sender(transaction.sender),
         recipients=[str(to.mailbox) for to in transaction.recipients],
         reply=telling.one_line(reply),
         seconds=time.monotonic() - transaction.started_at if transaction.started_at else 0.0,
@@ -276,16 +270,25 @@ def _end(
         plugins=session.plugins.take_stories(),
         edits=edits,
         discarded=discarded,
-        original_sender=shown_sender(transaction.original_sender) if transaction.sender_changed else "",
+        original_sender=telling.shown_sender(transaction.original_sender)
+        if transaction.sender_changed
+        else "",
         rewritten=[f"{to.original}>{to.mailbox}" for to in transaction.recipients if to.original],
         dropped=[str(mailbox) for mailbox in transaction.dropped],
     )
     if not queue_id:
         transaction.abort()
     session.transaction = None
-    session.finished()
+    session.patience.finished(time.monotonic())
+    _change_limits(session)
     session.plugins.reset()
     return reply
+
+
+def _change_limits(session: Session) -> None:
+    """Data begins or is over: from now on other ones hold."""
+    session.patience.heard_at = time.monotonic()
+    session.patience.renew(session.transaction)
 
 
 def _spool_reply(error: SpoolError) -> Reply:

@@ -13,7 +13,7 @@ from forkd.smtp import replies
 from forkd.smtp.events import DataChunk
 from forkd.smtp.reply import Reply
 from forkd.smtp.server import ServerConnection, State
-from forkd.worker import ending, handlers, opening, receiving, room, telling
+from forkd.worker import ending, handlers, opening, receiving, telling
 from forkd.worker.identity import Identity
 from forkd.worker.patience import Patience
 from forkd.worker.plugins import SessionPlugins
@@ -35,8 +35,8 @@ class Session(Identity, asyncio.Protocol):
 
     __slots__ = (
         "_buffered",
-        "_choked",
         "_task",
+        "choked",
         "closing",
         "committing",
         "conn",
@@ -83,7 +83,7 @@ class Session(Identity, asyncio.Protocol):
         """Can the client end its side and still read ours? Not from the first octet of TLS on."""
         self._task: asyncio.Task[None] | None = None
         self._buffered = 0
-        self._choked = False
+        self.choked = False
 
     # --- the connection's life ------------------------------------------------------------------------
 
@@ -111,11 +111,7 @@ class Session(Identity, asyncio.Protocol):
         self.early = None
         if refusal is None:
             refusal = opening.too_early(self)
-        if refusal is not None:
-            self._refused_at_once(refusal)
-        self.services.measuring.replied(220 if refusal is None else refusal.code)
-        self.transport.write(self.conn.greeting(refusal))
-        self._go_on()
+        self._begin(refusal, self.conn.greeting(refusal))
 
     def abort(self, reason: str) -> None:
         """Cut the connection where nothing can be said (before TLS, to a proxy)."""
@@ -137,12 +133,15 @@ class Session(Identity, asyncio.Protocol):
         self.leave()
         telling.session_ended(self)
 
-    def cut_short(self) -> None:
-        """Give up what is under way, and the plugins: nobody waits for either any more."""
+    def cut_short(self, *, only_waits: bool = False) -> None:
+        """Give up what is under way, and the plugins: nobody waits for either any more.
+
+        only_waits  what is under way is no call of a plugin: they may say goodbye
+        """
         asked, self._task = self._task, None
         if asked is not None:
             asked.cancel()
-        self.plugins.release(cut_off=asked is not None)
+        self.plugins.release(cut_off=asked is not None and not only_waits)
 
     def close(self, reason: str) -> None:
         """End the session: what was written still goes out, nothing more is read."""
@@ -158,7 +157,7 @@ class Session(Identity, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client; kept, not parsed, while a reply is awaited or the client reads none."""
-        if self.waiting or self._choked:
+        if self.waiting or self.choked:
             if self.early is None or not self.early.takes(data):
                 self.conn.receive_data(data)
             self._buffered += len(data)
@@ -172,7 +171,7 @@ class Session(Identity, asyncio.Protocol):
         """The client closed its side: what it has said is answered first, then the dialogue is over."""
         if (
             not self.half_closes
-            or not (self.waiting or self._choked)
+            or not (self.waiting or self.choked)
             or self.closing
             or (self.early is not None and not self._buffered)
         ):
@@ -183,11 +182,11 @@ class Session(Identity, asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not read: stop producing replies."""
-        self._choked = True
+        self.choked = True
 
     def resume_writing(self) -> None:
         """It reads again."""
-        self._choked = False
+        self.choked = False
         if not self.waiting:
             self._go_on()
 
@@ -196,7 +195,7 @@ class Session(Identity, asyncio.Protocol):
         conn = self.conn
         out: list[bytes] = []
         try:
-            while not self._choked:
+            while not self.choked:
                 event = conn.next_event()
                 if event is None:
                     break
@@ -251,16 +250,16 @@ class Session(Identity, asyncio.Protocol):
         """XCLIENT was obeyed: the engine begins anew and greets again, or refuses."""
         if self.closing or self.transport.is_closing():
             return
-        if refusal is not None:
-            self._refused_at_once(refusal)
-        self.services.measuring.replied(220 if refusal is None else refusal.code)
-        self.transport.write(self.conn.restart(refusal, authenticated=bool(self.user)))
-        self._go_on()
+        self._begin(refusal, self.conn.restart(refusal, authenticated=bool(self.user)))
 
-    def _refused_at_once(self, refusal: Reply) -> None:
-        self.last_reply = refusal
-        if not refusal.close:  # else it is what the session's line ends with
-            handlers.log_refusal(self, refusal)
+    def _begin(self, refusal: Reply | None, words: bytes) -> None:
+        if refusal is not None:
+            self.last_reply = refusal
+            if not refusal.close:  # else it is what the session's line ends with
+                telling.refused(self, refusal)
+        self.services.measuring.replied(220 if refusal is None else refusal.code)
+        self.transport.write(words)
+        self._go_on()
 
     def _secure(self) -> None:
         """220 to STARTTLS is written: not an octet is read before the handshake."""
@@ -319,39 +318,11 @@ class Session(Identity, asyncio.Protocol):
             self.transport.write(reply.encode())
             self.close(reason)
 
-    # --- time -----------------------------------------------------------------------------------------
-
-    def change_limits(self) -> None:
-        """Data begins or is over: from now on other ones hold."""
-        self.patience.heard_at = time.monotonic()
-        self.patience.renew(self.transaction)
-
-    def finished(self) -> None:
-        """A transaction came to its end."""
-        self.patience.finished(time.monotonic())
-        self.change_limits()
-
-    def sweep(self, now: float) -> None:
-        """Once a second: is this client too late?"""
-        if now < self.patience.by:
-            return
-        if self.closing:
-            self.transport.abort()
-        elif not self.waiting and self.patience.over(now, self.transaction):
-            self.say_and_close(replies.TIMEOUT, "timeout")
-
     # --- what others ask of it ------------------------------------------------------------------------
 
     def evict(self) -> bool:
         """Others wait for this session's sandboxes: end it (421 4.3.2) unless something is under way."""
-        if self.committing or self.closing or (self.waiting and not self.patience.tarpitted):
-            return False
-        if self._task is not None:
-            self._task.cancel()  # it only waits
-            self._task = None
-        self.say_and_close(replies.OVERLOAD_CLOSE, "evicted")
-        self.plugins.release(cut_off=False)
-        return True
+        return ending.evict(self)
 
     @property
     def idle_since(self) -> float | None:
@@ -362,11 +333,7 @@ class Session(Identity, asyncio.Protocol):
 
     def give_way(self) -> None:
         """Others want this place (room.py): 421 4.3.2. Who reads nothing, or does not end TLS, is cut off."""
-        self.say_and_close(replies.OVERLOAD_CLOSE, "evicted")
-        self.patience.by = time.monotonic() + room.PATIENCE_S
-        if self._choked:
-            self.transport.abort()
-        self.leave()
+        ending.give_way(self)
 
     def in_mail(self) -> bool:
         """Mail is on its way: others should give way before."""
