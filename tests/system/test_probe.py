@@ -129,9 +129,15 @@ def test_a_spool_that_cannot_be_written_takes_us_out_of_service(probed: Daemon):
     assert not list(folder.glob("w*/*"))
 
 
+def counted(status: dict) -> dict:
+    """The status, when all workers have said what they count; with their first heartbeat."""
+    workers = [each for each in status["processes"] if each["role"] == "worker"]
+    return status if all(each["counters"] for each in workers) else {}
+
+
 def test_probes_are_in_no_count_and_no_line_of_the_log(probed: Daemon):
     """Of sessions, of clients, of refusals; only the process of its plugin is seen."""
-    before = status(probed)
+    before = wait_for(lambda: counted(status(probed)))
     next_probes(probed)
     after = status(probed)
     assert [p["counters"] for p in after["processes"]] != []
