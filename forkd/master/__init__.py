@@ -6,7 +6,8 @@ table (roles.py) and treats them alike: a child has a process id, a channel, and
 main.py        the start-up sequence and the way out; the card
 supervisor.py  the loop: what happened, what is due, what is late
 roster.py      the places there are: they come and go
-generation.py  one configuration in force: what it holds, its places, what each process is given
+generation.py  one configuration in force: its places, and what each process is given
+holdings.py    what it has open: sockets, zygotes, certificates
 ground.py      what is the same for all generations (ground_paths.py: where each has its sockets)
 reload.py      how a new configuration comes into force, step by step
 reload_report.py  what changed, and what of it needs a restart

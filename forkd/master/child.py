@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from forkd import log
 from forkd.exits import Exit
 from forkd.master import privileges, signals
+from forkd.master.errors import StartError
 from forkd.master.privileges import Identity
 from forkd.rpc import channel
 from forkd.rpc.message import Message
@@ -86,9 +87,13 @@ class Child:
 
 
 def load(main: str) -> Main:
-    """Import a role's module and give its function: in master, so that its pages are shared."""
+    """Import a role's module and give its function: in master, so that its pages are shared. Raises
+    StartError."""
     module, _, function = main.partition(":")
-    found: Main = getattr(importlib.import_module(module), function)
+    try:
+        found: Main = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise StartError(Exit.BUG, f"{main} cannot be imported: {error}") from error
     return found
 
 

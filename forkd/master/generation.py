@@ -1,173 +1,49 @@
-"""One configuration in force: what was opened for it, and the places of the processes that live by it.
+"""One configuration in force: what it has open (holdings.py), and places of the processes that live by it.
 
 The first is opened at the start, each good reload opens another one beside it (reload.py). Workers belong to
 one generation for good. Of what serves them, whatever is given the same as before goes over from one
 generation to the next: a zygote whose plugin has the same files, settings, grants and limits (and none of the
 admin's files, which it may have read at its start; a program reads them each time), and each role by its
 row's `reload`.
-
-What is opened is closed with the last worker of its generation, unless a living generation has it too.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import forkd
 from forkd.config.load import LoadedConfig
 from forkd.config.schema import PluginConfig
-from forkd.exits import Exit
-from forkd.master import (
-    child,
-    folders,
-    listeners,
-    metrics_socket,
-    privileges,
-    rights,
-    role_trial,
-    zygote_places,
-)
-from forkd.master.certificates import Certificates
+from forkd.master import child, folders, listeners, privileges, zygote_places
 from forkd.master.child import Child, Main
-from forkd.master.errors import StartError
-from forkd.master.given import given
 from forkd.master.ground import Ground
-from forkd.master.ground_paths import shut
-from forkd.master.next_hop_files import NextHopFiles
+from forkd.master.holdings import Holdings
 from forkd.master.place import Place
 from forkd.master.pool import Slot
-from forkd.master.roles import PIPE, Role, brokered, launchers, least_workers, proxied, workers
+from forkd.master.roles import PIPE, Role, least_workers, proxied, workers
 from forkd.master.status import Service
 from forkd.master.zygotes import Zygote
 from forkd.rpc import places
-from forkd.rpc.hush import hush
 from forkd.rpc.messages_status import PoolStatus
 from forkd.rpc.start import RoleStart
-from forkd.sandbox.role_walls import Walls
-from forkd.sandbox.selftest import Finding
-
-_BESIDE = {"broker": (places.BROKER, "user"), "launcher": (places.LAUNCHER, "queue_user")}
-"""Roles of which each process has a socket of its own: its path, and who may connect."""
 
 
-class Generation:
-    """From open() to close(). Its number is in the title of each process that lives by it.
-
-    before  the one in force, whose sockets and zygotes go over where they are wanted unchanged
-    """
+class Generation(Holdings):
+    """Its number is in the title of each process that lives by it."""
 
     def __init__(
         self, number: int, loaded: LoadedConfig, ground: Ground, before: Generation | None = None
     ) -> None:
+        super().__init__(loaded, ground, before)
         self.number = number
-        self.loaded = loaded
-        self.config = loaded.config
-        self.ground = ground
-        self.before = before
-        self.notes = list(loaded.notes)
-        self.certificates = Certificates(loaded.config)
-        self.next_hops = NextHopFiles(loaded.config)
-        self.listeners: dict[str, socket.socket] = {}
-        self.zygotes: list[Zygote] = []
-        self.layers: dict[str, str] = {}
         self.services: dict[str, Place] = {}
         """Its places but the workers', by what they are: a role's name, `zygote NAME`."""
         self._worker: Role | None = None
-        self._common: set[str] = set()
-        """Sockets of the ground that its roles are given."""
-        self._metrics: socket.socket | None = None
-        self._beside: dict[str, tuple[socket.socket, Path]] = {}
-        self._own = contextlib.ExitStack()
-
-    # --- what it holds --------------------------------------------------------------------------------
-
-    def open(self, roles: Sequence[Role]) -> None:
-        """Open what it needs. Raises StartError; nothing of it is open then, and nothing else was changed.
-
-        Blocks   for reading files, and for the trial of walls that were not tried before.
-        """
-        try:
-            self._open(roles)
-        except BaseException:
-            self.drop(() if self.before is None else (self.before,))
-            raise
-
-    def _open(self, roles: Sequence[Role]) -> None:
-        config, ground = self.config, self.ground
-        folders.check_users(config, ground.identities)
-        self.certificates.open()
-        self._own.callback(self.certificates.close)
-        self.next_hops.open()
-        self._own.callback(self.next_hops.close)
-        had = {} if self.before is None else self.before.bound
-        self.listeners = listeners.open_all(config.listener, ground.inherited, had)
-        self.notes += listeners.mismatches(self.listeners, ground.inherited)
-        folders.make(config, self.loaded.plugins, ground.identities)
-        self._common = {"control", "qmgr", "workers", "anvil"}
-        self._common |= {"proxy"} if proxied(config) else set()
-        self._common |= {"probe"} if config.probe.enabled else set()
-        for name in self._common:
-            ground.listen(name)
-        if self.before is not None and self.before.config.metrics.listen == config.metrics.listen:
-            self._metrics = self.before._metrics
-        else:
-            beside = None if self.before is None else self.before._metrics
-            self._metrics = metrics_socket.listen(config.metrics.listen, ground.runtime, beside)
-        if config.trace.keep:
-            ground.open_trace()
-        wanted = {"broker": brokered(self.loaded.plugins), "launcher": bool(launchers(config))}
-        for role, (path, owner) in _BESIDE.items():
-            if not wanted[role]:
-                continue
-            if self.before is not None and role in self.before._beside and self.same(role, self.before):
-                self._beside[role] = self.before._beside[role]
-            else:
-                self._beside[role] = ground.listen_beside(path, owner=owner)
-        self.notes += rights.launcher_notes(config) if wanted["launcher"] else []
-        if any(role.starter == "zygote" for role in roles):
-            tried = self._try_walls(roles)
-            kept = [] if self.before is None else self.before.zygotes
-            behind = zygote_places.Behind(ground, tried, self.notes, kept)
-            self.zygotes, self.layers = zygote_places.prepare(self.loaded, behind)
-            if ground.refusals is not None:
-                ground.refusals.also((zygote.spec.uid, zygote.spec.name) for zygote in self.zygotes)
-            ground.zygotes += [zygote for zygote in self.zygotes if zygote not in ground.zygotes]
-
-    def same(self, role: str, other: Generation) -> bool:
-        """Would its process be given the same by both?"""
-        return given(role, self.loaded, self.ways(role)) == given(role, other.loaded, other.ways(role))
-
-    def drop(self, living: Sequence[Generation]) -> None:
-        """It is over: give up all that none of the living generations has. Once more does nothing."""
-        used = {each for generation in living for each in generation._shared()}
-        for each, close in self._shared().items():
-            if each not in used:
-                close()
-        self.ground.zygotes[:] = [
-            zygote for zygote in self.ground.zygotes if zygote in used or zygote not in self.zygotes
-        ]
-        self.listeners, self.zygotes, self._metrics, self._beside = {}, [], None, {}
-        self._own.close()
-
-    def _shared(self) -> dict[object, Callable[[], None]]:
-        """What may go over to the next generation, and how it is given up."""
-        found: dict[object, Callable[[], None]] = {sock: sock.close for sock in self.listeners.values()}
-        found |= {zygote: zygote.close for zygote in self.zygotes}
-        if self._metrics is not None:
-            found[self._metrics] = functools.partial(metrics_socket.close, self._metrics)
-        return found | {sock: functools.partial(shut, sock, path) for sock, path in self._beside.values()}
-
-    @property
-    def bound(self) -> dict[str, tuple[socket.socket, str]]:
-        """Name of a listener -> its socket, and its address as it is configured."""
-        return {name: (sock, self.config.listener[name].address) for name, sock in self.listeners.items()}
 
     def service(self) -> Service:
         """For `forkd status`: of the one that is in force from now on."""
@@ -223,7 +99,7 @@ class Generation:
                 start_limit_s=self._start_limit_s(role),
                 beat_limit_s=self._beat_limit_s(role),
             ),
-            functools.partial(self._fork, role, load(role), number),
+            functools.partial(self._fork, role, child.load(role.main), number),
             generation=self.number,
             on_end=functools.partial(self.ground.metrics.ended, f"{role.name}.{number}"),
         )
@@ -269,31 +145,10 @@ class Generation:
             place.generation = self.number
             place.slot.limit(self._start_limit_s(place.role), self._beat_limit_s(place.role))
             if place.role.main:
-                start = functools.partial(self._fork, place.role, load(place.role), place.slot.number)
+                start = functools.partial(
+                    self._fork, place.role, child.load(place.role.main), place.slot.number
+                )
                 place.start = start
-
-    def hush(self, beside: Generation) -> bool:
-        """Let nobody new in by sockets that end with this generation (rpc.hush). False: there are none."""
-        kept = {os.fstat(each.sock.fileno()).st_ino for each in self.ground.inherited}  # systemd's live on
-        ending = [
-            sock
-            for sock in self.listeners.values()
-            if sock not in beside.listeners.values() and os.fstat(sock.fileno()).st_ino not in kept
-        ]
-        for sock in ending:
-            hush(sock)
-        return bool(ending)
-
-    def close_sockets(self, beside: Generation) -> None:
-        """Give up master's hold on sockets for clients and for metrics that the other generation has not.
-        Each lives until the last worker, or the old admin, that has it closes its own."""
-        if self._metrics is not None and self._metrics is not beside._metrics:
-            metrics_socket.close(self._metrics)
-            self._metrics = None
-        for name, sock in tuple(self.listeners.items()):
-            if sock not in beside.listeners.values():
-                sock.close()
-                del self.listeners[name]
 
     def _zygote(self, role: Role, zygote: Zygote, number: int) -> Place:
         place = Place(
@@ -333,55 +188,7 @@ class Generation:
         """Where nobody can read what it counts, nothing is."""
         return "counts" in role.needs and bool(self.config.metrics.listen)
 
-    # --- walls ----------------------------------------------------------------------------------------
-
-    def _try_walls(self, roles: Sequence[Role]) -> Finding:
-        for role in roles:
-            if role.main:
-                load(role)  # what it reads later is known by what it has loaded
-        ground = self.ground
-        subjects = tuple(
-            role_trial.Subject(name=role.name, identity=ground.identities.by_key.get(role.user), walls=raised)
-            for role in roles
-            if role.count(self.config) and (raised := self.walls(role)) is not None
-        )
-        if ground.tried is None or ground.tried[0] != subjects:
-            ground.tried = subjects, role_trial.examine(subjects, self.config.server.data_dir)
-        found = ground.tried[1]
-        if found.result != "enforced":
-            self.notes.append(f"walls of our own processes: {found.detail}")
-        self.notes += rights.notes(self.config)
-        return found
-
-    def walls(self, role: Role, number: int = 0) -> Walls | None:
-        """What such a process is left with; None: it is not walled in. Raises StartError."""
-        if role.may is None:
-            return None
-        return rights.walls(
-            role.may, rights.Setting(config=self.config, plugins=self.loaded.plugins, slot=number)
-        )
-
     # --- what a process is given ----------------------------------------------------------------------
-
-    def asked_by(self, role: Role) -> Mapping[str, str]:
-        """Which zygotes that role asks: name -> path."""
-        asks = "user" if "plugins" in role.needs else zygote_places.QMGR if "pipes" in role.needs else ""
-        return {zygote.spec.name: str(zygote.path) for zygote in self.zygotes if zygote.asked_by == asks}
-
-    def ways(self, role: str) -> dict[str, str]:
-        """Paths that the role asks at, which need not be those of another generation."""
-        if role != "qmgr":
-            return {}
-        pipes = {
-            zygote.spec.name: str(zygote.path)
-            for zygote in self.zygotes
-            if zygote.asked_by == zygote_places.QMGR
-        }
-        return pipes | {"launcher": self.socket_of("launcher"), "proxy": str(proxied(self.config))}
-
-    def socket_of(self, role: str) -> str:
-        """Path of the broker's or the launcher's socket; empty: there is none."""
-        return str(self._beside[role][1]) if role in self._beside else ""
 
     def start(self, role: Role, number: int, master: socket.socket) -> RoleStart:
         """What this process is given: what its row needs, and nothing else."""
@@ -390,9 +197,7 @@ class Generation:
         plugins: tuple[PluginConfig, ...] = ()
         if with_plugins or "grants" in needs:
             plugins = self.loaded.plugins
-        sockets = {name: sock for name, sock in ground.sockets.items() if name in self._common}
-        sockets |= {name: sock for name, (sock, _) in self._beside.items()}
-        sockets |= {"metrics": self._metrics} if self._metrics is not None else {}
+        sockets = self.sockets()
         trace = ground.trace if self.config.trace.keep else {}
         return RoleStart(
             role=role.name,
@@ -433,11 +238,3 @@ def drop_all(living: list[Generation]) -> None:
     """Give up all of them: master ends."""
     while living:
         living.pop().drop(living)
-
-
-def load(role: Role) -> Main:
-    """The function of that role. Raises StartError."""
-    try:
-        return child.load(role.main)
-    except (ImportError, AttributeError) as error:
-        raise StartError(Exit.BUG, f"{role.main} cannot be imported: {error}") from error
