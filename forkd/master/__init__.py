@@ -17,7 +17,8 @@ lives.py       its births and deaths             hearing.py  what it says, and w
 pool.py        pure: when is a process started, replaced, given up, killed
 sizing.py      pure: how many workers, and whose time is over; workforce.py does it
 roles.py       the table; `main` of each role by name, so that nothing of it is imported here
-child.py       fork, close, drop, run a role         zygotes.py  the same for an exec'd zygote
+child.py       fork, close, drop, run a role
+zygotes.py     the same for an exec'd zygote; zygote_child.py is its process
 listeners.py   SMTP sockets, ours or systemd's       runtime.py  data_dir: lock, folders, our own sockets
 privileges.py  who runs as whom                      signals.py  signals become bytes
 metrics_slots.py  where processes keep what they have counted

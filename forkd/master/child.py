@@ -43,7 +43,7 @@ Said = Ready | Heartbeat | Blame | AskStatus | AskStop | AskReload | Failed
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Child:
-    """A process of ours, as the supervisor sees it; zygotes.py has the other kind.
+    """A process of ours, as the supervisor sees it; zygote_child.py has the other kind.
 
     channel  master's end, non-blocking
     output   a pipe with its stdout and stderr, or -1
@@ -55,7 +55,7 @@ class Child:
     output: int = -1
     reaped: bool = False
 
-    def hear(self, now: float) -> tuple[list[Said], bool]:  # noqa: ARG002 - zygotes.py needs it
+    def hear(self, now: float) -> tuple[list[Said], bool]:  # noqa: ARG002 - zygote_child.py needs it
         """(what it said since the last time, it hung up). Raises BadRecord."""
         if self.channel is None:
             return [], True

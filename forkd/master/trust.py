@@ -20,7 +20,7 @@ from forkd.master.census import Census
 from forkd.master.place import Place
 from forkd.master.pool import ALIVE, State
 from forkd.master.roster import Roster
-from forkd.master.zygotes import ZygoteChild
+from forkd.master.zygote_child import ZygoteChild
 from forkd.rpc.messages import Blame
 from forkd.rpc.messages_pool import Heartbeat
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from forkd.master.child import Child
-from forkd.master.zygotes import ZygoteChild
+from forkd.master.zygote_child import ZygoteChild
 from tests.support.sandboxes import ROOT, USER, as_mode, stage
 
 

@@ -13,7 +13,7 @@ from forkd.master.pool import Slot
 from forkd.master.roles import ROLES
 from forkd.master.shutdown import Shutdown
 from forkd.master.watch import Watch
-from forkd.master.zygotes import ZygoteChild
+from forkd.master.zygote_child import ZygoteChild
 from forkd.sandbox import launch, wire
 from forkd.sandbox.confine import LAYERS
 from tests.support.daemon import alive

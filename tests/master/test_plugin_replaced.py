@@ -12,7 +12,7 @@ import pytest
 
 from forkd import log
 from forkd.master.plugin_replaced import BEATS, InUse
-from forkd.master.zygotes import ZygoteChild
+from forkd.master.zygote_child import ZygoteChild
 from forkd.sandbox import launch
 from forkd.sandbox import policy as policies
 

@@ -14,7 +14,8 @@ from forkd.exits import Exit
 from forkd.master import zygotes
 from forkd.master.privileges import Identities
 from forkd.master.runtime import Runtime
-from forkd.master.zygotes import Wanted, ZygoteChild
+from forkd.master.zygote_child import ASKS, ZygoteChild
+from forkd.master.zygotes import Wanted
 from forkd.rpc import places
 from forkd.rpc.channel import BadRecord
 from forkd.sandbox import launch
@@ -99,8 +100,8 @@ def asked() -> Iterator[tuple[ZygoteChild, socket.socket]]:
 def test_a_zygote_is_late_when_it_was_asked_often_not_when_much_time_went_by(asked):
     """All of us may have been stopped meanwhile (a container that is paused): that is none of its doing."""
     child, _ = asked
-    assert [child.ask(1000.0 * hour) for hour in range(zygotes.ASKS)] == [""] * zygotes.ASKS
-    assert child.ask_at == 1000.0 * (zygotes.ASKS - 1) + 1.0
+    assert [child.ask(1000.0 * hour) for hour in range(ASKS)] == [""] * ASKS
+    assert child.ask_at == 1000.0 * (ASKS - 1) + 1.0
     assert child.ask(0.0) == "its loop stands still: no answer for 10 s"
 
 
@@ -108,7 +109,7 @@ def test_a_zygote_that_answers_is_never_late(asked):
     """However late it answers within its time; one question is under way at a time."""
     child, theirs = asked
     for _ in range(3):
-        assert [child.ask(0.0) for _ in range(zygotes.ASKS)] == [""] * zygotes.ASKS
+        assert [child.ask(0.0) for _ in range(ASKS)] == [""] * ASKS
         theirs.send(theirs.recv(100))
         assert child.hear(0.0) == ([], False)
     theirs.setblocking(False)
