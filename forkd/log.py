@@ -111,12 +111,15 @@ def plugin_call(
     by: str = "",
     failure: str = "",
     edits: int = 0,
+    about: str = "",
 ) -> None:
     """A plugin was asked; level debug, since the line of the message or the refusal tells it in short.
 
     Fields as hooks.decision.PluginRecord has them; what a failure is about, plugin_failure says.
+
+    about  the sender at `mail`, the recipient at `rcpt`
     """
-    fields = given(by=by, failure=failure, edits=edits)
+    fields = given(by=by, failure=failure, edits=edits, about=about)
     write("debug", "plugin_call", session=session, plugin=plugin, hook=hook, verdict=verdict, ms=ms, **fields)
 
 
@@ -138,6 +141,7 @@ def plugin_failure(
     memory_kib: int = 0,
     output: str = "",
     record: str = "",
+    limit: str = "",
 ) -> None:
     """A call brought no usable answer.
 
@@ -150,11 +154,12 @@ def plugin_failure(
     status, cpu_ms, memory_kib  how it ended and what it had used, as its zygote claims
     output      the last lines of the sandbox's stderr
     record      the id of its crash record
+    limit       of its [limits], the one that it reached: `memory = 256MiB`
     """
     fields = given(
         session=session, version=version, detail=detail, call=call, on_failure=on_failure, reply=reply,
         pid=pid, claimed_pid=claimed_pid, status=status, cpu_ms=cpu_ms, memory_kib=memory_kib, output=output,
-        record=record,
+        record=record, limit=limit,
     )  # fmt: skip
     write("error", "plugin_failure", plugin=plugin, hook=hook, cause=cause, **fields)
 

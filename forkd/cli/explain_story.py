@@ -24,7 +24,15 @@ _OPENING = frozenset({"connect", "helo", "auth", "disconnect"})
 _WHO = ("client", "name", "helo", "listener", "tls", "certificate", "user")
 """Fields of the client, as the log has them and as they are called among the facts."""
 
+_PRINTED = "plugin_output"
+MOST_S = 1e9
+"""No time of a next try is further away, whoever tells it."""
 _OF_SESSION = frozenset({"connected", "session", "auth", "tls_failure"})
+_REFUSING = frozenset({"deny", "defer", "disconnect"})
+SHOWN = 3
+"""Refusals among the facts; the rows have them all."""
+LINES = 20
+"""Of what a plugin printed: the last ones say what went wrong."""
 _LATE = frozenset(
     {"plugin_failure", "plugin_output", "sandbox_end", "shadow", "broker_refusal", "broker_breach"}
 )
@@ -62,6 +70,8 @@ class Story:
                 }
                 for event in self.events
             ],
+            "outcome": list(self._outcome()),
+            "refusals": list(self._refusals()),
             "notes": self.notes(),
             "gaps": self._answer["gaps"],
             "more": self._answer["more"],
@@ -82,20 +92,39 @@ class Story:
             facts += [("in session", session) for session in self._answer["sessions"]]
         facts.append(("began", self.date(self.events[0]["at"])))
         facts += [(name, known[name]) for name in _WHO if name in known]
-        return facts + [("outcome", outcome) for outcome in self._outcome()]
+        facts += [("outcome", outcome) for outcome in self._outcome()]
+        refused = [f"{each['command']}: {each['reply']}; by {each['by']}" for each in self._refusals()]
+        facts += [("refused", text) for text in refused[:SHOWN]]
+        return facts + ([("", f"and {len(refused) - SHOWN} more")] if len(refused) > SHOWN else [])
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """When, what, how it went; one row for each event."""
+        """When, what, how it went; one row for each event, and one for each line of what a plugin printed."""
         began = self.events[0]["at"]
-        return [
-            (_since(event["at"] - began), *told(event["event"], event["fields"])) for event in self.events
-        ]
+        printing = {str(each["fields"].get("plugin")) for each in self.events if each["event"] == _PRINTED}
+        rows: list[tuple[str, str, str]] = []
+        for event in self.events:
+            name, fields = event["event"], event["fields"]
+            if name == "plugin_failure" and str(fields.get("plugin")) in printing:
+                fields = {key: value for key, value in fields.items() if key != "output"}  # it stands there
+            lines = str(fields.get("text")).strip().splitlines() if name == _PRINTED else []
+            if len(lines) > 1:
+                left_out = len(lines) - LINES
+                about = f" (the last {LINES} of {len(lines)} lines)" if left_out > 0 else ""
+                rows.append(
+                    (_since(event["at"] - began), "printed", f"plugin {fields.get('plugin')}:{about}")
+                )
+                rows += [("", "", f"  {line}") for line in lines[-LINES:]]
+            else:
+                rows.append((_since(event["at"] - began), *told(name, fields)))
+        return rows
 
     def notes(self) -> list[str]:
         """What the story does not say, and why."""
         said = [self._end()] if self.is_session or self._answer["sessions"] else []
         if said and not any(event["event"] == "connected" for event in self.events):
             said.append("the beginning is not kept any more, or was lost")
+        if waiting := self._waiting():
+            said.append(f"not over yet: {waiting}; what is in the queue shows `forkd queue list`")
         if self._answer["more"]:
             said.append("there was more than one answer holds; the log has the rest")
         if lost := self.lost():
@@ -126,6 +155,47 @@ class Story:
         return {
             (str(said.get("id")), str(said.get("recipient"))): str(said.get("status")) for said in deliveries
         }
+
+    def _waiting(self) -> str:
+        """Of recipients that were deferred at last: how many, and when the next of them is tried again."""
+        last: dict[tuple[str, str], Event] = {}
+        for event in self.events:
+            if event["event"] == "queue" and event["fields"].get("act") in ("removed", "bounced"):
+                last = {key: said for key, said in last.items() if key[0] != event["fields"].get("id")}
+            elif event["event"] == "delivery":
+                last[str(event["fields"].get("id")), str(event["fields"].get("recipient"))] = event
+        next_tries = [
+            event["at"] + event["fields"]["next_try_s"]
+            for event in last.values()
+            if event["fields"].get("status") == "deferred"
+            and isinstance(event["fields"].get("next_try_s"), int | float)
+            and 0 <= event["fields"]["next_try_s"] < MOST_S
+        ]
+        if not next_tries:
+            return ""
+        return f"{count(len(next_tries), 'recipient')} deferred, next try at {self.date(min(next_tries))}"
+
+    def _refusals(self) -> Iterable[dict[str, str]]:
+        """What was refused, with what reply, and by whom: the plugin that was asked before it and refused or
+        failed; else forkd itself."""
+        by = ""
+        for event in self.events:
+            name, fields = event["event"], event["fields"]
+            if name == "plugin_call" and str(fields.get("verdict")) in _REFUSING:
+                failure = (
+                    f", which failed at {fields.get('hook')} ({fields['failure']})"
+                    if fields.get("failure")
+                    else ""
+                )
+                by = f"plugin {fields.get('plugin')}{failure}"
+            elif name == "refused" or (name == "message" and str(fields.get("reply"))[:1] in "45"):
+                command = "message" if name == "message" else str(fields.get("command") or "-")
+                yield {
+                    "command": "greeting" if command == "-" else command,
+                    "reply": str(fields.get("reply")),
+                    "by": by or "forkd itself",
+                }
+                by = ""
 
     def date(self, at: float) -> str:
         """Local time, to the millisecond."""

@@ -5,6 +5,7 @@ What is missing in a line of the log (log.py: what is empty is left out) is miss
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -36,12 +37,17 @@ def _plugin(f: Fields) -> str:
     return f"plugin {f.get('plugin')}{by}"
 
 
+_VERDICTS = {"none": "no objection", "accept": "accept, and no plugin behind it is asked"}
+"""What may not be understood as it stands in the log."""
+
+
 def _call(f: Fields) -> tuple[str, str]:
-    verdict = f"{_plugin(f)}: {f.get('verdict')}"
+    verdict = str(f.get("verdict"))
+    said = f"failed ({f['failure']}), made of it: {verdict}" if f.get("failure") else ""
     return f"{f.get('hook')} hook", _some(
         (
-            verdict,
-            f"failed: {f['failure']}" if f.get("failure") else "",
+            f"{_plugin(f)}: {said or _VERDICTS.get(verdict, verdict)}",
+            f"about {f['about']}" if f.get("about") else "",
             count(f["edits"], "edit") if f.get("edits") else "",
             f"{f.get('ms', 0):.1f} ms",
         )
@@ -54,24 +60,39 @@ def _failure(f: Fields) -> tuple[str, str]:
             f"{_plugin(f)} {f.get('version', '')} at {f.get('hook')}: {f.get('cause')}",
             f.get("detail"),
             f"system call {f['call']}" if f.get("call") else "",
-            f"its sandbox ended: {f['status']}" if f.get("status") else "",
+            f"it reached its limit {f['limit']}" if f.get("limit") else "",
+            _ended(f.get("status")),
             _used(f.get("cpu_ms", 0), f.get("memory_kib", 0)),
             f"made of it: {f['on_failure']}" if f.get("on_failure") else "",
             f"crash record {f['record']}" if f.get("record") else "",
-            f"it printed: {f['output']}" if f.get("output") else "",
+            f"it printed: {_last(f['output'])}" if f.get("output") else "",
         )
     )
+
+
+def _ended(status: object) -> str:
+    """Of a sandbox that failed: forkd kills it, where it has not died by itself."""
+    if not status:
+        return ""
+    return "its sandbox was killed" if status == "SIGKILL" else f"its sandbox ended: {status}"
+
+
+def _last(output: object) -> str:
+    """The line in which a traceback says what went wrong."""
+    return ([line.strip() for line in str(output).splitlines() if line.strip()] or [""])[-1]
 
 
 def _used(cpu_ms: float, memory_kib: int) -> str:
     if not cpu_ms and not memory_kib:
         return ""
-    return f"{cpu_ms:.1f} ms of processor time, {octets(memory_kib << 10)}"
+    return f"used {cpu_ms:.1f} ms of processor time and {octets(memory_kib << 10)} of memory"
 
 
 def _sandbox(f: Fields) -> tuple[str, str]:
     used = _used(f.get("user_ms", 0) + f.get("system_ms", 0), f.get("memory_kib", 0))
-    return "sandbox", _some((f"of plugin {f.get('plugin')}, {f.get('status')}", used))
+    status = f.get("status")
+    # Each is killed when it is not needed any more: that is no news.
+    return "sandbox", _some((f"of plugin {f.get('plugin')}", used, "" if status == "SIGKILL" else status))
 
 
 def _shadow(f: Fields) -> tuple[str, str]:
@@ -129,12 +150,22 @@ def _delivery(f: Fields) -> tuple[str, str]:
     return str(f.get("status")), _some(
         (
             f"{f.get('recipient')} by {f.get('transport')}{host}",
-            f"{f.get('enhanced', '')} {f.get('text', '')}".strip(),
-            f"TLS {f['tls']}" if f.get("tls") else "in the clear" if host else "",
+            _answer(str(f.get("enhanced") or ""), str(f.get("text") or "")),
+            f"TLS {f['tls']}" if f.get("tls") else "in the clear" if _spoken(f) else "",
             f"attempt {f.get('attempt', 1)} took {f.get('seconds', 0):.3f} s",
             f"next try in {f['next_try_s']:.0f} s" if f.get("next_try_s") else "",
         )
     )
+
+
+def _answer(enhanced: str, text: str) -> str:
+    """As a rule the next hop's reply has the code in it."""
+    return text if enhanced in text.split() else f"{enhanced} {text}".strip()
+
+
+def _spoken(f: Fields) -> bool:
+    """A next hop has said something; else it was not reached, or only by a part of the way."""
+    return bool(f.get("host")) and re.match(r"[245]\d\d[ -]", str(f.get("text"))) is not None
 
 
 def _queue(f: Fields) -> tuple[str, str]:

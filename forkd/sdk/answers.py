@@ -143,7 +143,7 @@ def failure(n: int, error: Exception, told: Told | None = None) -> bytes:
             print(*told.lines, sep="\n", file=sys.stderr)
         # The interpreter's own printer: the traceback module would bring a dozen others with it.
         sys.__excepthook__(type(error), error, error.__traceback__)
-        text = f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {error}".removesuffix(": ")
     except Exception:  # noqa: BLE001, RUF100 - an exception whose own text raises, or no memory left
         text = type(error).__name__
     # backslashreplace: a lone surrogate would be no JSON to the worker.

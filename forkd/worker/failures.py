@@ -16,6 +16,7 @@ import msgspec
 
 from forkd import log, metrics
 from forkd.config.schema import PluginConfig
+from forkd.config.units import format_duration, format_size
 from forkd.hooks.decision import PluginRecord
 from forkd.hooks.given import Ended
 from forkd.hooks.shadow import Shadowed
@@ -145,6 +146,7 @@ class Failures:
             on_failure=record.verdict,
             output=record.output,
             record=kept,
+            limit=_limit(plugin, record.failure),
             **usage,
         )
 
@@ -200,3 +202,10 @@ def _limits(plugin: PluginConfig) -> dict[str, int | float | str]:
             value if isinstance(value, str) else int(value) if value == int(value) else float(value)
         )
     return plain
+
+
+def _limit(plugin: PluginConfig, cause: str) -> str:
+    """The one of its limits that ended a call; where it was late, the failure's detail says it."""
+    if cause == "memory":
+        return f"memory = {format_size(plugin.limits.memory)}"
+    return f"cpu = {format_duration(plugin.limits.cpu)}" if cause == "cpu" else ""

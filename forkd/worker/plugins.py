@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from forkd import log
@@ -104,12 +104,13 @@ class SessionPlugins:
         try:
             decision = await hooks.run(hook, **arguments)
         except BaseException:  # the client has left, as a rule: what was said until then is told all the same
-            self._tell(hooks.cut_off)
+            self._tell(hooks.cut_off, _about(hook, arguments))
             raise
-        self._tell(decision.records)
+        if decision.records:
+            self._tell(decision.records, _about(hook, arguments))
         return decision
 
-    def _tell(self, records: Sequence[PluginRecord]) -> None:
+    def _tell(self, records: Sequence[PluginRecord], about: str) -> None:
         for record in records:
             log.plugin_call(
                 session=self._session.id,
@@ -120,6 +121,7 @@ class SessionPlugins:
                 by=record.by,
                 failure=record.failure,
                 edits=record.edits,
+                about=about,
             )
             if record.failure not in NO_CALL:
                 self._services.failures.asked(record.plugin, record.ms)
@@ -144,3 +146,10 @@ class SessionPlugins:
         else:
             services.counters.plugin_failures += 1
             services.failures.failed(self._session.id, record)
+
+
+def _about(hook: str, arguments: Mapping[str, Any]) -> str:
+    """Whom a hook is about, for the log; no other argument: passwords are among them."""
+    if hook == "rcpt":
+        return str(arguments["recipient"])
+    return str(arguments["sender"] or "<>") if hook == "mail" else ""

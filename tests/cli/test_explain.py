@@ -72,9 +72,89 @@ def test_of_a_session_everything_is_told():
     """In order, with the time since it began."""
     story = Story(answer(*TWO))
     assert len(story.rows()) == len(TWO)
-    assert story.rows()[2] == ("+2.000 s", "mail hook", "plugin a: none; 1.0 ms")
+    assert story.rows()[2] == ("+2.000 s", "mail hook", "plugin a: no objection; 1.0 ms")
     assert story.notes() == []
     assert story.data()["events"][0]["process"] == "worker.0[7]"
+
+
+REFUSED = (
+    ("connected", {"client": "192.0.2.1:4711", "listener": "mx"}),
+    ("plugin_call", {"plugin": "list", "hook": "mail", "verdict": "none", "ms": 1, "about": "a@example.org"}),
+    ("plugin_call", {"plugin": "list", "hook": "rcpt", "verdict": "deny", "ms": 1, "about": "b@example.org"}),
+    ("refused", {"command": "RCPT", "reply": "550 5.7.1 No", "recipient": "b@example.org"}),
+    ("refused", {"command": "RCPT", "reply": "550 5.1.1 None", "recipient": "c@example.org"}),
+    ("plugin_call",
+     {"plugin": "scan", "hook": "message", "verdict": "disconnect", "failure": "memory", "ms": 9.0}),
+    ("message", {"reply": "421 4.3.0 Later", "sender": "a@example.org", "recipients": ["d@example.org"]}),
+    ("plugin_output", {"plugin": "scan", "text": "Traceback:\n  File\n\x1b[2JMemoryError\n"}),
+    ("sandbox_end", {"plugin": "scan", "status": "SIGKILL", "user_ms": 9.0, "memory_kib": 1024}),
+    ("sandbox_end", {"plugin": "list", "status": "SIGSEGV"}),
+    ("plugin_failure",
+     {"plugin": "scan", "hook": "message", "cause": "memory", "detail": "MemoryError", "status": "SIGKILL",
+      "limit": "memory = 256MiB", "on_failure": "disconnect", "output": "  File\nMemoryError"}),
+    ("session", {"client": "192.0.2.1:4711", "reason": "refused", "seconds": 9.0}),
+)  # fmt: skip
+
+
+def test_who_refused_is_told_at_once():
+    """A plugin, one that failed, or forkd itself: that is why somebody asks."""
+    story = Story(answer(*REFUSED))
+    assert [text for name, text in story.facts() if name == "refused"] == [
+        "RCPT: 550 5.7.1 No; by plugin list",
+        "RCPT: 550 5.1.1 None; by forkd itself",
+        "message: 421 4.3.0 Later; by plugin scan, which failed at message (memory)",
+    ]
+    assert story.data()["refusals"][1] == {"command": "RCPT", "reply": "550 5.1.1 None", "by": "forkd itself"}
+    many = Story(answer(*[REFUSED[3]] * 10))
+    assert [text for name, text in many.facts() if not name] == ["and 7 more"]
+
+
+def test_what_a_failure_was_can_be_read():
+    """Which recipient, which limit; a traceback line by line, and once; a sandbox that was not needed any
+    more was not killed for anything."""
+    rows = [f"{what}: {how}" for _, what, how in Story(answer(*REFUSED)).rows()]
+    assert "rcpt hook: plugin list: deny; about b@example.org; 1.0 ms" in rows
+    at = rows.index("printed: plugin scan:")
+    assert rows[at + 1 : at + 4] == [":   Traceback:", ":     File", ":   \x1b[2JMemoryError"]
+    assert "sandbox: of plugin scan; used 9.0 ms of processor time and 1.0 MiB of memory" in rows
+    assert "sandbox: of plugin list; SIGSEGV" in rows
+    [failure] = [row for row in rows if row.startswith("failure")]
+    assert "memory; MemoryError; it reached its limit memory = 256MiB; its sandbox was killed;" in failure
+    assert "it printed" not in failure
+    alone = dict(REFUSED)["plugin_failure"]
+    assert told("plugin_failure", alone)[1].endswith("it printed: MemoryError")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"status": "deferred", "enhanced": "4.4.1", "text": "no connection to mx.example: timeout"},
+         "; 4.4.1 no connection to mx.example: timeout; attempt"),
+        ({"status": "failed", "enhanced": "5.1.1", "text": "550 5.1.1 no such user (rcpt)"},
+         "; 550 5.1.1 no such user (rcpt); in the clear; attempt"),
+        ({"status": "delivered", "enhanced": "2.0.0", "text": "250 taken", "tls": "TLSv1.3 X, not verified"},
+         "; 2.0.0 250 taken; TLS TLSv1.3 X, not verified; attempt"),
+    ],
+)  # fmt: skip
+def test_a_delivery_tells_what_the_next_hop_said(fields, said):
+    """Its code once; and that it was in the clear only where it was anything."""
+    assert said in told("delivery", {"recipient": "b@example.org", "host": "mx.example", **fields})[1]
+
+
+def test_what_is_still_in_the_queue_is_said():
+    """With the time of its next try; not any more when it was taken out, or delivered."""
+    deferred = (
+        "delivery",
+        {"id": FIRST, "recipient": "b@example.org", "status": "deferred", "next_try_s": 60},
+    )
+    [note] = Story(answer(*TWO, deferred)).notes()
+    assert note.startswith("not over yet: 1 recipient deferred, next try at ")
+    assert Story(answer()).date(T0 + len(TWO) + 60) in note
+    for last in (
+        ("queue", {"act": "removed", "id": FIRST}),
+        ("delivery", {"id": FIRST, "recipient": "b@example.org", "status": "delivered"}),
+    ):
+        assert Story(answer(*TWO, deferred, last)).notes() == []
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from forkd import log
+from forkd.config.manifest_schema import PluginLimits
 from forkd.hooks.dispatcher import SessionFacts
 from forkd.queue.ids import Ids
 from forkd.rpc.calls import CallFailed
@@ -237,6 +238,30 @@ def test_a_failure_has_one_line_however_many_calls_it_costs(tmp_path: Path):
         "p/mail=none!crash",
         "p/mail=none!failed_earlier",
     ]
+
+
+def test_the_log_has_whom_a_call_was_about_and_which_limit_ended_it():
+    """And nothing of other arguments: passwords are among them."""
+    told: list[tuple[str, dict[str, Any]]] = []
+    limits = PluginLimits()
+    world = World(
+        Broken(CallFailed("memory"), at="message"), "mail", "rcpt", "auth", "message", limits=limits
+    )
+    log.observe(lambda event, fields: told.append((event, fields)))
+    try:
+        world.mail()
+        run(world.plugins.ask("mail", sender=None, parameters={}))
+        run(world.plugins.ask("rcpt", recipient=SENDER, parameters={}))
+        run(world.plugins.ask("auth", user="joe", secret="pass"))
+        run(world.plugins.ask("message"))
+        for telling in world.background:
+            run(telling)
+    finally:
+        log.observe()
+    calls = [(fields["hook"], fields.get("about")) for event, fields in told if event == "plugin_call"]
+    shown = str(SENDER)
+    assert calls == [("mail", shown), ("mail", "<>"), ("rcpt", shown), ("auth", None), ("message", None)]
+    assert [fields["limit"] for event, fields in told if event == "plugin_failure"] == ["memory = 256MiB"]
 
 
 def test_the_goodbye_is_in_no_log_line():
