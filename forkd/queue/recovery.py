@@ -97,7 +97,8 @@ def recover(root: str, *, fs: Fs = REAL) -> Iterator[Found]:
         )
     for slot in _folders(f"{root}/{FREE}", fs):
         for name in list(fs.names(f"{root}/{FREE}/{slot}")):
-            fs.unlink(f"{root}/{FREE}/{slot}/{name}")
+            with contextlib.suppress(FileNotFoundError):  # a worker has just filled it
+                fs.unlink(f"{root}/{FREE}/{slot}/{name}")
     for slot in _folders(f"{root}/new", fs):
         folder = f"{root}/new/{slot}"
         sync_names(fs, folder)

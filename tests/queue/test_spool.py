@@ -185,6 +185,21 @@ def test_a_file_swept_away_while_it_is_filled_is_replaced(tmp_path: Path) -> Non
     assert b"".join(stored.load(f"{spool.new}/{queue_id}", queue_id).chunks()) == MAIL
 
 
+def test_recovery_goes_on_where_a_worker_takes_a_file_away(tmp_path: Path) -> None:
+    """At a reload qmgr begins beside living workers: a name it has just seen in free/ is gone by then."""
+    spool = a_spool(tmp_path)
+    name = with_a_free_file(spool)
+
+    class Filled(Fs):
+        def unlink(self, path: str) -> None:
+            if path.endswith(f"free/w0/{name}"):
+                Path(path).rename(tmp_path / "taken")
+            super().unlink(path)
+
+    list(recovery.recover(str(tmp_path), fs=Filled()))
+    assert (tmp_path / "taken").exists()
+
+
 def test_only_one_process_takes_the_files_of_a_slot(tmp_path: Path) -> None:
     """Two would write into one file: a worker that outlived its master, and the one after it."""
     first = a_spool(tmp_path)
