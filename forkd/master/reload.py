@@ -34,7 +34,7 @@ from forkd.master.generation import Generation
 from forkd.master.place import Place
 from forkd.master.pool import State
 from forkd.master.reload_report import Changes, changes, pinned
-from forkd.master.reload_steps import Undo, add_one, look_for_the_dead, named, serves
+from forkd.master.reload_steps import Undo, look_for_the_dead, named, serves
 from forkd.master.roles import Role
 from forkd.master.supervisor import Supervisor
 from forkd.rpc.messages_reload import Reloaded
@@ -85,6 +85,7 @@ class Reloads:
         self._changes = Changes((), (), 0)
         self._renewed: list[str] = []
         self._kept: list[str] = []
+        self._returning: list[str] = []
 
     # --- what the supervisor asks ---------------------------------------------------------------------
 
@@ -142,6 +143,8 @@ class Reloads:
     # --- the steps --------------------------------------------------------------------------------------
 
     def _go(self) -> Steps:
+        while self._returning:  # one that came to nothing is not undone yet: there must be one qmgr at a time
+            yield
         old = self.current
         read = self._read()
         self._changes = changes(old.loaded, read)
@@ -224,24 +227,25 @@ class Reloads:
 
     def _bring_back(self, name: str, place: Place, old: Generation) -> None:
         """The old one could not be kept meanwhile: it is started again, when the new one is gone."""
-        before = old.services[name]
-        again = old.place(
-            place.role, old.ground.roster.free_number(name) if place in old.ground.roster else 0
-        )
-        old.services[name] = again
-        supervisor = self._supervisor
+        before, supervisor = old.services[name], self._supervisor
+        self._returning.append(name)
 
         def start() -> None:
-            if before not in supervisor.roster:
-                supervisor.add([again])
+            self._returning.remove(name)
+            again = old.services[name] = old.place(place.role, supervisor.roster.free_number(name))
+            supervisor.add([again])
+
+        def behind_it() -> None:
+            if before in supervisor.roster:
+                before.on_gone = start
             else:
-                before.on_gone = lambda: add_one(supervisor, again)
+                start()
 
         if place in supervisor.roster:
-            place.on_gone = start
+            place.on_gone = behind_it
             supervisor.let_go(place, supervisor.stop_timeout_s)
         else:
-            start()
+            behind_it()
 
     def _put_in_force(self, new: Generation, old: Generation) -> None:
         supervisor = self._supervisor

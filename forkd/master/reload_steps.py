@@ -8,7 +8,6 @@ from forkd.exits import Exit
 from forkd.master.errors import StartError
 from forkd.master.place import Place
 from forkd.master.pool import State
-from forkd.master.supervisor import Supervisor
 
 
 class Undo:
@@ -31,11 +30,6 @@ class Undo:
     def forget(self) -> None:
         """All went well."""
         self._acts.clear()
-
-
-def add_one(supervisor: Supervisor, place: Place) -> None:
-    """Where a callable is wanted."""
-    supervisor.add([place])
 
 
 def serves(place: Place) -> bool:

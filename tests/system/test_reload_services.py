@@ -118,8 +118,14 @@ def test_qmgr_ends_its_deliveries_before_the_next_one_begins(make_daemon: Make):
         assert daemon.stop() == 0
 
 
+def refused_reloads(daemon: Daemon) -> int:
+    return sum(event["act"] == "not_reloaded" for event in daemon.events("service"))
+
+
 def test_qmgr_that_does_not_start_gives_way_to_the_one_before(make_daemon: Make):
-    """Its lock is somebody else's when its turn comes: the report says so, mail goes the old way again."""
+    """Its lock is somebody else's when its turn comes: the report says so, mail goes the old way again.
+
+    Another reload was asked for meanwhile: it begins when the one before is undone."""
     with ServedHop(HOLDS) as first, ServedHop() as second:
         daemon = make_daemon(config=to(first.port))
         (old,) = daemon.role("qmgr")
@@ -132,9 +138,11 @@ def test_qmgr_that_does_not_start_gives_way_to_the_one_before(make_daemon: Make)
             taking = threading.Thread(target=fcntl.flock, args=(lock, fcntl.LOCK_EX))
             taking.start()
             wait_for(lambda: drains(old), timeout_s=SOON_S)
+            daemon.send_signal(signal.SIGHUP)
             first.say(0, b"250 2.0.0 taken")
             taking.join()
             done = over()
+            wait_for(lambda: refused_reloads(daemon) == 2, timeout_s=SOON_S)
         assert done.returncode != 0
         assert "qmgr 1 did not start: exit 73: before" in done.stderr, done.stderr
         assert "another forkd has this data_dir" in done.stderr
