@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 import json
@@ -165,7 +166,7 @@ class Leftovers:
         spool = daemon.var / "spool"
         return {
             "processes": len(daemon.pids()),
-            **{f"descriptors {pid}": len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in self._workers},
+            **{f"{pid} {what}": count for pid in self._workers for what, count in _descriptors(pid).items()},
             "temporary": sum(1 for path in spool.glob("tmp/*/*") if path.is_file() and path.stat().st_size),
             "in queue": sum(1 for path in spool.glob("new/*/*") if path.is_file()),
             "shared memory": _in_shm() + _sysv(),
@@ -175,7 +176,16 @@ class Leftovers:
         """What there is more of than before; empty, in the end."""
         now = self._look()
         assert self._daemon.role("worker") == self._workers, "a worker was replaced"
-        return {what: now[what] - count for what, count in self._before.items() if now[what] > count}
+        return {what: more for what, count in now.items() if (more := count - self._before.get(what, 0)) > 0}
+
+
+def _descriptors(pid: int) -> Counter[str]:
+    """What they are of, without the numbers of sockets, pipes and processes."""
+    found: Counter[str] = Counter()
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found[re.sub(r"\d+", "N", str(each.readlink()))] += 1
+    return found
 
 
 def _in_shm() -> int:

@@ -198,6 +198,15 @@ def test_a_stop_in_the_middle_of_a_reload_stops_everything(make_daemon: Make):
     assert told.count("reloading") == 1, daemon.log_text()
 
 
+def tail(daemon: Daemon) -> str:
+    """The last that the log has of processes, reloads, and sessions that ended otherwise than by QUIT."""
+    usual = ("message", "delivery", "listening")
+    lines = [
+        event for event in daemon.events() if event["event"] not in usual and event.get("reason") != "quit"
+    ]
+    return "\n".join(map(str, lines[-60:]))
+
+
 @pytest.mark.slow
 def test_a_reload_each_second_under_load(make_daemon: Make):
     """60 s: no connection refused, no session dropped, no message lost. Our name is qmgr's too: it is
@@ -220,7 +229,7 @@ def test_a_reload_each_second_under_load(make_daemon: Make):
             except subprocess.TimeoutExpired:
                 continue
         out = source.communicate()[0].decode()
-        assert source.returncode == 0 and not out, out
+        assert source.returncode == 0 and not out, f"{out}\n{tail(daemon)}"
         sent += 150
     assert number > 20 and len(daemon.events("service")) > 20
     wait_for(lambda: len(daemon.mailbox("b")) >= sent, timeout_s=120)
