@@ -1,7 +1,8 @@
 """What changed between two configurations, and what of it can be applied while we run? Pure.
 
 Keys are told one by one, as `forkd config show` names them; what a manifest calls secret is told without its
-value. Where the order of tables in the file means something it is told as a key of its own (ORDERED).
+value. A table by name (NAMED), or a plugin, that comes or goes is one of them, with what differs from the
+defaults. Where the order of tables in the file means something it is told as a key of its own (ORDERED).
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ AT_START: Final = {
 }
 """Key -> why it stays as it was until forkd starts again."""
 
+NAMED: Final = ("listener", "certificate", "domain", "route", "transport")
+"""Tables of which there are as many as the file has, each with a name."""
 ORDERED: Final = ("certificate", "route")
 """Tables of which the first counts: for clients that ask for no name, for mail that two patterns match."""
 MOST = 150
@@ -62,11 +65,15 @@ def pinned(old: LoadedConfig, new: LoadedConfig) -> LoadedConfig:
 def changes(old: LoadedConfig, new: LoadedConfig) -> Changes:
     """From the configuration in force to what the files say now (before pinned())."""
     before, after = _keys(old), _keys(new)
-    found = [
-        _changed(key, before.get(key, ""), after.get(key, ""))
-        for key in dict.fromkeys([*before, *after])
-        if before.get(key) != after.get(key)
-    ]
+    there, here = _tables(old), _tables(new)
+    moved = there.keys() ^ here.keys()
+    found: list[Changed] = []
+    for path in dict.fromkeys([*before, *after]):
+        if (table := _key(path[:2])) in moved:
+            if not found or found[-1].key != table:  # its keys follow each other
+                found.append(_changed(table, there.get(table, ""), here.get(table, "")))
+        elif before.get(path) != after.get(path):
+            found.append(_changed(_key(path), before.get(path, ""), after.get(path, "")))
     found += _reordered(old, new)
     told = {each.key for each in found}
     known = {plugin.name: plugin for plugin in old.plugins}
@@ -90,17 +97,38 @@ def changes(old: LoadedConfig, new: LoadedConfig) -> Changes:
     )
 
 
-def _keys(loaded: LoadedConfig) -> dict[str, str]:
+Path = tuple[str, ...]
+
+
+def _key(path: Path) -> str:
+    return ".".join(map(toml_key, path))
+
+
+def _keys(loaded: LoadedConfig) -> dict[Path, str]:
     return dict(_flat((), as_data(loaded)))
 
 
-def _flat(path: tuple[str, ...], data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _flat(path: Path, data: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
     for name, value in data.items():
         here = (*path, name)
         if isinstance(value, dict):
             yield from _flat(here, value)
         else:
-            yield ".".join(map(toml_key, here)), toml_value(value)
+            yield here, toml_value(value)
+
+
+def _tables(loaded: LoadedConfig) -> dict[str, str]:
+    """Each table by name, and each plugin: what tells it from others."""
+    short, whole = as_data(loaded, everything=False), as_data(loaded)
+    found = {
+        _key((table, name)): toml_value(short.get(table, {}).get(name) or {})
+        for table in NAMED
+        for name in getattr(loaded.config, table)
+    }
+    for name, data in whole.get("plugin", {}).items():
+        told = {key: data[key] for key in ("version", "source") if key in data}
+        found[_key(("plugin", name))] = toml_value(told)
+    return found
 
 
 def _secrets(plugin: PluginConfig) -> dict[str, Any]:
