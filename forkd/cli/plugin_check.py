@@ -74,7 +74,10 @@ def check(
         return Exit.FAILED if wrong else Exit.OK
     for one in found:
         if one.level == "problem":
-            tell(f"problem: {one.about}: {one.text}", fg="red")
+            head, *more = one.text.split("\n")
+            tell(f"problem: {one.about}: {head}", fg="red")
+            for line in more:
+                tell(f"  {line}", fg="red")
         else:
             say(f"note: {one.about}: {one.text}")
     if not wrong:

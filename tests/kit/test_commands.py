@@ -236,7 +236,7 @@ def test_calls_that_are_refused_while_it_is_loaded_are_named(
     said = done.stdout + done.stderr
     assert "killed while it was loaded: SIGSYS" in said
     assert "ptrace(PTRACE_TRACEME, 0): killed while it was loaded, deadly.py:3 in <module>" in said
-    assert "it printed:\n  here" in said
+    assert "\n  it printed:\n    here\n" in said
 
 
 def test_a_plugin_with_an_interpreter_of_its_own(run: Run, place: Path):
@@ -296,7 +296,7 @@ def test_replay_says_which_configuration_was_probably_meant(run: Run, record: st
         again = run("forkd", "plugin", "replay", wanted)
         assert again.returncode == Exit.FAILED
         assert says in again.stderr
-        assert "did you mean --config forkd.toml?" in again.stderr
+        assert "to use it: --config forkd.toml" in again.stderr
 
 
 # --- bench ----------------------------------------------------------------------------------------------
