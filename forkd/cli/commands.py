@@ -11,7 +11,7 @@ import click
 
 from forkd.cli.failure import CommandFailed
 from forkd.cli.lazy import LazyGroup, Rows
-from forkd.cli.lines import tell
+from forkd.cli.lines import tell, tell_lines
 from forkd.cli.options import Invocation, print_json
 from forkd.cli.problems import problem_data, show_problems
 from forkd.config.problems import ConfigError
@@ -94,10 +94,7 @@ def _failed(failure: CommandFailed, *, as_json: bool) -> int:
             said["hint"] = failure.hint
         print_json(said)
     else:
-        head = "forkd: "
-        for line in str(failure).split("\n"):
-            tell(f"{head}{line}", error=True, fg="red")
-            head = "  "
+        tell_lines(f"forkd: {failure}", error=True, fg="red")
         if failure.hint:
             tell(f"  help: {failure.hint}", error=True, fg="cyan")
     return failure.status

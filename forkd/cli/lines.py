@@ -1,4 +1,4 @@
-"""How does a line get to the terminal? By tell() or say(): whoever wrote a part of it, no terminal obeys it.
+"""How does a line get to the terminal? By what is below: whoever wrote a part of it, no terminal obeys it.
 
 Plugins, processes that were taken over, clients and files of others have their words in nearly all that forkd
 prints. So nothing in cli/ prints by itself but tables.py, which does the same to each cell, and who writes
@@ -28,6 +28,14 @@ def use_color() -> bool | None:
 def tell(text: str = "", *, fg: str = "", bold: bool = False, error: bool = False, end: bool = True) -> None:
     """A line of what was asked for, to standard output; `error`: to standard error."""
     click.secho(safe(text), err=error, color=use_color(), nl=end, fg=fg or None, bold=bold or None)
+
+
+def tell_lines(text: str, *, fg: str = "", error: bool = False) -> None:
+    """Words of several lines: all but the first are indented, so that none looks like one of ours."""
+    indent = ""
+    for line in text.split("\n"):
+        tell(f"{indent}{line}", fg=fg, error=error)
+        indent = "  "
 
 
 def say(text: str, *, error: bool = False) -> None:

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from forkd.cli.failure import CommandFailed
-from forkd.cli.lines import say, tell
+from forkd.cli.lines import say, tell, tell_lines
 from forkd.cli.options import json_option, print_json
 from forkd.cli.plugin_kit import meanwhile, plugin_options, run
 from forkd.config.differences import wants
@@ -74,10 +74,7 @@ def check(
         return Exit.FAILED if wrong else Exit.OK
     for one in found:
         if one.level == "problem":
-            head, *more = one.text.split("\n")
-            tell(f"problem: {one.about}: {head}", fg="red")
-            for line in more:
-                tell(f"  {line}", fg="red")
+            tell_lines(f"problem: {one.about}: {one.text}", fg="red")
         else:
             say(f"note: {one.about}: {one.text}")
     if not wrong:
