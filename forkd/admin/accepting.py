@@ -6,7 +6,8 @@ import asyncio
 import collections
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 from forkd import log
 
@@ -22,7 +23,7 @@ class Clients:
     def __init__(
         self,
         listener: socket.socket,
-        serve: Callable[[socket.socket], Awaitable[None]],
+        serve: Callable[[socket.socket], Coroutine[Any, Any, None]],
         *,
         most: int,
         what: str,
@@ -49,14 +50,12 @@ class Clients:
                 continue
             if room.locked():
                 self._crowd()
-                try:
-                    await room.acquire()
-                except asyncio.CancelledError:
-                    connection.close()
-                    raise
-            else:
+            try:
                 await room.acquire()
-            task = asyncio.ensure_future(self._served(connection))
+            except asyncio.CancelledError:
+                connection.close()
+                raise
+            task = asyncio.create_task(self._serve(connection))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             task.add_done_callback(lambda _: room.release())
@@ -67,9 +66,6 @@ class Clients:
             await asyncio.wait(self._tasks, timeout=wait_s)
         for task in self._tasks:
             task.cancel()
-
-    async def _served(self, connection: socket.socket) -> None:
-        await self._serve(connection)
 
 
 class Held:
