@@ -112,7 +112,11 @@ def falls(count: int, names: list[str]) -> list[Fall]:
 
 
 def prepare(make_daemon: Make, config: str = "") -> Daemon:
-    """Both failing plugins, asked about 127.20.0.0/15 alone, and one that behaves, asked about everybody."""
+    """Both failing plugins, asked about 127.20.0.0/15 alone, and one that behaves, asked about everybody.
+
+    No probe: which worker serves it, and so finds its way to one zygote more, is chance.
+    """
+    config += "[probe]\nenabled = false\n"
     daemon = make_daemon(config=config, copy=("failing", "polite"), start=False)
     folder = daemon.folder / "plugins.d"
     folder.mkdir()
@@ -159,6 +163,7 @@ class Leftovers:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._workers = daemon.role("worker")
+        wait_for(lambda: not any(_sandboxes(pid) for pid in self._workers), timeout_s=30)
         self._before = self._look()
 
     def _look(self) -> dict[str, int]:
@@ -186,6 +191,11 @@ def _descriptors(pid: int) -> Counter[str]:
         with contextlib.suppress(FileNotFoundError):
             found[re.sub(r"\d+", "N", str(each.readlink()))] += 1
     return found
+
+
+def _sandboxes(pid: int) -> int:
+    """Those that a worker still waits for to end."""
+    return _descriptors(pid)["anon_inode:[pidfd]"]
 
 
 def _in_shm() -> int:
