@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         paper.write(f"- `python -m tests.bench{' ' + words if words else ''}`")
         for key in keys:
             bench.workload(key)
-            ours = WORKLOADS[key].servers[0].name if key in "ABC" else ""
+            ours = WORKLOADS[key].servers[0].name if key in "ABCO" else ""
             paper.write(f"\n### {key}. {WORKLOADS[key].title}\n")
             paper.write(report.workload(key, bench.results, ours))
         paper.write("\n### What forkd must reach\n")

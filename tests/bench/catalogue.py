@@ -13,6 +13,10 @@ from tests.bench.forkd import (
     ForkdGroup,
     ForkdIdle,
     ForkdReuse,
+    ForkdUncounted,
+    ForkdUnprobed,
+    ForkdUnseen,
+    ForkdUntraced,
 )
 from tests.bench.peers.aiosmtpd import (
     Aiosmtpd,
@@ -88,6 +92,11 @@ WORKLOADS: Final[dict[str, Workload]] = {
         ),
     ),
     "G": Workload("cost as work grows", 100, (Forkd, ForkdDurable)),
+    "O": Workload(
+        "what it costs to be watched: B with and without trace, metrics and probe",
+        90,
+        (ForkdDurable, ForkdUntraced, ForkdUncounted, ForkdUnprobed, ForkdUnseen),
+    ),
 }  # fmt: skip
 FAULT_PEERS: Final[tuple[type[Server], ...]] = (
     PostfixChecks, AiosmtpdChecks, HarakaChecks, HarakaChecksNodes, OpenSmtpdFilter, QpsmtpdChecks,

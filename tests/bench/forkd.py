@@ -112,6 +112,34 @@ class ForkdDurable(Forkd):
     at = "queue"
 
 
+class ForkdUntraced(ForkdDurable):
+    """Workload O: B, and nothing is kept for `forkd explain`."""
+
+    name = "forkd, no trace"
+    more = '\n[trace]\nkeep = "0s"\n'
+
+
+class ForkdUncounted(ForkdDurable):
+    """Workload O: B, and nothing is counted for /metrics."""
+
+    name = "forkd, no metrics"
+    more = '\n[metrics]\nlisten = ""\n'
+
+
+class ForkdUnprobed(ForkdDurable):
+    """Workload O: B without the probe behind /readyz."""
+
+    name = "forkd, no probe"
+    more = "\n[probe]\nenabled = false\n"
+
+
+class ForkdUnseen(ForkdDurable):
+    """Workload O: B without all three."""
+
+    name = "forkd, none of them"
+    more = ForkdUntraced.more + ForkdUncounted.more + ForkdUnprobed.more
+
+
 class ForkdChecks(ForkdDurable):
     """Workload C: B with three plugins, each with a fresh sandbox for every session."""
 

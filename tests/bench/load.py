@@ -40,6 +40,7 @@ MAIN: Final = Cell(20, 4096)
 MANY: Final = Cell(20, 4096, many=True)
 LARGE: Final = Cell(20, 102_400)
 CELLS: Final = (Cell(1, 4096), MAIN, Cell(100, 4096), MANY, LARGE)
+WATCHED: Final = (MAIN, MANY)
 GROWTH: Final = (Cell(1, 4096), MAIN, Cell(100, 4096), Cell(500, 4096))
 
 

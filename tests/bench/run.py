@@ -79,13 +79,13 @@ class Bench:
         for server in list(self._live):
             self._stop(server)
 
-    # --- A, B, C ---------------------------------------------------------------------------------------
+    # --- A, B, C, O ---------------------------------------------------------------------------------------
 
     def _throughput(self, key: str) -> None:
         """Interleaved by repeat and column, so that drifting hits all servers alike."""
         with self._servers(key) as servers:
-            cells = (load.MAIN,) if self.arguments.quick else load.CELLS
-            self._cells(key, servers, cells, latency=True)
+            cells = load.WATCHED if key == "O" else load.CELLS
+            self._cells(key, servers, (load.MAIN,) if self.arguments.quick else cells, latency=key != "O")
             if key == "C":
                 for _ in range(self.arguments.repeats):
                     self._bare_fork()

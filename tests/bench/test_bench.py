@@ -129,8 +129,8 @@ def test_idle_connections_are_judged_by_how_many_were_asked() -> None:
 
 
 def test_the_full_form_is_bounded() -> None:
-    """README promises 38 minutes at most, servers' starts aside."""
-    assert sum(workload.budget_s for workload in WORKLOADS.values()) <= 38 * 60
+    """README promises 39 minutes at most, servers' starts aside."""
+    assert sum(workload.budget_s for workload in WORKLOADS.values()) <= 39 * 60
 
 
 def test_names_are_one_servers_alone() -> None:
