@@ -28,7 +28,7 @@ from forkd.logacts import (
 from forkd.logline import MAX_LINE_BYTES, escape
 from forkd.logmail import Who, connected, delivery, edited, message, queue_event, refused, session_end
 from forkd.logsink import LIMIT_BYTES, Sink
-from forkd.logwriter import descriptor, finish, flush, given, hold, identify, observe, setup, write
+from forkd.logwriter import change, descriptor, finish, flush, given, hold, identify, observe, setup, write
 
 __all__ = [
     "LIMIT_BYTES",
@@ -38,6 +38,7 @@ __all__ = [
     "QueueAct",
     "Sink",
     "Who",
+    "change",
     "connected",
     "delivery",
     "descriptor",

@@ -68,6 +68,16 @@ def setup(format: str = "logfmt", level: str = "info", fd: int = 2) -> None:
     _log = _bound(LEVELS[level])(_SinkLogger(_sink), [_renderer], {})
 
 
+def change(format: str, level: str) -> None:
+    """From now on lines are written so, to where they go already; what waits there is kept."""
+    global _renderer, _log, _shows_info  # noqa: PLW0603 - one process has one log
+    if _sink is None:
+        return
+    _renderer = Renderer(format, _renderer.process, journal=_renderer.journal)
+    _shows_info = LEVELS[level] <= LEVELS["info"]
+    _log = _bound(LEVELS[level])(_SinkLogger(_sink), [_renderer], {})
+
+
 def _is_journal(fd: int) -> bool:
     """Did systemd connect it to the journal (JOURNAL_STREAM, systemd.exec(5)), and is it still that?"""
     status = os.fstat(fd)

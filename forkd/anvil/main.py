@@ -29,7 +29,7 @@ from forkd.rpc.messages import (
     ToAnvil,
     ToRole,
 )
-from forkd.rpc.messages_pool import Heartbeat
+from forkd.rpc.messages_pool import Heartbeat, Log
 from forkd.rpc.start import RoleStart
 
 SWEEP_S = 10.0
@@ -56,7 +56,7 @@ class Anvil:
     async def run(self) -> int:
         """Open, serve, stop at once: there is nothing to finish."""
         loop = asyncio.get_running_loop()
-        link = MasterLink(self._start, accepts=ToRole, beat=self._beat)
+        link = MasterLink(self._start, accepts=ToRole, beat=self._beat, on_message=_heard)
         loop.add_reader(self._listener.fileno(), self._accept)
         link.open()
         await link.stopping.wait()
@@ -135,3 +135,8 @@ class Anvil:
         asyncio.get_running_loop().remove_reader(number)
         worker.close()
         self._sessions.lost(number)
+
+
+def _heard(message: Message) -> None:
+    if isinstance(message, Log):  # a reload keeps anvil as it is
+        log.change(message.format, message.level)

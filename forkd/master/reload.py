@@ -34,7 +34,7 @@ from forkd.master.generation import Generation
 from forkd.master.place import Place
 from forkd.master.pool import State
 from forkd.master.reload_report import Changes, changes, pinned
-from forkd.master.reload_steps import Undo, look_for_the_dead, named, serves
+from forkd.master.reload_steps import Undo, change_log, look_for_the_dead, named, serves
 from forkd.master.roles import Role
 from forkd.master.supervisor import Supervisor
 from forkd.rpc.messages_reload import Reloaded
@@ -255,8 +255,10 @@ class Reloads:
         supervisor.stop_timeout_s = float(new.config.server.stop_timeout)
         supervisor.certificates = new.certificates
         if new.config.log != old.config.log:
-            log.setup(new.config.log.format, new.config.log.level)
-            log.identify("master")
+            change_log(
+                new.config.log,
+                [each for name, each in new.services.items() if each is old.services.get(name)],
+            )
         self._answer("")
         for place in self._workers():
             if place.generation == old.number:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from forkd import log
+from forkd.config import schema
 from forkd.exits import Exit
 from forkd.master.errors import StartError
 from forkd.master.place import Place
 from forkd.master.pool import State
+from forkd.rpc.messages_pool import Log
 
 
 class Undo:
@@ -48,6 +51,14 @@ def look_for_the_dead(places: Sequence[Place]) -> None:
                 f"{place.shown} did not start: {why}",
                 failed.detail if failed is not None else "",
             )
+
+
+def change_log(settings: schema.Log, kept: Sequence[Place]) -> None:
+    """Master writes it so from now on, and who goes on: those that start anew do so anyway."""
+    log.change(settings.format, settings.level)
+    for place in kept:
+        if place.role.main and place.child is not None:  # zygotes have no log
+            place.child.tell(Log(format=settings.format, level=settings.level))
 
 
 def named(place: Place) -> str:

@@ -12,7 +12,7 @@ import msgspec
 
 from forkd.rpc.message import Message
 from forkd.rpc.messages_metrics import SlotMade
-from forkd.rpc.messages_pool import Heartbeat, Room, Stop
+from forkd.rpc.messages_pool import Heartbeat, Log, Room, Stop
 from forkd.rpc.messages_reload import AskReload, Reloaded
 from forkd.rpc.messages_status import AskStatus, Status
 
@@ -306,7 +306,7 @@ class Launched(Message, frozen=True, tag="launched"):
 
 
 FromRole = Ready | Heartbeat | Blame | AskStatus | AskStop | AskReload
-ToRole = Stop | Room | Status | Done | Reloaded | Certificate | RefusedCall | SlotMade
+ToRole = Stop | Log | Room | Status | Done | Reloaded | Certificate | RefusedCall | SlotMade
 ToAnvil = ClientConnect | ClientDisconnect | Happened
 FromAnvil = ClientCounts | LastMinute
 ToBroker = SandboxChannel | SandboxSession

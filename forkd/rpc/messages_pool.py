@@ -42,6 +42,13 @@ class Stop(Message, frozen=True, tag="stop"):
     """Others serve on: sessions go on too, and only one that stays idle for a while gets its 421."""
 
 
+class Log(Message, frozen=True, tag="log"):
+    """To a role that a reload keeps as it is: [log] of the configuration in force."""
+
+    format: str
+    level: str
+
+
 class Room(Message, frozen=True, tag="room"):
     """Master to worker: is there room in another worker, or soon will be?"""
 

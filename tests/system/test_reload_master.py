@@ -100,6 +100,22 @@ def test_the_log_is_written_as_the_file_says_now(make_daemon: Make):
     assert daemon.stop() == 0
 
 
+def test_anvil_which_is_kept_writes_the_log_so_too(make_daemon: Make):
+    """It writes of nothing but a worker that breaks the protocol."""
+    daemon = make_daemon()
+    (pid,) = daemon.role("anvil")
+    change(daemon, 'format = "json"', 'format = "logfmt"')
+    reloaded(daemon)
+    before = len(daemon.log_text())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as worker:
+        worker.connect(str(daemon.var / "run" / "anvil.sock"))
+        worker.send(b"no record")
+        wait_for(lambda: "out of protocol" in daemon.log_text()[before:], timeout_s=20)
+    assert "process=anvil.0 event=overload" in daemon.log_text()[before:]
+    assert daemon.role("anvil") == [pid]
+    assert daemon.stop() == 0
+
+
 def test_a_stop_takes_as_long_as_the_file_says_now(make_daemon: Make):
     """A client in the middle of its message had an hour, and has two seconds."""
     daemon = make_daemon(server='stop_timeout = "1h"')
