@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from rich.console import Group, RenderableType
@@ -64,11 +64,17 @@ def _head(view: View) -> Text:
         text.append(" ready" if ready else " NOT READY", style="green" if ready else "bold red")
     text.append(f"  up {ago(status['started_at'])}\n")
     queue = "does not answer" if view.queue is None else f"{view.queue}"
-    text.append(f"sessions {view.sessions['total']}   queue {queue}\n")
-    names = ("connections", "messages", "recipients", "refused", "plugin_failures", "overloads")
-    shown = (f"{name.replace('_', ' ')} {rates.get(name, 0):.1f}" for name in names)
-    text.append(f"per second: {'   '.join(shown)}")
+    troubles = f"plugin failures/s {_rate(rates, 'plugin_failures')}  overloads/s {_rate(rates, 'overloads')}"
+    text.append(f"sessions {view.sessions['total']}  queue {queue}  {troubles}\n")
+    shown = (f"{name} {_rate(rates, name)}" for name in ("connections", "messages", "recipients", "refused"))
+    text.append(f"per second: {'  '.join(shown)}")
     return text
+
+
+def _rate(rates: Mapping[str, float], name: str) -> str:
+    """Four characters up to 9999: the head fits into 80 columns."""
+    rate = rates.get(name, 0)
+    return f"{rate:.0f}" if rate >= 99.95 else f"{rate:.1f}"
 
 
 Rows = list[Sequence[object]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
@@ -15,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from forkd.cli.top_rates import Looks, rates
+from forkd.cli.top_rates import Looks, Rates, rates
+from forkd.cli.top_screen import View, screen
 from forkd.exits import Exit
 from tests.cli.conftest import ROOT, Forkd
 from tests.cli.test_control import STATUS
@@ -170,7 +173,7 @@ def test_top_is_live_sorts_and_leaves_the_terminal_as_it_was(tmp_path: Path, ans
         for word in ("sessions 20", "queue 4711", "av", "192.0.2.0", "session by age", "q quit"):
             assert any(word in line for line in picture), word
         assert "\x1b]0;" not in shown
-        top.until(lambda text: re.search(r"messages [1-9]\d*\.\d", text))
+        top.until(lambda text: re.search(r"messages ([1-9]\d*\.\d|\d{3,})", text))
         top.press("s")
         top.until(lambda text: "session by idle" in text)
         top.press("q")
@@ -183,6 +186,23 @@ def test_top_is_live_sorts_and_leaves_the_terminal_as_it_was(tmp_path: Path, ans
 
 
 @pytest.mark.slow
+def test_the_head_fits_into_80_columns():
+    """Of a server with much to do: nothing of it may be cut, least of all that plugins fail."""
+    names = ("connections", "messages", "recipients", "refused", "plugin_failures", "overloads")
+    view = View(
+        status=STATUS,
+        rates=Rates(dict.fromkeys(names, 9876.5), {}, []),
+        sessions={"total": 100_000, "sessions": []},
+        sort="age",
+        queue=999_999,
+    )
+    console = Console(width=80, file=io.StringIO())
+    console.print(screen(view, rows=24, columns=80))
+    head = console.file.getvalue().splitlines()[:3]
+    assert "…" not in "".join(head)
+    assert [line.count("9876") for line in head] == [0, 2, 4]
+
+
 @pytest.mark.parametrize(("rows", "columns"), [(8, 40), (24, 80), (60, 200)])
 def test_top_fits_any_terminal(tmp_path: Path, answers: FakeControl, rows: int, columns: int):
     """What does not fit is left out, from the sessions upwards; nothing wraps."""
