@@ -4,8 +4,9 @@ A Tracer observes the log (log.observe): every event about a session or a messag
 what happened to each of them leaves together in one record (messages_trace.py). What admin does not take is
 kept up to KEPT events, then dropped and counted, so that the store knows what it does not know.
 
-Measured (2 CPUs, 20 sessions, one message of 4 KiB each, no plugin; trace.keep 1d beside 0s, interleaved):
-8 µs of the worker's 450 per message, where a client waits, and 17 to 30 of admin's, where nobody does.
+Measured (2 CPUs, 20 sessions, one message of 4 KiB each, no plugin; trace.keep 1d beside 0s): 52 of 625 µs of
+CPU per message over all processes (python -m tests.bench O). When the processes were measured apart: 8 of the
+worker's 450, where a client waits, and 17 to 30 of admin's, where nobody does.
 Events are encoded once, here; admin keeps them as they came and reads none until somebody asks.
 """
 
