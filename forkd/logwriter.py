@@ -59,13 +59,12 @@ _log: Any = _bound(50)(structlog.ReturnLogger(), [], {})
 
 def setup(format: str = "logfmt", level: str = "info", fd: int = 2) -> None:
     """Open the log of this process and of those it forks. May be called again."""
-    global _sink, _renderer, _log, _shows_info, _told_lost  # noqa: PLW0603 - one process has one log
+    global _sink, _told_lost
     old, _sink, _told_lost = _sink, Sink(fd, note=_dropped_note), 0
     if old is not None:
         old.close()
-    _renderer = Renderer(format, _renderer.process, journal=_is_journal(fd))
-    _shows_info = LEVELS[level] <= LEVELS["info"]
-    _log = _bound(LEVELS[level])(_SinkLogger(_sink), [_renderer], {})
+    _renderer.journal = _is_journal(fd)
+    change(format, level)
 
 
 def change(format: str, level: str) -> None:

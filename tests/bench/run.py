@@ -79,7 +79,7 @@ class Bench:
         for server in list(self._live):
             self._stop(server)
 
-    # --- A, B, C, O ---------------------------------------------------------------------------------------
+    # --- A, B, C, O ------------------------------------------------------------------------------------
 
     def _throughput(self, key: str) -> None:
         """Interleaved by repeat and column, so that drifting hits all servers alike."""

@@ -185,7 +185,6 @@ def test_top_is_live_sorts_and_leaves_the_terminal_as_it_was(tmp_path: Path, ans
     }  # fmt: skip
 
 
-@pytest.mark.slow
 def test_the_head_fits_into_80_columns():
     """Of a server with much to do: nothing of it may be cut, least of all that plugins fail."""
     names = ("connections", "messages", "recipients", "refused", "plugin_failures", "overloads")
@@ -203,6 +202,7 @@ def test_the_head_fits_into_80_columns():
     assert [line.count("9876") for line in head] == [0, 2, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "columns"), [(8, 40), (24, 80), (60, 200)])
 def test_top_fits_any_terminal(tmp_path: Path, answers: FakeControl, rows: int, columns: int):
     """What does not fit is left out, from the sessions upwards; nothing wraps."""
