@@ -138,6 +138,8 @@ def _be_child(main: Main, start: RoleStart, become: Callable[[], None]) -> None:
         os.dup2(null, 0)
         os.close(null)
         log.identify(name)
+        # A reload forks before its configuration is in force: master's log is still the old one's.
+        log.change(start.config.log.format, start.config.log.level)
         become()
         signals.release()
         start.title("starting")

@@ -54,7 +54,8 @@ def look_for_the_dead(places: Sequence[Place]) -> None:
 
 
 def change_log(settings: schema.Log, kept: Sequence[Place]) -> None:
-    """Master writes it so from now on, and who goes on: those that start anew do so anyway."""
+    """Master writes it so from now on, and who goes on; those that start anew have it from
+    their configuration (child.py)."""
     log.change(settings.format, settings.level)
     for place in kept:
         if place.role.main and place.child is not None:  # zygotes have no log

@@ -100,6 +100,28 @@ def test_the_log_is_written_as_the_file_says_now(make_daemon: Make):
     assert daemon.stop() == 0
 
 
+@pytest.mark.parametrize(("old", "new", "begins"), [("json", "logfmt", "time="), ("logfmt", "json", "{")])
+def test_who_starts_anew_writes_the_log_as_the_file_says_now(
+    make_daemon: Make, old: str, new: str, begins: str
+):
+    """Workers are forked before the configuration is in force."""
+    daemon = make_daemon()
+    change(daemon, 'format = "json"', f'format = "{old}"')
+    reloaded(daemon)
+    change(daemon, f'format = "{old}"', f'format = "{new}"')
+    reloaded(daemon)
+    before = len(daemon.log_text())
+    assert greeting(daemon.port).startswith(b"220 ")
+
+    def ended() -> list[str]:
+        lines = daemon.log_text()[before:].splitlines()
+        return [line for line in lines if "process=worker" in line or '"process":"worker' in line]
+
+    wait_for(ended, timeout_s=20)
+    assert all(line.startswith(begins) for line in ended()), ended()
+    assert daemon.stop() == 0
+
+
 def test_anvil_which_is_kept_writes_the_log_so_too(make_daemon: Make):
     """It writes of nothing but a worker that breaks the protocol."""
     daemon = make_daemon()
