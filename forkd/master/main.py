@@ -10,6 +10,7 @@ restart        by systemd; it does not survive its own bugs
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import functools
 import gc
 import os
@@ -53,6 +54,8 @@ def run(
     read    the configuration as its files are when it is called, for a reload; raises ConfigError
     """
     config = loaded.config
+    # For all that are forked too: of a crash in C our own line has nothing but the signal.
+    faulthandler.enable(file=2, all_threads=False)
     log.setup(config.log.format, config.log.level)
     log.identify("master")
     log.service(

@@ -44,6 +44,14 @@ def test_phases_start_one_after_the_other_and_stop_in_the_tables_order(tmp_path)
         assert [each["role"] for each in forkd.seen("stop")] == ["steady", "good", "good"]
 
 
+def test_a_crash_in_c_says_where_python_was(tmp_path):
+    """The signal alone tells nobody anything: of a crash seen once the stack is all there is."""
+    with Trivial(tmp_path, "good,crashes") as forkd:
+        forkd.wait_log("act=died", "SIGSEGV")
+        forkd.wait_log("Segmentation fault")
+        forkd.wait_log("roles.py", " in crashes")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_term_gives_the_roles_stop_timeout(tmp_path, number):
     """TERM: transactions may finish up to stop_timeout; INT is the same."""

@@ -135,10 +135,14 @@ class Broker:
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
 
     def close(self) -> None:
-        """The socket too."""
-        if self.pid:
-            self.kill()
-        self._listener.close()
+        """The socket too. That it ended by itself is told before what the test missed from it."""
+        try:
+            if self.pid:
+                ended, status = os.waitpid(self.pid, os.WNOHANG)
+                assert not ended, f"the broker ended: {status=:#x}\n{self.log.read_text()}"
+                self.kill()
+        finally:
+            self._listener.close()
 
 
 @contextlib.contextmanager

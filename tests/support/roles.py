@@ -122,6 +122,14 @@ def dies(start: RoleStart) -> int:
     return 1
 
 
+def crashes(start: RoleStart) -> int:
+    """The first one, in C code; its successors are fine."""
+    if _times(start) == 1:
+        channel.send(start.master, Ready())
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return _serve(start)
+
+
 def raises(start: RoleStart) -> int:
     raise RuntimeError("a bug of ours")
 
