@@ -1,4 +1,5 @@
-"""What does a line of the log look like? logfmt or JSON, one line whatever the fields hold.
+"""What does a line of the log look like? logfmt or JSON, one line whatever the fields hold; or a record
+of the journal's (logjournal.py).
 
 Text may be hostile: control characters are escaped and lines are cut to MAX_LINE_BYTES.
 """
@@ -12,15 +13,22 @@ from typing import Any
 
 import msgspec
 
+from forkd import logjournal
+
 MAX_LINE_BYTES = 4096
 """PIPE_BUF: a write of so much to a pipe is whole or not at all, so lines of several processes never mix."""
+MAX_RECORD_BYTES = 4 * MAX_LINE_BYTES
+"""Of a record for the journal: it has each field twice; net.core.wmem_default is a datagram's limit."""
 
 
 _needs_quotes = re.compile(r"[^!#-<>-\[\]-~]").search
 """Anything but visible ASCII without space, quote, equals sign and backslash."""
 
-_UNSAFE = re.compile(r'["\\\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]')
-"""C0, DEL, C1, line separators, bidirectional overrides (they make a log lie on a terminal), surrogates."""
+_BEYOND_ASCII = r"\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+"""DEL, C1, line separators, bidirectional overrides (they make a log lie on a terminal), surrogates."""
+_UNSAFE = re.compile(rf'["\\\x00-\x1f{_BEYOND_ASCII}]')
+_INVISIBLE = re.compile(rf"[\x00-\x1f{_BEYOND_ASCII}]")
+"""Where nothing is quoted."""
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -38,33 +46,45 @@ def escape(text: str) -> str:
     return _UNSAFE.sub(_escape, text)
 
 
+def visible(text: str) -> str:
+    """As escape(), where quotes and backslashes mean nothing and stay as they are."""
+    return _INVISIBLE.sub(_escape, text)
+
+
 def _quoted(text: str) -> str:
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return f'"{text}"'
     return f'"{escape(text)}"'
 
 
-def _logfmt_value(value: object) -> str:
+def _text(value: object) -> str:
     if isinstance(value, str):
-        return value if value and not _needs_quotes(value) else _quoted(value)
+        return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
     if isinstance(value, float):
         return f"{value:.3f}"
     if isinstance(value, list | tuple):
-        return _logfmt_value(",".join([str(item) for item in value]))
-    return _logfmt_value(str(value))
+        return ",".join([str(item) for item in value])
+    return str(value)
+
+
+def _logfmt_value(value: object) -> str:
+    text = _text(value)
+    return text if text and not _needs_quotes(text) else _quoted(text)
+
+
+def _words(head: Mapping[str, str], fields: Mapping[str, Any]) -> str:
+    words = [f"{key}={value}" for key, value in head.items()]
+    words += [f"{key}={_logfmt_value(value)}" for key, value in fields.items()]
+    return " ".join(words)
 
 
 def _logfmt(head: Mapping[str, str], fields: Mapping[str, Any]) -> bytes:
-    words = [f"{key}={value}" for key, value in head.items()]
-    words += [f"{key}={_logfmt_value(value)}" for key, value in fields.items()]
-    return " ".join(words).encode("utf-8", "backslashreplace") + b"\n"
+    return _words(head, fields).encode("utf-8", "backslashreplace") + b"\n"
 
 
-_JSON_UNSAFE = re.compile(r"[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_JSON_UNSAFE = re.compile(f"[{_BEYOND_ASCII}]")
 _json_encoder = msgspec.json.Encoder()
 
 
@@ -80,7 +100,16 @@ def _json(head: Mapping[str, str], fields: Mapping[str, Any]) -> bytes:
     return line + b"\n"
 
 
-_RENDERERS = {"logfmt": _logfmt, "json": _json}
+def _journal(head: Mapping[str, str], fields: Mapping[str, Any]) -> bytes:
+    # The journal has the time itself, and the level as a priority.
+    rest = dict(head)
+    del rest["time"]
+    level = rest.pop("level")
+    told = rest | {key: visible(_text(value)) for key, value in fields.items()}
+    return logjournal.record(level, _words(rest, fields), told)
+
+
+_RENDERERS = {"logfmt": _logfmt, "json": _json, "journal": _journal}
 
 
 def _shortened(value: object, room: int) -> object:
@@ -92,22 +121,22 @@ def _shortened(value: object, room: int) -> object:
     return value
 
 
-_PRIORITIES = {"debug": b"<7>", "info": b"<6>", "warning": b"<4>", "error": b"<3>"}
-"""sd-daemon(3): the journal takes it off the line, and shows it by `journalctl -p`."""
-
-
 class Renderer:
     """The processor at the end of structlog's chain: time, level and process in front, one bounded line.
 
     Of level, process and event nothing needs to be quoted.
 
-    journal   the lines go to systemd's journal: each has its priority in front
+    form      logfmt, json or journal
+    stream    the lines go to the journal as text: each has its priority in front, which the journal takes off
+              the line and shows by `journalctl -p` (sd-daemon(3))
     """
 
-    def __init__(self, form: str, process: str = "", *, journal: bool = False) -> None:
+    def __init__(self, form: str, process: str = "", *, stream: bool = False) -> None:
         self._render = _RENDERERS[form]
+        self._limit = MAX_RECORD_BYTES if form == "journal" else MAX_LINE_BYTES
+        self.form = form
         self.process = process
-        self.journal = journal
+        self.stream = stream
         self._second = 0
         self._stamp = ""
 
@@ -115,7 +144,7 @@ class Renderer:
         return self.line(level, event.pop("event"), event)
 
     def line(self, level: str, event: str, fields: Mapping[str, Any]) -> bytes:
-        """One event, with its end of line."""
+        """One event, with its end of line; as a whole what one send takes."""
         now = time.time()
         second = int(now)
         if second != self._second:
@@ -127,7 +156,7 @@ class Renderer:
         head["event"] = event
         line = self._render(head, fields)
         room = 2048
-        while len(line) > MAX_LINE_BYTES and room:
+        while len(line) > self._limit and room:
             room //= 2
             line = self._render(head, {key: _shortened(value, room) for key, value in fields.items()})
-        return _PRIORITIES[level] + line if self.journal else line
+        return b"<%d>%b" % (logjournal.PRIORITIES[level], line) if self.stream else line

@@ -1,12 +1,15 @@
 """How does a line get out without ever blocking? Kept while the reader is slow, then dropped and counted.
 
 The sink writes to a file description of its own, so that no other process' stderr becomes
-non-blocking. Where lines are many they may wait for each other: a dozen leave in one write.
+non-blocking. Where lines are many they may wait for each other: a dozen leave in one write, but for a
+datagram socket (the journal's), where each is one of its own.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
+import errno
 import os
 import select
 import socket
@@ -18,6 +21,9 @@ LIMIT_BYTES = 1 << 20
 """Kept per process for a reader that is slow; then lines are dropped and counted."""
 HELD_BYTES = 4096
 """PIPE_BUF: of lines that wait for each other. A pipe takes so much whole or not at all (pipe(7))."""
+
+_GONE = (errno.ECONNREFUSED, errno.ENOTCONN)
+"""Of a datagram socket: nobody reads at the other end, and then, to nowhere is it connected (unix(7))."""
 
 
 def _plain_note(dropped: int) -> bytes:
@@ -51,6 +57,8 @@ class Sink:
         """The thread whose loop `soon` belongs to."""
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
+        self._peer: str | bytes | None = None
+        """Of a datagram socket: where it is connected to."""
         self._poll_first = False
         self._fd = -1
         self._open(fd)
@@ -63,8 +71,10 @@ class Sink:
             self._fd = os.dup(fd)
             return
         if stat.S_ISSOCK(mode):
-            # A journal stream. A socket cannot be opened anew, but one send can be told not to wait.
+            # The journal's. A socket cannot be opened anew, but one send can be told not to wait.
             self._socket = socket.socket(fileno=os.dup(fd))
+            if self._socket.type == socket.SOCK_DGRAM:
+                self._peer = self._socket.getpeername()
             self._fd = self._socket.fileno()
             return
         try:
@@ -96,7 +106,8 @@ class Sink:
         at_once  false: it may wait for others, where hold() was called
         """
         with self._lock:
-            if at_once or self._soon is None or threading.get_ident() != self._holder:
+            alone = at_once or self._peer is not None
+            if alone or self._soon is None or threading.get_ident() != self._holder:
                 self._let_go()
                 self._write(line, 1)
                 return
@@ -174,7 +185,7 @@ class Sink:
         """Octets the kernel took, now. A reader that is gone takes everything: there is nobody to tell."""
         try:
             if self._socket is not None:
-                return self._socket.send(line, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                return self._send(self._socket, line)
             if self._poll_first:
                 poll = select.poll()
                 poll.register(self._fd, select.POLLOUT)
@@ -185,3 +196,17 @@ class Sink:
             return 0
         except OSError:
             return len(line)
+
+    def _send(self, way: socket.socket, line: bytes) -> int:
+        flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+        try:
+            return way.send(line, flags)
+        except OSError as error:
+            if self._peer is None or error.errno not in _GONE:
+                raise
+        # A journal that is started anew has its old name. All our processes have this one socket: whoever may
+        # connect it does it for all, and until then lines are kept.
+        with contextlib.suppress(OSError):
+            way.connect(self._peer)
+            return way.send(line, flags)
+        return 0

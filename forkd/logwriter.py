@@ -9,6 +9,7 @@ A process may have observers beside the log: they are told every event, whatever
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -25,6 +26,7 @@ import structlog  # noqa: E402
 if _without_rich:
     del sys.modules["rich"]
 
+from forkd import logjournal  # noqa: E402
 from forkd.logline import Renderer  # noqa: E402
 from forkd.logsink import Sink  # noqa: E402
 
@@ -57,28 +59,38 @@ _log: Any = _bound(50)(structlog.ReturnLogger(), [], {})
 """Silent until setup()."""
 
 
-def setup(format: str = "logfmt", level: str = "info", fd: int = 2) -> None:
-    """Open the log of this process and of those it forks. May be called again."""
-    global _sink, _told_lost
-    old, _sink, _told_lost = _sink, Sink(fd, note=_dropped_note), 0
-    if old is not None:
-        old.close()
-    _renderer.journal = _is_journal(fd)
+def setup(format: str = "logfmt", level: str = "info", fd: int | None = None) -> None:
+    """Open the log of this process and of those it forks. May be called again.
+
+    fd   where lines go; None: the journal where `format` is that, else standard error
+    Raises OSError: there is no journal.
+    """
+    global _renderer, _sink, _told_lost  # noqa: PLW0603 - one process has one log
+    with contextlib.ExitStack() as stack:
+        if fd is None:
+            fd = stack.enter_context(logjournal.connect()).fileno() if format == "journal" else 2
+        old, _sink, _told_lost = _sink, Sink(fd, note=_dropped_note), 0
+        if old is not None:
+            old.close()
+        _renderer = Renderer(format, _renderer.process, stream=format != "journal" and _is_stream(fd))
     change(format, level)
 
 
 def change(format: str, level: str) -> None:
-    """From now on lines are written so, to where they go already; what waits there is kept."""
+    """From now on lines are written so, to where they go already; what waits there is kept. What goes to the
+    journal goes on as that, and nothing else becomes it."""
     global _renderer, _log, _shows_info  # noqa: PLW0603 - one process has one log
     if _sink is None:
         return
-    _renderer = Renderer(format, _renderer.process, journal=_renderer.journal)
+    if "journal" not in (format, _renderer.form):
+        _renderer = Renderer(format, _renderer.process, stream=_renderer.stream)
     _shows_info = LEVELS[level] <= LEVELS["info"]
     _log = _bound(LEVELS[level])(_SinkLogger(_sink), [_renderer], {})
 
 
-def _is_journal(fd: int) -> bool:
-    """Did systemd connect it to the journal (JOURNAL_STREAM, systemd.exec(5)), and is it still that?"""
+def _is_stream(fd: int) -> bool:
+    """Did systemd connect it to the journal, as a stream of text (JOURNAL_STREAM, systemd.exec(5)), and is it
+    still that?"""
     status = os.fstat(fd)
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 

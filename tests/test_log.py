@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import select
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import get_args
 
 import pytest
 
-from forkd import log, logacts
+from forkd import log, logacts, logjournal, logline
 
 
 @pytest.fixture
@@ -196,6 +197,88 @@ def test_the_journal_is_told_the_priority_of_each_line(ours: bool):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     found = [line.partition("time=")[0] for line in done.stderr.splitlines()]
     assert found == (["<7>", "<6>", "<4>", "<3>"] if ours else [""] * 4)
+
+
+@pytest.fixture
+def journal(tmp_path: Path):
+    """Who reads where journald does; the log goes there."""
+    reader = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    reader.bind(str(tmp_path / "journal"))
+    reader.setblocking(False)
+    with logjournal.connect(str(tmp_path / "journal")) as way:
+        log.setup("journal", "debug", way.fileno())
+    yield reader
+    log.setup(fd=2, level="error")
+    reader.close()
+
+
+def record(reader: socket.socket) -> list[str]:
+    return reader.recv(1 << 18).decode().splitlines()
+
+
+def test_the_journal_gets_each_event_with_its_fields(journal):
+    """systemd.io/JOURNAL_NATIVE_PROTOCOL: what a reader asks for by name, and the line to look at."""
+    log.bug(where="a place", error=ValueError("b"))
+    found = record(journal)
+    assert found[0].startswith('MESSAGE=event=bug where="a place" error=')
+    assert {"PRIORITY=3", "SYSLOG_IDENTIFIER=forkd", "FORKD_EVENT=bug", "FORKD_WHERE=a place"} <= set(found)
+    assert not any(line.startswith(("FORKD_TIME", "FORKD_LEVEL")) for line in found)
+
+
+def test_no_text_makes_a_field_in_the_journal(journal):
+    """A plugin's or client's text cannot forge PRIORITY, nor _PID, nor a second event."""
+    log.plugin_output(plugin="p", text='x\nPRIORITY=0\n\nMESSAGE=forged\x1b[2J\0 \ud800 "é"\\')
+    found = record(journal)
+    assert [line.partition("=")[0] for line in found].count("PRIORITY") == 1
+    assert 'FORKD_TEXT=x\\nPRIORITY=0\\n\\nMESSAGE=forged\\x1b[2J\\x00 \\ud800 "é"\\' in found
+    with pytest.raises(BlockingIOError):
+        record(journal)
+
+
+def test_an_event_for_the_journal_is_one_datagram(journal):
+    """However long its fields, and also where lines wait for each other."""
+    log.hold(lambda: None)
+    for session in ("s1", "s2"):
+        log.session_end(session=session, client="c" * 10**6, reason="quit", seconds=0.5)
+        found = record(journal)
+        assert f"FORKD_SESSION={session}" in found
+        assert sum(map(len, found)) <= logline.MAX_RECORD_BYTES
+
+
+def test_a_journal_that_is_away_gets_all_when_it_is_back(journal, tmp_path: Path):
+    """Stopped, it takes what its socket holds; started anew, it has another one of the same name."""
+    for n in range(2000):
+        log.plugin_output(plugin="p", text=str(n))
+    assert not log.flush()
+    journal.close()
+    log.plugin_output(plugin="p", text="nobody is there")
+    assert not log.flush()
+    (tmp_path / "journal").unlink()
+    found = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reader:
+        reader.bind(str(tmp_path / "journal"))
+        done = False
+        while not done:
+            done = log.flush()
+            while select.select([reader], [], [], 0)[0]:
+                found += [line for line in record(reader) if line.startswith("FORKD_TEXT=")]
+    assert found[-2:] == ["FORKD_TEXT=1999", "FORKD_TEXT=nobody is there"]
+
+
+def test_nothing_else_becomes_the_journals_by_a_change(pipe):
+    """Where lines go is settled at the start: a reader of text gets text."""
+    log.setup("logfmt", fd=pipe[1])
+    log.change("journal", "debug")
+    log.debug("x")
+    (line,) = lines(pipe[0])
+    assert b"event=debug" in line
+
+
+def test_what_goes_to_the_journal_stays_that(journal):
+    log.change("json", "warning")
+    log.readiness(ready=True)
+    log.overload(what="w")
+    assert "FORKD_EVENT=overload" in record(journal)
 
 
 def test_a_file_shared_with_others_is_not_overwritten(tmp_path: Path):

@@ -289,10 +289,12 @@ class Crash(Table, frozen=True):
 
 
 class Log(Table, frozen=True):
-    """[log]: standard error, one line per event."""
+    """[log]: standard error or systemd's journal, one line per event."""
 
-    format: Literal["logfmt", "json"] = "logfmt"
-    """logfmt for eyes and grep, json for collectors."""
+    format: Literal["logfmt", "json", "journal"] = "logfmt"
+    """logfmt for eyes and grep, json for collectors; journal: to systemd's journal and not to standard error,
+    each field as one of its own, so that `journalctl FORKD_SESSION=ID` finds them. To journal, or from it to
+    another, is by restart."""
     level: Literal["debug", "info", "warning", "error"] = "info"
     """info has one line per session, message and delivery; warning only what went wrong."""
 

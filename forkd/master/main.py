@@ -41,6 +41,11 @@ from forkd.master.signals import Signals
 from forkd.master.supervisor import Supervisor
 from forkd.master.workforce import WORKER, Workforce
 
+_NO_JOURNAL = (
+    'forkd: log.format = "journal": {path}: {why}; '
+    'where systemd\'s journal does not run, write "logfmt" or "json"'
+)
+
 
 def run(
     loaded: LoadedConfig,
@@ -56,7 +61,11 @@ def run(
     config = loaded.config
     # For all that are forked too: of a crash in C our own line has nothing but the signal.
     faulthandler.enable(file=2, all_threads=False)
-    log.setup(config.log.format, config.log.level)
+    try:
+        log.setup(config.log.format, config.log.level)
+    except OSError as error:
+        print(_NO_JOURNAL.format(path=error.filename, why=error.strerror), file=sys.stderr, flush=True)
+        return Exit.CONFIG
     log.identify("master")
     log.service(
         act="starting", version=forkd.__version__, pid=os.getpid(), config=str(loaded.file or "defaults")

@@ -29,6 +29,8 @@ AT_START: Final = {
     "sandbox.uid_base": "running plugins have their uids from it",
 }
 """Key -> why it stays as it was until forkd starts again."""
+LOG: Final = "log.format"
+"""Stays as it was where it was, or is to be, `journal`."""
 
 NAMED: Final = ("listener", "certificate", "domain", "route", "transport")
 """Tables of which there are as many as the file has, each with a name."""
@@ -54,12 +56,20 @@ class Changes:
 def pinned(old: LoadedConfig, new: LoadedConfig) -> LoadedConfig:
     """`new`, but what cannot be changed while we run is as in `old`."""
     config = new.config
-    for key in AT_START:
+    for key in (*AT_START, LOG):
         table, _, field = key.partition(".")
-        value = getattr(getattr(old.config, table), field)
-        changed = msgspec.structs.replace(getattr(config, table), **{field: value})
-        config = msgspec.structs.replace(config, **{table: changed})
+        value, wanted = (getattr(getattr(each, table), field) for each in (old.config, config))
+        if _stays(key, value, wanted):
+            changed = msgspec.structs.replace(getattr(config, table), **{field: value})
+            config = msgspec.structs.replace(config, **{table: changed})
     return dataclasses.replace(new, config=config)
+
+
+def _stays(key: str, old: object, new: object) -> str:
+    """Why it stays as it was; empty: it need not. The values are those of the configuration."""
+    if key == LOG and "journal" in (old, new):
+        return "the log's way to the journal is opened at the start"
+    return AT_START.get(key, "")
 
 
 def changes(old: LoadedConfig, new: LoadedConfig) -> Changes:
@@ -154,7 +164,7 @@ def _changed(key: str, old: str, new: str) -> Changed:
         differ = next((at for at, (one, other) in pairs if one != other), min(len(old), len(new)))
         same = max(0, differ - KEPT_BEFORE)
         old, new = (_cut(value, same) for value in (old, new))
-    return Changed(key=key, old=old, new=new, why=AT_START.get(key, ""))
+    return Changed(key=key, old=old, new=new, why=_stays(key, old.strip('"'), new.strip('"')))
 
 
 def _cut(value: str, start: int) -> str:

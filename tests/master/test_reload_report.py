@@ -16,6 +16,7 @@ from forkd.config.schema import (
     Domain,
     Listener,
     Lmtp,
+    Log,
     Maildir,
     Pipe,
     QmailQueue,
@@ -175,6 +176,19 @@ def test_what_needs_a_restart_says_why_and_stays(loaded: LoadedConfig):
     assert found.needs_restart[0].why
     kept = pinned(loaded, new).config.server
     assert (kept.user, kept.greeting) == (loaded.config.server.user, "new")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "stays"),
+    [("logfmt", "json", False), ("logfmt", "journal", True), ("journal", "json", True)],
+)
+def test_the_logs_way_to_the_journal_needs_a_restart(loaded: LoadedConfig, old: str, new: str, stays: bool):
+    """Between the forms of text it changes while we run; the level always does."""
+    before = with_(loaded, log=Log(format=old))
+    after = with_(loaded, log=Log(format=new, level="debug"))
+    found = changes(before, after)
+    assert [each.key for each in found.needs_restart] == (["log.format"] if stays else [])
+    assert pinned(before, after).config.log == Log(format=old if stays else new, level="debug")
 
 
 def test_a_plugin_that_goes_is_told(loaded: LoadedConfig):

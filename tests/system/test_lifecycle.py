@@ -9,9 +9,13 @@ import select
 import signal
 import socket
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from forkd import logjournal
+from forkd.exits import Exit
 from tests.support.daemon import Daemon, alive
 from tests.support.waiting import wait_for
 
@@ -40,6 +44,20 @@ def test_each_process_shows_its_role(daemon: Daemon):
     for role in ("qmgr", "admin", "anvil"):
         assert len(daemon.role(role)) == 1, role
     assert len(daemon.role("zygote")) == 3, "two plugins, and the probe's"
+
+
+@pytest.mark.skipif(Path(logjournal.SOCKET).exists(), reason="this machine has a journal")
+def test_without_a_journal_a_log_for_it_is_a_clear_error(tmp_path: Path):
+    """It says which key, what is missing and what would be right."""
+    file = tmp_path / "forkd.toml"
+    server = f'[server]\nhostname = "mx.test"\ndata_dir = "{tmp_path}/var"\n'
+    file.write_text(f'{server}[log]\nformat = "journal"\n[domain.x]\n')
+    command = [sys.executable, "-m", "forkd", "run", "--config", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == Exit.CONFIG, done
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f'forkd: log.format = "journal": {logjournal.SOCKET}: No such file or directory; ')
+    assert '"logfmt"' in line
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -306,6 +306,40 @@ def test_a_key_comes_as_a_credential(machine: Machine, tmp_path: Path):
     assert machine.box.run("/opt/python/bin/python", "-c", talk).stdout == "220\n"
 
 
+def test_the_journal_has_each_field(machine: Machine):
+    """[log] format = "journal": from behind every role's walls, also when journald was started anew."""
+    machine.box.path(CONFIG).write_text(configured().replace('"json"', '"journal"'))
+    machine.systemctl("start", "forkd")
+    seen = 0
+    for _ in range(2):
+        machine.send()
+        rows = machine.box.run("journalctl", "-o", "json", "-q", "FORKD_EVENT=message").stdout.splitlines()
+        assert len(rows) > seen, machine.box.journal("forkd")
+        seen = len(rows)
+        story = json.loads(rows[-1])
+        assert (story["PRIORITY"], story["SYSLOG_IDENTIFIER"]) == ("6", "forkd")
+        assert story["_SYSTEMD_UNIT"] == "forkd.service"
+        session = machine.box.run(
+            "journalctl", "-o", "cat", "-q", f"FORKD_SESSION={story['FORKD_SESSION']}"
+        ).stdout
+        assert "event=session " in session and "event=message " in session
+        wait_for(
+            lambda story=story: (
+                machine.box.run(
+                    "journalctl", "-q", "-o", "cat", "FORKD_EVENT=delivery", f"FORKD_ID={story['FORKD_ID']}"
+                ).stdout
+            ),
+            timeout_s=60,
+            what="qmgr's line",
+        )
+        machine.systemctl("restart", "systemd-journald")
+    machine.box.path(CONFIG).write_text(configured())
+    machine.systemctl("reload", "forkd")
+    assert "log.format" in machine.box.journal("forkd"), "it says that this needs a restart"
+    rows = machine.box.run("journalctl", "-q", "-o", "cat", "FORKD_ACT=reloaded").stdout
+    assert "log.format" in rows
+
+
 def test_a_reload_is_as_good_as_its_exit_status(machine: Machine):
     """ExecReload= waits. Done: the new configuration is in force. Failed: the old one is, and why is said."""
     machine.systemctl("start", "forkd")

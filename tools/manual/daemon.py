@@ -62,6 +62,10 @@ Standard error, one line for each event, as `log.format` says: logfmt or JSON. E
 level, the process and the event's name. `session` and `id` (the queue id) join the lines of one mail; a
 field that is empty is left out, those in brackets may be. What the reader of the log does not take is
 kept for a while, then dropped and counted: a stuck log never stalls mail.
+
+With `log.format = "journal"` events go to systemd's journal instead: the line as MESSAGE, the level as
+PRIORITY, each field as FORKD_ and its name (`journalctl FORKD_SESSION=ID`). What is no event, as the stack
+of a crash in C, stays on standard error.
 """
 
 _WHICH: Final = """\
