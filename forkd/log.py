@@ -1,8 +1,8 @@
 """Which events are there in the log?
 
-One function per event, so that formats cannot drift; each writes one line, JSON or logfmt, through
-structlog. Ids join the lines: `session` and `id` (queue id). Arguments are keyword-only; a field that
-is empty ("", 0, None, ()) and has a default is left out.
+One function per event, so that formats cannot drift; each writes one line, JSON or logfmt, or a record of
+the journal's, through structlog. Ids join the lines: `session` and `id` (queue id). Arguments are
+keyword-only; a field that is empty ("", 0, None, ()) and has a default is left out.
 
 Those of a mail's life stand in logmail.py. What a line looks like is logline.py's, the process' one log
 logwriter.py's, how a line leaves logsink.py's: what the reader does not take is kept up to LIMIT_BYTES,
@@ -25,6 +25,7 @@ from forkd.logacts import (
     QueueAct,
     ServiceAct,
 )
+from forkd.logjournal import NoJournalError
 from forkd.logline import MAX_LINE_BYTES, escape
 from forkd.logmail import Who, connected, delivery, edited, message, queue_event, refused, session_end
 from forkd.logsink import LIMIT_BYTES, Sink
@@ -34,6 +35,7 @@ __all__ = [
     "LIMIT_BYTES",
     "MAX_LINE_BYTES",
     "AuthBackendAct",
+    "NoJournalError",
     "ProcessAct",
     "QueueAct",
     "Sink",

@@ -7,6 +7,7 @@ and _, at most 64 octets, and one that begins with _ is the journal's own. Ours 
 
 from __future__ import annotations
 
+import functools
 import re
 import socket
 from collections.abc import Mapping
@@ -21,14 +22,21 @@ _no_name = re.compile(r"[^A-Z0-9_]")
 _MAX_NAME = 64
 
 
+class NoJournalError(Exception):
+    """Its text says which key asks for one, what is missing, and what would be right."""
+
+
 def connect(path: str = SOCKET) -> socket.socket:
-    """The way to the journal; raises OSError, with `path`, where there is none. Each send is one event."""
+    """The way to the journal; each send is one event. Raises NoJournalError."""
     way = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         way.connect(path)
     except OSError as error:
         way.close()
-        raise OSError(error.errno, error.strerror, path) from error
+        raise NoJournalError(
+            f'log.format = "journal": {path}: {error.strerror}; '
+            'where systemd\'s journal does not run, write "logfmt" or "json"'
+        ) from error
     return way
 
 
@@ -43,5 +51,6 @@ def record(level: str, message: str, fields: Mapping[str, str]) -> bytes:
     return "\n".join([*lines, ""]).encode("utf-8", "backslashreplace")
 
 
+@functools.cache
 def _name(key: str) -> str:
     return f"FORKD_{_no_name.sub('_', key.upper())}"[:_MAX_NAME]

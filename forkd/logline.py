@@ -58,8 +58,6 @@ def _quoted(text: str) -> str:
 
 
 def _text(value: object) -> str:
-    if isinstance(value, str):
-        return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
@@ -70,8 +68,11 @@ def _text(value: object) -> str:
 
 
 def _logfmt_value(value: object) -> str:
-    text = _text(value)
-    return text if text and not _needs_quotes(text) else _quoted(text)
+    if isinstance(value, str):
+        return value if value and not _needs_quotes(value) else _quoted(value)
+    if type(value) is int:  # the most of what is no text; no bool
+        return str(value)
+    return _logfmt_value(_text(value))
 
 
 def _words(head: Mapping[str, str], fields: Mapping[str, Any]) -> str:

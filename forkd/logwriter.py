@@ -63,7 +63,7 @@ def setup(format: str = "logfmt", level: str = "info", fd: int | None = None) ->
     """Open the log of this process and of those it forks. May be called again.
 
     fd   where lines go; None: the journal where `format` is that, else standard error
-    Raises OSError: there is no journal.
+    Raises NoJournalError.
     """
     global _renderer, _sink, _told_lost  # noqa: PLW0603 - one process has one log
     with contextlib.ExitStack() as stack:

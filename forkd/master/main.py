@@ -41,11 +41,6 @@ from forkd.master.signals import Signals
 from forkd.master.supervisor import Supervisor
 from forkd.master.workforce import WORKER, Workforce
 
-_NO_JOURNAL = (
-    'forkd: log.format = "journal": {path}: {why}; '
-    'where systemd\'s journal does not run, write "logfmt" or "json"'
-)
-
 
 def run(
     loaded: LoadedConfig,
@@ -63,8 +58,8 @@ def run(
     faulthandler.enable(file=2, all_threads=False)
     try:
         log.setup(config.log.format, config.log.level)
-    except OSError as error:
-        print(_NO_JOURNAL.format(path=error.filename, why=error.strerror), file=sys.stderr, flush=True)
+    except log.NoJournalError as error:
+        print(f"forkd: {error}", file=sys.stderr, flush=True)
         return Exit.CONFIG
     log.identify("master")
     log.service(
